@@ -41,6 +41,7 @@ class Tensor {
     return static_cast<T*>(data_);
   }
   const std::shared_ptr<void>& owner() const { return owner_; }
+  bool operator==(const Tensor&) const = default;  // identity: same type and same bytes in memory
 
   double at(int64_t i) const { return load_as_double(type_.dtype, data_, i); }
   void set(int64_t i, double value) const { store_from_double(type_.dtype, data_, i, value); }

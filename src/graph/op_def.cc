@@ -1,0 +1,44 @@
+#include "graph/op_def.h"
+
+namespace deepseek::graph {
+
+size_t OpDef::min_inputs() const {
+  size_t n = 0;
+  for (const OperandSpec& spec : inputs.value) n += !spec.optional;
+  return n;
+}
+
+const AttrSpec* OpDef::find_attr(std::string_view attr) const {
+  for (const AttrSpec& spec : attrs)
+    if (spec.name == attr) return &spec;
+  return nullptr;
+}
+
+Status OpRegistry::add(OpDef def) {
+  const std::string name = def.name.value;
+  if (!def.reference.value.fn() && !def.decompose)
+    return internal_error("op '{}' has neither a reference kernel nor a decomposition", name);
+  if (!def.gradient.value.fn() && def.gradient.value.differentiable() && !def.decompose)
+    return internal_error("op '{}' takes its gradient from a decomposition that it does not have", name);
+  if (def.samples.value.empty()) return internal_error("op '{}' has no samples", name);
+  for (size_t i = 0; i + 1 < def.inputs.value.size(); ++i)
+    if (def.inputs.value[i].variadic) return internal_error("op '{}': only the last input may be variadic", name);
+  for (const AttrSpec& spec : def.attrs)
+    if (spec.default_value && spec.default_value->index() != static_cast<size_t>(spec.kind))
+      return internal_error("op '{}': the default of '{}' is not a {}", name, spec.name, to_string(spec.kind));
+  if (!ops_.emplace(name, std::move(def)).second) return internal_error("op '{}' is registered twice", name);
+  return {};
+}
+
+const OpDef* OpRegistry::find(std::string_view name) const {
+  auto it = ops_.find(name);
+  return it == ops_.end() ? nullptr : &it->second;
+}
+
+std::vector<std::string> OpRegistry::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, def] : ops_) names.push_back(name);
+  return names;
+}
+
+}  // namespace deepseek::graph

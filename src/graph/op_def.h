@@ -1,0 +1,172 @@
+// One OpDef is the sole record of an op: name, documentation, operands, attributes, type inference, gradient, meaning
+// (reference kernel or decomposition), traits, samples. Everything else (Python functions, docs/ops.md, tests,
+// benchmarks, fusibility) walks the registry. `Required` members have no default, so an op without them does not
+// compile. Test: tests/ops/samples_test.cc walks every op.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/attrs.h"
+#include "graph/tensor_type.h"
+
+namespace deepseek::graph {
+
+class Builder;
+class Expr;
+struct OpDef;
+
+// A value of the reference semantics: any element type widened to double (exact for all but i64 beyond 2^53).
+struct RefTensor {
+  Dims dims;
+  std::vector<double> data;
+  DType dtype = DType::kF32;
+  RefTensor() = default;
+  explicit RefTensor(const TensorType& t) : dims(t.dims), data(static_cast<size_t>(t.num_elements())), dtype(t.dtype) {}
+};
+
+// What inference, kernels and gradients see of a node.
+struct OpContext {
+  const OpDef* op = nullptr;
+  std::vector<TensorType> inputs;  // an absent optional input has no entry beyond the last given one
+  const Attrs* attrs = nullptr;
+
+  size_t num_inputs() const { return inputs.size(); }
+  const TensorType& in(size_t i) const { return inputs[i]; }
+  bool flag(std::string_view n) const { return attrs->flag(n); }
+  int64_t integer(std::string_view n) const { return attrs->integer(n); }
+  double number(std::string_view n) const { return attrs->number(n); }
+  const std::string& text(std::string_view n) const { return attrs->text(n); }
+  const std::vector<int64_t>& ints(std::string_view n) const { return attrs->ints(n); }
+};
+
+// Inputs, outputs and output gradients of one node inside the graph that autodiff is building.
+struct GradContext {
+  Builder& builder;
+  const OpContext& node;
+  std::vector<Expr> inputs;
+  std::vector<Expr> outputs;
+  std::vector<Expr> output_grads;   // !defined() where nothing flows back
+  std::vector<bool> needs;          // which inputs' gradients are wanted
+};
+
+template <class T>
+struct Required {  // no default constructor: the member must be named
+  template <class U>
+  Required(U&& value) : value(std::forward<U>(value)) {}
+  T value;
+};
+
+using TypesOrError = Result<std::vector<TensorType>>;
+using InferFn = std::function<TypesOrError(const OpContext&)>;
+// Returns one gradient per input (undefined Expr = none).
+using GradientFn = std::function<std::vector<Expr>(GradContext&)>;
+using DecomposeFn = std::function<std::vector<Expr>(Builder&, const OpContext&, std::span<const Expr> inputs)>;
+using ReferenceFn = std::function<Status(const OpContext&, std::span<const RefTensor> in, std::span<RefTensor> out)>;
+
+// How gradients of the op come about.
+class Gradient {
+ public:
+  static Gradient rule(GradientFn fn) { return Gradient(std::move(fn), {}); }
+  static Gradient by_decomposition() { return Gradient({}, {}); }
+  static Gradient non_differentiable(std::string reason) { return Gradient({}, std::move(reason)); }
+  const GradientFn& fn() const { return fn_; }
+  bool differentiable() const { return reason_.empty(); }
+  const std::string& reason() const { return reason_; }
+
+ private:
+  Gradient(GradientFn fn, std::string reason) : fn_(std::move(fn)), reason_(std::move(reason)) {}
+  GradientFn fn_;
+  std::string reason_;
+};
+
+// What the op means: a kernel on RefTensors, or (empty) its decomposition.
+class Reference {
+ public:
+  static Reference kernel(ReferenceFn fn) { return Reference(std::move(fn)); }
+  static Reference by_decomposition() { return Reference({}); }
+  const ReferenceFn& fn() const { return fn_; }
+
+ private:
+  explicit Reference(ReferenceFn fn) : fn_(std::move(fn)) {}
+  ReferenceFn fn_;
+};
+
+struct OperandSpec {
+  std::string name;
+  std::string doc;
+  bool optional = false;  // only at the end of the list
+  bool variadic = false;  // only the last
+};
+
+struct AttrSpec {
+  std::string name;
+  AttrKind kind;
+  std::optional<AttrValue> default_value;  // none: the caller must give it
+  std::string doc;
+};
+
+enum class Fill { kNormal, kUniform01, kPositive, kIndices, kBool, kProbabilities };
+
+struct SampleInput {
+  TensorType type;
+  Fill fill = Fill::kNormal;
+  int64_t limit = 2;  // kIndices: values in [0, limit)
+};
+
+// One call of the op on seeded data: it is the test case and the benchmark case.
+struct Sample {
+  std::string name;
+  std::vector<SampleInput> inputs;
+  Attrs attrs;
+  bool check_gradient = true;       // false where the function has a kink that the data may hit
+  double tolerance = 2e-5;          // f32, relative to max(1, |expected|)
+};
+
+struct Traits {
+  bool elementwise = false;  // out[i] depends on in[i] only (with broadcasting): fusible, layout-agnostic
+  bool commutative = false;
+  bool view = false;         // a new shape over the same bytes
+  bool random = false;       // draws from the counter-based stream: never merged by CSE
+};
+
+struct OpDef {
+  Required<std::string> name;
+  Required<std::string> doc;
+  Required<std::vector<OperandSpec>> inputs;
+  Required<std::vector<OperandSpec>> outputs;
+  std::vector<AttrSpec> attrs = {};
+  Required<InferFn> infer;
+  Required<Gradient> gradient;
+  Required<Reference> reference;
+  DecomposeFn decompose = {};
+  Traits traits = {};
+  Required<std::vector<Sample>> samples;
+
+  size_t min_inputs() const;
+  const AttrSpec* find_attr(std::string_view attr) const;
+};
+
+// "[conv] expected ..." : the error that inference returns; the builder adds the node's scope.
+template <class... Args>
+Status op_error(const OpContext& c, fmt::format_string<Args...> format, Args&&... args) {
+  return Status(ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...));
+}
+
+class OpRegistry {
+ public:
+  // A second op of the same name, or one whose record contradicts itself, is an internal error.
+  Status add(OpDef def);
+  const OpDef* find(std::string_view name) const;
+  const std::map<std::string, OpDef, std::less<>>& all() const { return ops_; }
+  std::vector<std::string> names() const;
+
+ private:
+  std::map<std::string, OpDef, std::less<>> ops_;
+};
+
+}  // namespace deepseek::graph
