@@ -129,7 +129,7 @@ void Builder::update(Expr state, Expr value) {
   fail(internal_error("update of %{}, which is not an input", state.value().id));
 }
 
-std::vector<Expr> Builder::inline_graph(const Graph& graph, std::span<const Expr> inputs) {
+std::vector<Expr> Builder::inline_values(const Graph& graph, std::span<const Expr> inputs) {
   std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
   for (size_t i = 0; i < graph.inputs().size(); ++i) map[graph.inputs()[i].value.id] = inputs[i];
   const std::string outer = scope_;
@@ -141,6 +141,11 @@ std::vector<Expr> Builder::inline_graph(const Graph& graph, std::span<const Expr
     scope_ = outer;
     for (size_t i = 0; i < results.size(); ++i) map[node.output(static_cast<int32_t>(i)).id] = results[i];
   }
+  return map;
+}
+
+std::vector<Expr> Builder::inline_graph(const Graph& graph, std::span<const Expr> inputs) {
+  const std::vector<Expr> map = inline_values(graph, inputs);
   std::vector<Expr> outputs;
   for (const Output& output : graph.outputs()) outputs.push_back(map[output.value.id]);
   return outputs;

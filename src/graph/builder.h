@@ -50,7 +50,9 @@ class Builder {
   void output(std::string name, Expr value);
   // The state input `state` takes `value` after each run; types must match.
   void update(Expr state, Expr value);
-  // Copies `graph`'s nodes with its inputs bound to `inputs`; returns the Expr of each output, updates excluded.
+  // Copies `graph`'s nodes with its inputs bound to `inputs`; returns the Expr of each value by its id in `graph`.
+  std::vector<Expr> inline_values(const Graph& graph, std::span<const Expr> inputs);
+  // The same, returning the Expr of each output; updates are left out.
   std::vector<Expr> inline_graph(const Graph& graph, std::span<const Expr> inputs);
 
   const std::string& scope() const { return scope_; }

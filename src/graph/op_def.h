@@ -18,6 +18,7 @@ namespace deepseek::graph {
 
 class Builder;
 class Expr;
+class Graph;
 struct OpDef;
 
 // A value of the reference semantics: any element type widened to double (exact for all but i64 beyond 2^53).
@@ -52,6 +53,9 @@ struct GradContext {
   std::vector<Expr> outputs;
   std::vector<Expr> output_grads;   // !defined() where nothing flows back
   std::vector<bool> needs;          // which inputs' gradients are wanted
+  // For ops with a body: a graph from (the body's inputs, one gradient per float output of the body) to one gradient
+  // per float input of the body, in order.
+  std::function<Result<Graph>(const Graph& body)> differentiate_body;
 };
 
 template <class T>

@@ -1,0 +1,159 @@
+#include "passes/autodiff.h"
+
+#include "ops/dsl.h"
+#include "passes/decompose.h"
+
+namespace deepseek::passes {
+
+using namespace graph;
+
+namespace {
+
+// Composites without a rule of their own: element-wise ones stay whole (their gradient recomputes the decomposition,
+// which fuses into one loop), others are taken apart first so that nothing is computed twice.
+bool take_apart(const Graph&, const Node& node) {
+  return node.op->gradient.value.differentiable() && !node.op->gradient.value.fn() && !node.op->traits.elementwise;
+}
+
+class Backward {
+ public:
+  Backward(Builder& builder, const Graph& graph, const std::vector<Expr>& values, const OpRegistry& registry)
+      : builder_(builder), graph_(graph), values_(values), registry_(registry), grads_(values.size()), active_(values.size()) {}
+
+  // Which values depend on what is differentiated.
+  void activate(Value input) { active_[input.id] = true; }
+  void seed(Value value, Expr grad) { accumulate(value, grad); }
+
+  Status run() {
+    for (const Node& node : graph_.nodes()) {
+      bool any = false;
+      for (Value v : node.inputs) any = any || active_[v.id];
+      for (int32_t i = 0; i < node.num_outputs; ++i)
+        active_[node.output(i).id] = any && is_float(graph_.type(node.output(i)).dtype);
+    }
+    for (size_t i = graph_.nodes().size(); i-- > 0;) DS_TRY(node_backward(graph_.nodes()[i]));
+    return builder_.status();
+  }
+  Expr grad(Value v) const { return grads_[v.id]; }
+
+ private:
+  void accumulate(Value v, Expr grad) {
+    if (!grad.defined()) return;
+    grads_[v.id] = grads_[v.id].defined() ? ops::add(grads_[v.id], grad) : grad;
+  }
+
+  Status node_backward(const Node& node) {
+    bool reached = false, wanted = false;
+    for (int32_t i = 0; i < node.num_outputs; ++i) reached = reached || grads_[node.output(i).id].defined();
+    for (Value v : node.inputs) wanted = wanted || active_[v.id];
+    if (!reached || !wanted) return {};
+    const Gradient& gradient = node.op->gradient.value;
+    if (!gradient.differentiable())
+      return make_error(ErrorCode::kUnsupported, "[{}] node '{}': cannot be differentiated: {}", node.op_name(), node.scope,
+                        gradient.reason());
+    const OpContext context = graph_.context(node);
+    GradContext g{builder_, context, {}, {}, {}, {}, [this](const Graph& body) { return vjp(body, registry_); }};
+    for (Value v : node.inputs) {
+      g.inputs.push_back(values_[v.id]);
+      g.needs.push_back(active_[v.id]);
+    }
+    for (int32_t i = 0; i < node.num_outputs; ++i) {
+      g.outputs.push_back(values_[node.output(i).id]);
+      g.output_grads.push_back(grads_[node.output(i).id]);
+    }
+    Scope scope(builder_, "");
+    builder_.set_scope(node.scope.empty() ? "backward" : "backward/" + node.scope);
+    DS_ASSIGN(std::vector<Expr> grads, gradient.fn() ? gradient.fn()(g) : by_decomposition(g));
+    if (!builder_.status().ok()) return Status(builder_.status()).note("while differentiating node '" + node.scope + "'");
+    if (grads.size() != node.inputs.size())
+      return internal_error("[{}] gradient rule returned {} gradients for {} inputs", node.op_name(), grads.size(), node.inputs.size());
+    for (size_t i = 0; i < grads.size(); ++i) {
+      if (!grads[i].defined() || !active_[node.inputs[i].id]) continue;
+      if (grads[i].type() != graph_.type(node.inputs[i]))
+        return internal_error("[{}] gradient of input {}: expected {}, got {}", node.op_name(), i,
+                              to_string(graph_.type(node.inputs[i])), to_string(grads[i].type()));
+      accumulate(node.inputs[i], grads[i]);
+    }
+    return {};
+  }
+
+  Result<std::vector<Expr>> by_decomposition(GradContext& g) {
+    DS_ASSIGN(Graph body, decomposition_graph(g.node, registry_));
+    DS_ASSIGN(Graph derivative, vjp(body, registry_));
+    std::vector<Expr> args = g.inputs;
+    for (size_t i = 0; i < g.outputs.size(); ++i)
+      if (is_float(g.outputs[i].dtype()))
+        args.push_back(g.output_grads[i].defined() ? g.output_grads[i] : ops::zeros_like(g.outputs[i]));
+    const std::vector<Expr> results = builder_.inline_graph(derivative, args);
+    std::vector<Expr> grads(g.inputs.size());
+    for (size_t i = 0, next = 0; i < grads.size(); ++i)
+      if (is_float(g.inputs[i].dtype())) grads[i] = results[next++];
+    return grads;
+  }
+
+  Builder& builder_;
+  const Graph& graph_;
+  const std::vector<Expr>& values_;
+  const OpRegistry& registry_;
+  std::vector<Expr> grads_;
+  std::vector<bool> active_;
+};
+
+}  // namespace
+
+Result<Graph> autodiff(const Graph& original, const std::string& loss, const std::vector<std::string>& parameters,
+                       const OpRegistry& registry) {
+  DS_ASSIGN(Graph graph, decompose(original, registry, take_apart));
+  const int32_t loss_index = graph.find_output(loss);
+  if (loss_index < 0) return invalid("there is no output '{}' to differentiate", loss);
+  const Value loss_value = graph.outputs()[loss_index].value;
+  if (const TensorType& t = graph.type(loss_value); t.num_elements() != 1 || !is_float(t.dtype))
+    return invalid("expected the loss '{}' to be one float, got {}; reduce it with mean or sum", loss, to_string(t));
+  Builder builder(registry);
+  std::vector<Expr> inputs;
+  for (const Input& input : graph.inputs()) inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  const std::vector<Expr> values = builder.inline_values(graph, inputs);
+  DS_TRY(builder.status());
+  Backward backward(builder, graph, values, registry);
+  for (const std::string& name : parameters) {
+    const int32_t i = graph.find_input(name);
+    if (i < 0) return invalid("there is no input '{}' to differentiate by", name);
+    if (!is_float(graph.type(graph.inputs()[i].value).dtype))
+      return invalid("input '{}' is {}; only floats have gradients", name, to_string(graph.type(graph.inputs()[i].value)));
+    backward.activate(graph.inputs()[i].value);
+  }
+  const Expr loss_expr = values[loss_value.id];
+  backward.seed(loss_value, ops::broadcast_to(ops::constant_like(loss_expr, 1), loss_expr.dims()));
+  DS_TRY(backward.run());
+  for (const Output& output : graph.outputs()) builder.output(output.name, values[output.value.id]);
+  for (const std::string& name : parameters) {
+    const Value v = graph.inputs()[graph.find_input(name)].value;
+    builder.output("grad:" + name, backward.grad(v).defined() ? backward.grad(v) : ops::zeros_like(values[v.id]));
+  }
+  for (const Update& update : graph.updates()) builder.update(inputs[update.input], values[update.value.id]);
+  return builder.finish();
+}
+
+Result<Graph> vjp(const Graph& original, const OpRegistry& registry) {
+  DS_ASSIGN(Graph graph, decompose(original, registry, take_apart));
+  Builder builder(registry);
+  std::vector<Expr> inputs;
+  for (const Input& input : graph.inputs()) inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  const std::vector<Expr> values = builder.inline_values(graph, inputs);
+  DS_TRY(builder.status());
+  Backward backward(builder, graph, values, registry);
+  for (const Input& input : graph.inputs())
+    if (is_float(graph.type(input.value).dtype)) backward.activate(input.value);
+  for (const Output& output : graph.outputs())
+    if (is_float(graph.type(output.value).dtype))
+      backward.seed(output.value, builder.input("grad:" + output.name, graph.type(output.value)));
+  DS_TRY(backward.run());
+  for (const Input& input : graph.inputs())
+    if (is_float(graph.type(input.value).dtype)) {
+      const Expr grad = backward.grad(input.value);
+      builder.output("grad:" + input.name, grad.defined() ? grad : ops::zeros_like(values[input.value.id]));
+    }
+  return builder.finish();
+}
+
+}  // namespace deepseek::passes

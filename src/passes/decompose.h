@@ -1,0 +1,18 @@
+// Replaces composite ops by their decompositions, repeatedly, where `should` says so.
+// Given:  %2 = gelu(%1)            Result: %2 = mul(%1, 0.5); %3 = ...
+// Test: tests/passes/decompose_test.cc
+#pragma once
+
+#include <functional>
+
+#include "graph/graph.h"
+
+namespace deepseek::passes {
+
+Result<graph::Graph> decompose(const graph::Graph& graph, const graph::OpRegistry& registry,
+                               const std::function<bool(const graph::Graph&, const graph::Node&)>& should);
+
+// One op's decomposition as a graph of its own: inputs "0", "1", ..., outputs "0", "1", ...
+Result<graph::Graph> decomposition_graph(const graph::OpContext& context, const graph::OpRegistry& registry);
+
+}  // namespace deepseek::passes
