@@ -1,0 +1,38 @@
+// Which implementations an op has on the CPU, fastest first. Order is by measurement; "reference" ends every list.
+#include "backends/cpu/kernel.h"
+#include "ops/registry.h"
+
+namespace deepseek::backends::cpu {
+
+namespace {
+
+struct Row {
+  std::string_view op;
+  Implementation implementation;
+};
+constexpr Row kRows[] = {
+    {"matmul", {"onednn", make_onednn_matmul}},
+    {"sum", {"native", make_reduce}},
+    {"mean", {"native", make_reduce}},
+    {"max", {"native", make_reduce}},
+    {"min", {"native", make_reduce}},
+    {"transpose", {"native", make_copy}},
+    {"slice", {"native", make_copy}},
+    {"flip", {"native", make_copy}},
+    {"concat", {"native", make_copy}},
+    {"pad", {"native", make_copy}},
+};
+
+}  // namespace
+
+std::vector<Implementation> implementations(std::string_view op) {
+  std::vector<Implementation> list;
+  for (const Row& row : kRows)
+    if (row.op == op) list.push_back(row.implementation);
+  const graph::OpDef* def = ops::registry().find(op);
+  if (def != nullptr && (def->traits.elementwise || op == "fused")) list.push_back({"elementwise", make_elementwise});
+  list.push_back({"reference", make_reference});
+  return list;
+}
+
+}  // namespace deepseek::backends::cpu

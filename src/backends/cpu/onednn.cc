@@ -1,0 +1,85 @@
+#include "backends/cpu/onednn.h"
+
+#include <unordered_map>
+
+namespace deepseek::backends::cpu {
+
+const dnnl::engine& onednn_engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& onednn_stream() {
+  thread_local dnnl::stream stream(onednn_engine());
+  return stream;
+}
+
+Result<dnnl::memory::data_type> onednn_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return dnnl::memory::data_type::f32;
+    case DType::kBF16: return dnnl::memory::data_type::bf16;
+    default: return refuse(fmt::format("dtype {} is not supported", to_string(dtype)));
+  }
+}
+
+dnnl::memory::desc onednn_plain(const graph::Dims& dims, dnnl::memory::data_type dtype) {
+  return dnnl::memory::desc(dims, dtype, graph::contiguous_strides(dims));
+}
+
+size_t OnednnKernel::reserve(size_t bytes) {
+  const size_t offset = scratch_;
+  scratch_ += (bytes + 63) / 64 * 64;
+  return offset;
+}
+
+void OnednnKernel::set_scratchpad(const dnnl::memory::desc& md) {
+  scratchpad_ = md;
+  if (md.get_size() > 0) scratchpad_offset_ = reserve(md.get_size());
+}
+
+void OnednnKernel::add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours,
+                       const dnnl::memory::desc& theirs, bool input) {
+  OnednnOperand operand{argument, ours, theirs, {}, 0};
+  if (ours != theirs) {
+    const dnnl::engine& e = onednn_engine();
+    operand.reorder = dnnl::reorder(input ? dnnl::reorder::primitive_desc(e, ours, e, theirs) : dnnl::reorder::primitive_desc(e, theirs, e, ours));
+    operand.scratch_offset = reserve(theirs.get_size());
+  }
+  list.push_back(std::move(operand));
+}
+
+Status OnednnKernel::run(const KernelArgs& args) const {
+  try {
+    dnnl::stream& stream = onednn_stream();
+    const dnnl::engine& engine = onednn_engine();
+    char* const scratch = static_cast<char*>(args.scratch);
+    std::unordered_map<int, dnnl::memory> memory;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const OnednnOperand& o = inputs_[i];
+      dnnl::memory ours(o.ours, engine, const_cast<void*>(args.in[i]));
+      if (o.reorder) {
+        dnnl::memory theirs(o.theirs, engine, scratch + o.scratch_offset);
+        o.reorder.execute(stream, ours, theirs);
+        ours = theirs;
+      }
+      memory.emplace(o.argument, std::move(ours));
+    }
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const OnednnOperand& o = outputs_[i];
+      memory.emplace(o.argument, o.reorder ? dnnl::memory(o.theirs, engine, scratch + o.scratch_offset) : dnnl::memory(o.ours, engine, args.out[i]));
+    }
+    if (scratchpad_.get_size() > 0) memory.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine, scratch + scratchpad_offset_));
+    primitive_.execute(stream, memory);
+    for (size_t i = 0; i < outputs_.size(); ++i)
+      if (const OnednnOperand& o = outputs_[i]; o.reorder) {
+        dnnl::memory ours(o.ours, engine, args.out[i]);
+        o.reorder.execute(stream, memory.at(o.argument), ours);
+      }
+    stream.wait();
+    return {};
+  } catch (const dnnl::error& e) {
+    return internal_error("onednn failed while running: {}", e.what());
+  }
+}
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,59 @@
+// The bridge to oneDNN 3: engine, dtypes, memory descriptors for our layouts, errors as refusals.
+#pragma once
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "backends/cpu/kernel.h"
+
+namespace deepseek::backends::cpu {
+
+const dnnl::engine& onednn_engine();
+// A stream per thread that runs programs.
+dnnl::stream& onednn_stream();
+
+Result<dnnl::memory::data_type> onednn_dtype(DType dtype);
+// Row-major of any rank up to 12.
+dnnl::memory::desc onednn_plain(const graph::Dims& dims, dnnl::memory::data_type dtype);
+
+// An argument that a primitive wants in a layout of its own: reordered through scratch memory when it differs.
+struct OnednnOperand {
+  int argument = 0;              // DNNL_ARG_...
+  dnnl::memory::desc ours, theirs;
+  dnnl::reorder reorder;         // empty if ours == theirs
+  size_t scratch_offset = 0;
+};
+
+// One primitive with operands from the node's inputs and outputs.
+class OnednnKernel : public Kernel {
+ public:
+  explicit OnednnKernel(dnnl::primitive primitive, std::string detail) : primitive_(std::move(primitive)), detail_(std::move(detail)) {}
+  void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) { add(inputs_, argument, ours, theirs, true); }
+  void add_output(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) { add(outputs_, argument, ours, theirs, false); }
+  void set_scratchpad(const dnnl::memory::desc& md);
+
+  Status run(const KernelArgs& args) const override;
+  size_t scratch_bytes() const override { return scratch_; }
+  std::string detail() const override { return detail_; }
+
+ private:
+  void add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs, bool input);
+  size_t reserve(size_t bytes);
+
+  dnnl::primitive primitive_;
+  std::string detail_;
+  std::vector<OnednnOperand> inputs_, outputs_;
+  dnnl::memory::desc scratchpad_;
+  size_t scratchpad_offset_ = 0, scratch_ = 0;
+};
+
+// Calls make() and turns oneDNN's exceptions into refusals with its message.
+template <class F>
+KernelOrRefusal onednn_guard(F make) {
+  try {
+    return make();
+  } catch (const dnnl::error& e) {
+    return refuse(std::string("onednn: ") + e.what());
+  }
+}
+
+}  // namespace deepseek::backends::cpu

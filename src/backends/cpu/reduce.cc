@@ -1,0 +1,130 @@
+// f32 reductions over any axes, and copies with strides (transpose, slice, flip, concat, pad's interior-free case).
+// Sums are pairwise over rows of 256 so that the error does not grow with the length.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/kernel.h"
+#include "base/threads.h"
+#include "ops/common.h"
+
+namespace deepseek::backends::cpu {
+
+using graph::Dims;
+using graph::TensorType;
+
+namespace {
+
+struct Loop {
+  int64_t size;
+  bool reduced;
+};
+
+// Merged axes: neighbours of one kind become one loop.
+std::vector<Loop> merged_loops(const Dims& dims, const Dims& axes) {
+  std::vector<Loop> loops;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (dims[i] == 1) continue;
+    const bool reduced = std::binary_search(axes.begin(), axes.end(), static_cast<int64_t>(i));
+    if (!loops.empty() && loops.back().reduced == reduced)
+      loops.back().size *= dims[i];
+    else
+      loops.push_back({dims[i], reduced});
+  }
+  return loops;
+}
+
+enum class Kind { kSum, kMax, kMin };
+
+inline float combine(Kind kind, float a, float b) {
+  if (kind == Kind::kSum) return a + b;
+  if (std::isnan(a) || std::isnan(b)) return NAN;
+  return kind == Kind::kMax ? std::max(a, b) : std::min(a, b);
+}
+float initial(Kind kind) { return kind == Kind::kSum ? 0.0f : kind == Kind::kMax ? -INFINITY : INFINITY; }
+
+float row(Kind kind, const float* x, int64_t n) {
+  if (n > 256) return combine(kind, row(kind, x, n / 2), row(kind, x + n / 2, n - n / 2));
+  float lanes[16];
+  std::fill_n(lanes, 16, initial(kind));
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; ++j) lanes[j] = combine(kind, lanes[j], x[i + j]);
+  for (; i < n; ++i) lanes[i % 16] = combine(kind, lanes[i % 16], x[i]);
+  float acc = lanes[0];
+  for (int j = 1; j < 16; ++j) acc = combine(kind, acc, lanes[j]);
+  return acc;
+}
+
+// acc[j] = combine over i of x[i * stride + j], pairwise over i.
+void columns(Kind kind, const float* x, int64_t rows, int64_t stride, int64_t n, float* acc) {
+  if (rows > 64) {
+    std::vector<float> other(static_cast<size_t>(n));
+    columns(kind, x, rows / 2, stride, n, acc);
+    columns(kind, x + rows / 2 * stride, rows - rows / 2, stride, n, other.data());
+    for (int64_t j = 0; j < n; ++j) acc[j] = combine(kind, acc[j], other[j]);
+    return;
+  }
+  std::fill_n(acc, n, initial(kind));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < n; ++j) acc[j] = combine(kind, acc[j], x[i * stride + j]);
+}
+
+// x as [outer][middle][inner] with up to four alternating loops; see make_reduce for the cases.
+struct Plan {
+  int64_t a = 1, b = 1, c = 1, d = 1;  // kept, reduced, kept, reduced
+};
+
+void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale) {
+  // y[a][c] = over b and d of x[a][b][c][d]
+  if (p.d == 1) {
+    if (p.a == 1 && p.c * p.b > 65536 && p.c >= 32) {
+      parallel_for(p.c, std::max<int64_t>(16, 32768 / p.b), [&](int64_t begin, int64_t end) {
+        columns(kind, x + begin, p.b, p.c, end - begin, y + begin);
+        for (int64_t j = begin; j < end; ++j) y[j] *= scale;
+      });
+      return;
+    }
+    parallel_for(p.a, std::max<int64_t>(1, 32768 / (p.b * p.c)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        columns(kind, x + i * p.b * p.c, p.b, p.c, p.c, y + i * p.c);
+        for (int64_t j = 0; j < p.c; ++j) y[i * p.c + j] *= scale;
+      }
+    });
+    return;
+  }
+  parallel_for(p.a * p.c, std::max<int64_t>(1, 32768 / (p.b * p.d)), [&](int64_t begin, int64_t end) {
+    std::vector<float> partial(static_cast<size_t>(p.b));
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t i = k / p.c, j = k % p.c;
+      for (int64_t b = 0; b < p.b; ++b) partial[b] = row(kind, x + ((i * p.b + b) * p.c + j) * p.d, p.d);
+      y[k] = row(kind, partial.data(), p.b) * scale;
+    }
+  });
+}
+
+}  // namespace
+
+KernelOrRefusal make_reduce(const NodeInfo& node) {
+  const TensorType& x = node.context.in(0);
+  if (x.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
+  if (x.num_elements() == 0) return refuse("the input is empty");
+  const std::string& op = node.context.op->name.value;
+  const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : Kind::kSum;
+  DS_ASSIGN(const Dims axes, ops::normalize_axes(node.context.ints("axes"), x.rank()));
+  const std::vector<Loop> loops = merged_loops(x.dims, axes);
+  Plan plan;
+  size_t next = 0;
+  for (int64_t* slot : {&plan.a, &plan.b, &plan.c, &plan.d}) {
+    const bool reduced = slot == &plan.b || slot == &plan.d;
+    if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
+  }
+  if (next != loops.size()) return refuse("more than four alternating groups of axes");
+  const float scale = op == "mean" ? static_cast<float>(node.outputs[0].num_elements()) / static_cast<float>(x.num_elements()) : 1.0f;
+  return make_kernel([=](const KernelArgs& args) -> Status {
+    reduce_plan(kind, plan, static_cast<const float*>(args.in[0]), static_cast<float*>(args.out[0]), scale);
+    return {};
+  });
+}
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,261 @@
+#include "backends/cpu/tile_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/tile_ops.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+
+// Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by themselves.
+HWY_BEFORE_NAMESPACE();
+namespace deepseek::backends::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T, class R, class F>
+void Loop1(const void* const* in, void* out, int64_t n) {
+  const T* a = static_cast<const T*>(in[0]);
+  R* y = static_cast<R*>(out);
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<R>(F::apply(a[i]));
+}
+template <class T, class R, class F>
+void Loop2(const void* const* in, void* out, int64_t n) {
+  const T* a = static_cast<const T*>(in[0]);
+  const T* b = static_cast<const T*>(in[1]);
+  R* y = static_cast<R*>(out);
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<R>(F::apply(a[i], b[i]));
+}
+template <class T>
+void Select(const void* const* in, void* out, int64_t n) {
+  const uint8_t* c = static_cast<const uint8_t*>(in[0]);
+  const T* a = static_cast<const T*>(in[1]);
+  const T* b = static_cast<const T*>(in[2]);
+  T* y = static_cast<T*>(out);
+  for (int64_t i = 0; i < n; ++i) y[i] = c[i] ? a[i] : b[i];
+}
+
+// clang-format off
+struct Add { template <class T> static T apply(T a, T b) { return a + b; } };
+struct Sub { template <class T> static T apply(T a, T b) { return a - b; } };
+struct Mul { template <class T> static T apply(T a, T b) { return a * b; } };
+struct Div { template <class T> static T apply(T a, T b) { return a / b; } };
+struct Pow { template <class T> static T apply(T a, T b) { return std::pow(a, b); } };
+struct Max { template <class T> static T apply(T a, T b) { return a != a || a > b ? a : b; } };
+struct Min { template <class T> static T apply(T a, T b) { return a != a || a < b ? a : b; } };
+struct Eq { template <class T> static bool apply(T a, T b) { return a == b; } };
+struct Ne { template <class T> static bool apply(T a, T b) { return a != b; } };
+struct Lt { template <class T> static bool apply(T a, T b) { return a < b; } };
+struct Le { template <class T> static bool apply(T a, T b) { return a <= b; } };
+struct Gt { template <class T> static bool apply(T a, T b) { return a > b; } };
+struct Ge { template <class T> static bool apply(T a, T b) { return a >= b; } };
+struct And { static bool apply(uint8_t a, uint8_t b) { return a && b; } };
+struct Or { static bool apply(uint8_t a, uint8_t b) { return a || b; } };
+struct Not { static bool apply(uint8_t a) { return !a; } };
+struct Neg { template <class T> static T apply(T a) { return -a; } };
+struct Abs { template <class T> static T apply(T a) { return a < 0 ? -a : a == 0 ? T(0) : a; } };
+struct Sign { template <class T> static T apply(T a) { return T((a > 0) - (a < 0)); } };
+struct Sqrt { template <class T> static T apply(T a) { return std::sqrt(a); } };
+struct Rsqrt { template <class T> static T apply(T a) { return T(1) / std::sqrt(a); } };
+struct Reciprocal { template <class T> static T apply(T a) { return T(1) / a; } };
+struct Floor { template <class T> static T apply(T a) { return std::floor(a); } };
+struct Ceil { template <class T> static T apply(T a) { return std::ceil(a); } };
+struct Round { template <class T> static T apply(T a) { return std::nearbyint(a); } };
+struct Relu { template <class T> static T apply(T a) { return a < 0 ? T(0) : a; } };
+struct ExpD { static double apply(double a) { return std::exp(a); } };
+struct Expm1D { static double apply(double a) { return std::expm1(a); } };
+struct LogD { static double apply(double a) { return std::log(a); } };
+struct Log1pD { static double apply(double a) { return std::log1p(a); } };
+struct SinD { static double apply(double a) { return std::sin(a); } };
+struct CosD { static double apply(double a) { return std::cos(a); } };
+struct TanhD { static double apply(double a) { return std::tanh(a); } };
+struct SigmoidD { static double apply(double a) { return 1 / (1 + std::exp(-a)); } };
+struct ErfD { static double apply(double a) { return std::erf(a); } };
+// clang-format on
+
+// Vector functions on f32; the tail goes through a padded buffer.
+template <class F>
+void Vector1(const void* const* in, void* out, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const float* a = static_cast<const float*>(in[0]);
+  float* y = static_cast<float*>(out);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(F::apply(d, hn::LoadU(d, a + i)), d, y + i);
+  if (i < n) {
+    HWY_ALIGN float buffer[HWY_MAX_BYTES / sizeof(float)] = {};
+    std::memcpy(buffer, a + i, static_cast<size_t>(n - i) * sizeof(float));
+    hn::Store(F::apply(d, hn::Load(d, buffer)), d, buffer);
+    std::memcpy(y + i, buffer, static_cast<size_t>(n - i) * sizeof(float));
+  }
+}
+
+template <class D, class V>
+HWY_INLINE V SafeExp(D d, V x) {  // hwy's Exp is defined up to 104; beyond it the result is infinite
+  const V y = hn::Exp(d, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), hn::Set(d, 0.0f), x));
+  const V inf = hn::Set(d, std::numeric_limits<float>::infinity());
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), inf, y));
+}
+struct ExpV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return SafeExp(d, x); } };
+struct Expm1V {
+  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+    const V big = hn::Set(d, 20.0f);
+    const V small = hn::Expm1(d, hn::Min(hn::Max(x, hn::Set(d, -100.0f)), big));
+    return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, big), SafeExp(d, x), small));
+  }
+};
+template <class D, class V, class Inner>
+HWY_INLINE V SafeLog(D d, V x, V domain, Inner inner) {  // domain: the log's own argument
+  const V inf = hn::Set(d, std::numeric_limits<float>::infinity());
+  V y = hn::IfThenElse(hn::Eq(domain, hn::Zero(d)), hn::Neg(inf), inner);
+  y = hn::IfThenElse(hn::Lt(domain, hn::Zero(d)), hn::Set(d, std::numeric_limits<float>::quiet_NaN()), y);
+  return hn::IfThenElse(hn::Or(hn::IsNaN(x), hn::Eq(x, inf)), x, y);
+}
+struct LogV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return SafeLog(d, x, x, hn::Log(d, x)); } };
+struct Log1pV {
+  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+    return SafeLog(d, x, hn::Add(x, hn::Set(d, 1.0f)), hn::Log1p(d, x));
+  }
+};
+struct SinV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return hn::Sin(d, x); } };
+struct CosV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return hn::Cos(d, x); } };
+struct TanhV {
+  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+    const V limit = hn::Set(d, 10.0f);  // tanh is 1 in f32 from 9.01 on
+    return hn::IfThenElse(hn::IsNaN(x), x, hn::Tanh(d, hn::Min(hn::Max(x, hn::Neg(limit)), limit)));
+  }
+};
+struct SigmoidV {
+  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+    const V one = hn::Set(d, 1.0f);
+    return hn::Div(one, hn::Add(one, SafeExp(d, hn::Neg(x))));
+  }
+};
+// Abramowitz and Stegun 7.1.26 has 1.5e-7 absolute error; near 0 the Taylor series keeps the relative error small.
+struct ErfV {
+  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+    const auto c = [&](float v) HWY_ATTR { return hn::Set(d, v); };
+    const V ax = hn::Abs(x), x2 = hn::Mul(x, x);
+    const V t = hn::Div(c(1.0f), hn::MulAdd(c(0.3275911f), ax, c(1.0f)));
+    V p = hn::MulAdd(c(1.061405429f), t, c(-1.453152027f));
+    p = hn::MulAdd(p, t, c(1.421413741f));
+    p = hn::MulAdd(p, t, c(-0.284496736f));
+    p = hn::MulAdd(p, t, c(0.254829592f));
+    const V tail = hn::CopySign(hn::NegMulAdd(hn::Mul(p, t), SafeExp(d, hn::Neg(x2)), c(1.0f)), x);
+    V s = hn::MulAdd(x2, c(0.00522398f), c(-0.02686617f));
+    s = hn::MulAdd(x2, s, c(0.11283792f));
+    s = hn::MulAdd(x2, s, c(-0.37612639f));
+    s = hn::Mul(x, hn::MulAdd(x2, s, c(1.12837917f)));
+    return hn::IfThenElse(hn::Lt(ax, c(0.5f)), s, tail);
+  }
+};
+
+template <class From, class To>
+void Convert(const void* const* in, void* out, int64_t n) {
+  const From* a = static_cast<const From*>(in[0]);
+  To* y = static_cast<To*>(out);
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
+      // Saturating, NaN becomes 0; the upper bound is compared as >= because max() rounds up as a float.
+      const From low = static_cast<From>(std::numeric_limits<To>::min()), high = static_cast<From>(std::numeric_limits<To>::max());
+      y[i] = a[i] != a[i] ? To(0) : a[i] <= low ? std::numeric_limits<To>::min() : a[i] >= high ? std::numeric_limits<To>::max() : static_cast<To>(a[i]);
+    } else if constexpr (std::is_integral_v<From> && std::is_integral_v<To> && sizeof(To) < sizeof(From)) {
+      y[i] = static_cast<To>(std::clamp<From>(a[i], std::numeric_limits<To>::min(), std::numeric_limits<To>::max()));
+    } else {
+      y[i] = static_cast<To>(a[i]);
+    }
+  }
+}
+template <class From>
+void ConvertToBool(const void* const* in, void* out, int64_t n) {
+  const From* a = static_cast<const From*>(in[0]);
+  uint8_t* y = static_cast<uint8_t*>(out);
+  for (int64_t i = 0; i < n; ++i) y[i] = a[i] != 0;
+}
+
+struct Entry {
+  std::string_view op;
+  TileFn fn;
+};
+TileFn Search(std::string_view op, std::initializer_list<Entry> entries) {
+  for (const Entry& e : entries)
+    if (e.op == op) return e.fn;
+  return nullptr;
+}
+
+template <class T>
+TileFn FindNumber(std::string_view op, bool to_bool) {
+  if (to_bool)
+    return Search(op, {{"equal", Loop2<T, uint8_t, Eq>}, {"not_equal", Loop2<T, uint8_t, Ne>}, {"less", Loop2<T, uint8_t, Lt>},
+                       {"less_equal", Loop2<T, uint8_t, Le>}, {"greater", Loop2<T, uint8_t, Gt>},
+                       {"greater_equal", Loop2<T, uint8_t, Ge>}});
+  TileFn fn = Search(op, {{"add", Loop2<T, T, Add>}, {"sub", Loop2<T, T, Sub>}, {"mul", Loop2<T, T, Mul>},
+                          {"maximum", Loop2<T, T, Max>}, {"minimum", Loop2<T, T, Min>}, {"select", Select<T>}});
+  if constexpr (std::is_signed_v<T>)
+    if (!fn) fn = Search(op, {{"neg", Loop1<T, T, Neg>}, {"abs", Loop1<T, T, Abs>}, {"sign", Loop1<T, T, Sign>}});
+  if constexpr (std::is_floating_point_v<T>)
+    if (!fn)
+      fn = Search(op, {{"div", Loop2<T, T, Div>}, {"pow", Loop2<T, T, Pow>}, {"sqrt", Loop1<T, T, Sqrt>},
+                       {"rsqrt", Loop1<T, T, Rsqrt>}, {"reciprocal", Loop1<T, T, Reciprocal>}, {"floor", Loop1<T, T, Floor>},
+                       {"ceil", Loop1<T, T, Ceil>}, {"round", Loop1<T, T, Round>}, {"relu", Loop1<T, T, Relu>}});
+  return fn;
+}
+
+template <class From>
+TileFn FindConvert(DType out) {
+  switch (out) {
+    case DType::kBool: return ConvertToBool<From>;
+    case DType::kU8: return Convert<From, uint8_t>;
+    case DType::kI8: return Convert<From, int8_t>;
+    case DType::kI32: return Convert<From, int32_t>;
+    case DType::kI64: return Convert<From, int64_t>;
+    case DType::kF32: return Convert<From, float>;
+    case DType::kF64: return Convert<From, double>;
+    default: return nullptr;
+  }
+}
+
+TileFn Find(std::string_view op, DType in, DType out) {
+  const bool to_bool = out == DType::kBool, cast = op == "cast";
+  switch (in) {
+    case DType::kBool:
+      if (cast) return FindConvert<uint8_t>(out);
+      if (!to_bool) return nullptr;
+      return Search(op, {{"logical_and", Loop2<uint8_t, uint8_t, And>}, {"logical_or", Loop2<uint8_t, uint8_t, Or>},
+                         {"logical_not", Loop1<uint8_t, uint8_t, Not>}, {"select", Select<uint8_t>},
+                         {"equal", Loop2<uint8_t, uint8_t, Eq>}, {"not_equal", Loop2<uint8_t, uint8_t, Ne>}});
+    case DType::kU8: return cast ? FindConvert<uint8_t>(out) : FindNumber<uint8_t>(op, to_bool);
+    case DType::kI8: return cast ? FindConvert<int8_t>(out) : FindNumber<int8_t>(op, to_bool);
+    case DType::kI32: return cast ? FindConvert<int32_t>(out) : FindNumber<int32_t>(op, to_bool);
+    case DType::kI64: return cast ? FindConvert<int64_t>(out) : FindNumber<int64_t>(op, to_bool);
+    case DType::kF64:
+      if (cast) return FindConvert<double>(out);
+      if (TileFn fn = FindNumber<double>(op, to_bool)) return fn;
+      return Search(op, {{"exp", Loop1<double, double, ExpD>}, {"expm1", Loop1<double, double, Expm1D>},
+                         {"log", Loop1<double, double, LogD>}, {"log1p", Loop1<double, double, Log1pD>},
+                         {"sin", Loop1<double, double, SinD>}, {"cos", Loop1<double, double, CosD>},
+                         {"tanh", Loop1<double, double, TanhD>}, {"sigmoid", Loop1<double, double, SigmoidD>},
+                         {"erf", Loop1<double, double, ErfD>}});
+    case DType::kF32:
+      if (cast) return FindConvert<float>(out);
+      if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
+      return Search(op, {{"exp", Vector1<ExpV>}, {"expm1", Vector1<Expm1V>}, {"log", Vector1<LogV>}, {"log1p", Vector1<Log1pV>},
+                         {"sin", Vector1<SinV>}, {"cos", Vector1<CosV>}, {"tanh", Vector1<TanhV>},
+                         {"sigmoid", Vector1<SigmoidV>}, {"erf", Vector1<ErfV>}});
+    default: return nullptr;
+  }
+}
+
+}  // namespace deepseek::backends::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deepseek::backends::cpu {
+HWY_EXPORT(Find);
+TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
+}  // namespace deepseek::backends::cpu
+#endif

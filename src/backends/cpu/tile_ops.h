@@ -1,0 +1,20 @@
+// Element-wise operations on one cache-sized tile: out[i] = f(in0[i], in1[i], ...). Compiled once per instruction set,
+// chosen at run time. The element-wise kernel strings them together. Test: tests/backends_cpu/samples_test.cc
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/dtype.h"
+
+namespace deepseek::backends::cpu {
+
+constexpr int64_t kTile = 512;  // elements; a handful of f32 tiles stay in the first-level cache
+
+// Operands are contiguous; out may equal an input of the same element size.
+using TileFn = void (*)(const void* const* in, void* out, int64_t n);
+
+// Null where the combination does not exist. `in` is the dtype of the (last) operand, `out` of the result.
+TileFn find_tile_fn(std::string_view op, DType in, DType out);
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,47 @@
+// A compiled graph, and the backends that make one. Programs are immutable and re-entrant: each run takes an arena of
+// its own from the program's pool, so one program serves many threads. Test: tests/backends_cpu/program_test.cc
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+#include "graph/tensor.h"
+
+namespace deepseek::runtime {
+
+// What compilation decided for one node; `deepseek explain` prints it.
+struct NodeReport {
+  std::string scope, op, implementation, types;
+  std::vector<std::string> refusals;  // "onednn: dtype i32 is not supported"
+};
+
+class Program {
+ public:
+  virtual ~Program() = default;
+  // The graph as it runs: after all passes.
+  virtual const graph::Graph& graph() const = 0;
+  // `inputs` are all graph inputs in order, row-major. State tensors are overwritten with their updates after the run
+  // has read them; on an error they may be partly updated. Returns the outputs in order. Wrong types are an error that
+  // names the input.
+  virtual Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs) const = 0;
+  virtual size_t arena_bytes() const = 0;
+  virtual std::vector<NodeReport> report() const = 0;
+};
+
+struct CompileOptions {
+  std::vector<std::string> disabled_passes;         // by name
+  std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
+  bool dump_passes = false;                          // log the graph after each pass
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph, const CompileOptions& options) const = 0;
+};
+
+}  // namespace deepseek::runtime
