@@ -4,13 +4,10 @@
 
 namespace deepseek::graph {
 
-const TensorType& Expr::type() const {
-  static const TensorType kUndefined;
-  return defined() ? builder_->type(value_) : kUndefined;
-}
+TensorType Expr::type() const { return defined() ? builder_->type(value_) : TensorType(); }
 
 int64_t Expr::dim(int64_t axis) const {
-  const Dims& d = dims();
+  const Dims d = dims();
   if (axis < 0) axis += static_cast<int64_t>(d.size());
   return axis >= 0 && axis < static_cast<int64_t>(d.size()) ? d[axis] : 1;
 }

@@ -22,8 +22,9 @@ class Expr {
   Builder& builder() const { return *builder_; }
   Builder* builder_or_null() const { return builder_; }
   Value value() const { return value_; }
-  const TensorType& type() const;  // an undefined Expr has the type f32[]
-  const Dims& dims() const { return type().dims; }
+  // By value: the builder's storage moves as it grows. An undefined Expr has the type f32[].
+  TensorType type() const;
+  Dims dims() const { return type().dims; }
   int64_t dim(int64_t axis) const;  // negative axes count from the end; 1 where out of range after an error
   int64_t rank() const { return type().rank(); }
   DType dtype() const { return type().dtype; }

@@ -1,0 +1,116 @@
+// Walks every sample of every op: round trip of the text form, the CPU backend against the reference kernel, the
+// gradient against central differences in double precision.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "backends/cpu/cpu_backend.h"
+#include "graph/text.h"
+#include "ops/interpreter.h"
+#include "passes/autodiff.h"
+#include "tests/ops/sample_data.h"
+
+namespace deepseek {
+namespace {
+
+using namespace graph;
+
+struct Case {
+  const OpDef* def;
+  const Sample* sample;
+};
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const auto& [name, def] : ops::registry().all())
+    for (const Sample& sample : def.samples.value) cases.push_back({&def, &sample});
+  return cases;
+}
+class Samples : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Samples, TextFormRoundTrips) {
+  const auto [def, sample] = GetParam();
+  Result<Graph> graph = testing::sample_graph(*def, *sample);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  const std::string text = print(*graph);
+  Result<Graph> parsed = parse(text, ops::registry());
+  ASSERT_TRUE(parsed.ok()) << parsed.status().to_string() << "\n" << text;
+  EXPECT_EQ(print(*parsed), text);
+}
+
+TEST_P(Samples, CpuEqualsReference) {
+  const auto [def, sample] = GetParam();
+  Result<Graph> graph = testing::sample_graph(*def, *sample);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  const std::vector<RefTensor> inputs = testing::sample_inputs(*sample);
+  Result<std::vector<RefTensor>> expected = ops::evaluate_reference(*graph, inputs);
+  ASSERT_TRUE(expected.ok()) << expected.status().to_string();
+  auto program = backends::cpu::CpuBackend().compile(*graph, {});
+  ASSERT_TRUE(program.ok()) << program.status().to_string();
+  std::vector<Tensor> tensors;
+  for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
+  for (int run = 0; run < 2; ++run) {  // the second run reuses the arena
+    Result<std::vector<Tensor>> actual = (*program)->run(tensors);
+    ASSERT_TRUE(actual.ok()) << actual.status().to_string();
+    for (size_t o = 0; o < actual->size(); ++o)
+      for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
+        const double e = (*expected)[o].data[i], a = (*actual)[o].at(i);
+        if (std::isnan(e) && std::isnan(a)) continue;
+        ASSERT_NEAR(a, e, sample->tolerance * std::max(1.0, std::fabs(e))) << "output " << o << " element " << i << " run " << run;
+      }
+  }
+}
+
+TEST_P(Samples, GradientEqualsCentralDifferences) {
+  const auto [def, sample] = GetParam();
+  const bool has_gradient = def->gradient.value.differentiable();
+  if (!has_gradient || !sample->check_gradient) return;  // the record says why
+  Result<Graph> graph = testing::sample_graph(*def, *sample);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  Result<Graph> derivative = passes::vjp(*graph, ops::registry());
+  ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
+  std::vector<RefTensor> inputs = testing::sample_inputs(*sample);
+  // A fixed random weight per output element makes one scalar of all outputs.
+  std::mt19937 random(99);
+  std::vector<RefTensor> args = inputs, seeds;
+  for (const Output& output : graph->outputs()) {
+    RefTensor seed(graph->type(output.value));
+    if (is_float(seed.dtype))
+      for (double& x : seed.data) x = std::normal_distribution<double>()(random);
+    seeds.push_back(seed);
+    if (is_float(seed.dtype)) args.push_back(seed);
+  }
+  Result<std::vector<RefTensor>> grads = ops::evaluate_reference(*derivative, args);
+  ASSERT_TRUE(grads.ok()) << grads.status().to_string();
+  const auto scalar = [&](const std::vector<RefTensor>& at) {
+    Result<std::vector<RefTensor>> out = ops::evaluate_reference(*graph, at);
+    EXPECT_TRUE(out.ok()) << out.status().to_string();
+    double total = 0;
+    for (size_t o = 0; o < seeds.size(); ++o)
+      for (size_t i = 0; i < seeds[o].data.size(); ++i)
+        if (seeds[o].data[i] != 0) total += seeds[o].data[i] * (*out)[o].data[i];
+    return total;
+  };
+  size_t next = 0;
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    if (!is_float(inputs[k].dtype)) continue;
+    const RefTensor& grad = (*grads)[next++];
+    const size_t step = std::max<size_t>(1, inputs[k].data.size() / 24);
+    for (size_t i = 0; i < inputs[k].data.size(); i += step) {
+      const double x = inputs[k].data[i], h = 1e-5;
+      inputs[k].data[i] = x + h;
+      const double up = scalar(inputs);
+      inputs[k].data[i] = x - h;
+      const double down = scalar(inputs);
+      inputs[k].data[i] = x;
+      const double expected = (up - down) / (2 * h);
+      ASSERT_NEAR(grad.data[i], expected, 1e-5 * std::max(1.0, std::fabs(expected))) << "input " << k << " element " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, Samples, ::testing::ValuesIn(all_cases()), [](const auto& info) {
+  return info.param.def->name.value + "_" + info.param.sample->name;
+});
+
+}  // namespace
+}  // namespace deepseek
