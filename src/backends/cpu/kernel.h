@@ -52,6 +52,12 @@ KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
 KernelOrRefusal make_copy(const NodeInfo&);
+KernelOrRefusal make_batch_norm(const NodeInfo&);
+KernelOrRefusal make_batch_norm_inference(const NodeInfo&);
+KernelOrRefusal make_layer_norm(const NodeInfo&);
+KernelOrRefusal make_max_pool(const NodeInfo&);
+KernelOrRefusal make_max_pool_grad(const NodeInfo&);
+KernelOrRefusal make_avg_pool(const NodeInfo&);
 
 inline Status refuse(std::string reason) { return Status(ErrorCode::kUnsupported, std::move(reason)); }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/cpu/kernel.h"
+#include "base/simd.h"
 #include "base/threads.h"
 #include "ops/common.h"
 
@@ -43,7 +44,7 @@ inline float combine(Kind kind, float a, float b) {
 }
 float initial(Kind kind) { return kind == Kind::kSum ? 0.0f : kind == Kind::kMax ? -INFINITY : INFINITY; }
 
-float row(Kind kind, const float* x, int64_t n) {
+DS_SIMD float row(Kind kind, const float* x, int64_t n) {
   if (n > 256) return combine(kind, row(kind, x, n / 2), row(kind, x + n / 2, n - n / 2));
   float lanes[16];
   std::fill_n(lanes, 16, initial(kind));
@@ -57,7 +58,7 @@ float row(Kind kind, const float* x, int64_t n) {
 }
 
 // acc[j] = combine over i of x[i * stride + j], pairwise over i.
-void columns(Kind kind, const float* x, int64_t rows, int64_t stride, int64_t n, float* acc) {
+DS_SIMD void columns(Kind kind, const float* x, int64_t rows, int64_t stride, int64_t n, float* acc) {
   if (rows > 64) {
     std::vector<float> other(static_cast<size_t>(n));
     columns(kind, x, rows / 2, stride, n, acc);

@@ -1,0 +1,146 @@
+// f32 max and average pooling of 1 to 3 spatial axes, forward and backward: direct loops, one plane per task.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "backends/cpu/kernel.h"
+#include "base/threads.h"
+#include "ops/pool.h"
+
+namespace deepseek::backends::cpu {
+
+using graph::Dims;
+
+namespace {
+
+// Pads the spatial dims to three with leading ones, so that one loop nest serves all ranks.
+struct Pool3 {
+  int64_t planes, in[3], out[3], kernel[3], stride[3], low[3], dilation[3];
+};
+
+Pool3 widen(const ops::PoolShape& s) {
+  Pool3 p{.planes = s.planes};
+  const size_t lead = 3 - s.input.size();
+  for (size_t i = 0; i < 3; ++i) {
+    const bool given = i >= lead;
+    p.in[i] = given ? s.input[i - lead] : 1;
+    p.out[i] = given ? s.output[i - lead] : 1;
+    p.kernel[i] = given ? s.window.kernel[i - lead] : 1;
+    p.stride[i] = given ? s.window.stride[i - lead] : 1;
+    p.low[i] = given ? s.window.padding_low[i - lead] : 0;
+    p.dilation[i] = given ? s.window.dilation[i - lead] : 1;
+  }
+  return p;
+}
+
+// Calls visit(input offset) for each element of the window at (a, b, c) that lies inside the plane, in row-major order.
+template <class Visit>
+inline void for_window(const Pool3& p, int64_t a, int64_t b, int64_t c, Visit visit) {
+  for (int64_t i = 0; i < p.kernel[0]; ++i) {
+    const int64_t z = a * p.stride[0] - p.low[0] + i * p.dilation[0];
+    if (z < 0 || z >= p.in[0]) continue;
+    for (int64_t j = 0; j < p.kernel[1]; ++j) {
+      const int64_t y = b * p.stride[1] - p.low[1] + j * p.dilation[1];
+      if (y < 0 || y >= p.in[1]) continue;
+      for (int64_t k = 0; k < p.kernel[2]; ++k) {
+        const int64_t x = c * p.stride[2] - p.low[2] + k * p.dilation[2];
+        if (x >= 0 && x < p.in[2]) visit((z * p.in[1] + y) * p.in[2] + x);
+      }
+    }
+  }
+}
+
+// Calls visit(plane, output offset in the plane, a, b, c) for every output element, planes in parallel.
+template <class Visit>
+void for_outputs(const Pool3& p, Visit visit) {
+  const int64_t out_size = p.out[0] * p.out[1] * p.out[2];
+  parallel_for(p.planes, std::max<int64_t>(1, 4096 / std::max<int64_t>(out_size, 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      int64_t at = 0;
+      for (int64_t a = 0; a < p.out[0]; ++a)
+        for (int64_t b = 0; b < p.out[1]; ++b)
+          for (int64_t c = 0; c < p.out[2]; ++c) visit(plane, at++, a, b, c);
+    }
+  });
+}
+
+Status require_f32(const NodeInfo& node) {
+  if (node.context.in(0).dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
+  return {};
+}
+
+}  // namespace
+
+KernelOrRefusal make_max_pool(const NodeInfo& node) {
+  DS_TRY(require_f32(node));
+  DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
+  return make_kernel([p = widen(s)](const KernelArgs& args) -> Status {
+    const float* x = static_cast<const float*>(args.in[0]);
+    float* y = static_cast<float*>(args.out[0]);
+    int32_t* indices = static_cast<int32_t*>(args.out[1]);
+    const int64_t in_size = p.in[0] * p.in[1] * p.in[2], out_size = p.out[0] * p.out[1] * p.out[2];
+    for_outputs(p, [&](int64_t plane, int64_t at, int64_t a, int64_t b, int64_t c) {
+      const float* from = x + plane * in_size;
+      float best = -std::numeric_limits<float>::infinity();
+      int64_t index = -1;
+      for_window(p, a, b, c, [&](int64_t i) {
+        if (index < 0 || from[i] > best || from[i] != from[i]) {
+          best = from[i];
+          index = i;
+        }
+      });
+      if (y != nullptr) y[plane * out_size + at] = best;
+      if (indices != nullptr) indices[plane * out_size + at] = static_cast<int32_t>(index);
+    });
+    return {};
+  });
+}
+
+KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
+  DS_TRY(require_f32(node));
+  const graph::TensorType &dx = node.outputs[0], &dy = node.context.in(0);
+  const int64_t planes = dx.dims[0] * dx.dims[1];
+  if (planes == 0) return refuse("the input is empty");
+  const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
+  return make_kernel([=](const KernelArgs& args) -> Status {
+    const float* from = static_cast<const float*>(args.in[0]);
+    const int32_t* indices = static_cast<const int32_t*>(args.in[1]);
+    float* to = static_cast<float*>(args.out[0]);
+    parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
+      std::memset(to + begin * in_size, 0, static_cast<size_t>((end - begin) * in_size) * sizeof(float));
+      for (int64_t plane = begin; plane < end; ++plane)
+        for (int64_t i = 0; i < out_size; ++i) to[plane * in_size + indices[plane * out_size + i]] += from[plane * out_size + i];
+    });
+    return {};
+  });
+}
+
+KernelOrRefusal make_avg_pool(const NodeInfo& node) {
+  DS_TRY(require_f32(node));
+  DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
+  const bool backward = node.context.op->name.value == "avg_pool_grad";
+  // One divisor per window position, the same on all planes.
+  std::vector<float> weight;
+  Dims at(s.output.size());
+  for (int64_t i = 0; i < graph::product(s.output); ++i, ops::next_index(at, s.output))
+    weight.push_back(1.0f / static_cast<float>(ops::avg_pool_divisor(s, at, node.context.flag("count_include_pad"))));
+  return make_kernel([p = widen(s), weight, backward](const KernelArgs& args) -> Status {
+    const int64_t in_size = p.in[0] * p.in[1] * p.in[2], out_size = p.out[0] * p.out[1] * p.out[2];
+    const float* from = static_cast<const float*>(args.in[0]);
+    float* to = static_cast<float*>(args.out[0]);
+    if (backward) std::memset(to, 0, static_cast<size_t>(p.planes * in_size) * sizeof(float));
+    for_outputs(p, [&](int64_t plane, int64_t at, int64_t a, int64_t b, int64_t c) {
+      if (backward) {
+        const float share = from[plane * out_size + at] * weight[at];
+        for_window(p, a, b, c, [&](int64_t i) { to[plane * in_size + i] += share; });
+      } else {
+        float sum = 0;
+        for_window(p, a, b, c, [&](int64_t i) { sum += from[plane * in_size + i]; });
+        to[plane * out_size + at] = sum * weight[at];
+      }
+    });
+    return {};
+  });
+}
+
+}  // namespace deepseek::backends::cpu
