@@ -58,18 +58,22 @@ Expr concat(std::vector<Expr> parts, int64_t axis);
 Expr slice(Expr a, int64_t axis, int64_t start, int64_t stop, int64_t step = 1);
 Expr matmul(Expr a, Expr b, bool transpose_a = false, bool transpose_b = false);
 
-inline Expr operator+(Expr a, Expr b) { return add(a, b); }
-inline Expr operator-(Expr a, Expr b) { return sub(a, b); }
-inline Expr operator*(Expr a, Expr b) { return mul(a, b); }
-inline Expr operator/(Expr a, Expr b) { return div(a, b); }
-inline Expr operator-(Expr a) { return neg(a); }
-inline Expr operator+(Expr a, double b) { return add(a, constant_like(a, b)); }
-inline Expr operator-(Expr a, double b) { return sub(a, constant_like(a, b)); }
-inline Expr operator*(Expr a, double b) { return mul(a, constant_like(a, b)); }
-inline Expr operator/(Expr a, double b) { return div(a, constant_like(a, b)); }
-inline Expr operator+(double a, Expr b) { return add(constant_like(b, a), b); }
-inline Expr operator-(double a, Expr b) { return sub(constant_like(b, a), b); }
-inline Expr operator*(double a, Expr b) { return mul(constant_like(b, a), b); }
-inline Expr operator/(double a, Expr b) { return div(constant_like(b, a), b); }
-
 }  // namespace deepseek::ops
+
+namespace deepseek::graph {  // where argument-dependent lookup finds them
+
+inline Expr operator+(Expr a, Expr b) { return ops::add(a, b); }
+inline Expr operator-(Expr a, Expr b) { return ops::sub(a, b); }
+inline Expr operator*(Expr a, Expr b) { return ops::mul(a, b); }
+inline Expr operator/(Expr a, Expr b) { return ops::div(a, b); }
+inline Expr operator-(Expr a) { return ops::neg(a); }
+inline Expr operator+(Expr a, double b) { return ops::add(a, ops::constant_like(a, b)); }
+inline Expr operator-(Expr a, double b) { return ops::sub(a, ops::constant_like(a, b)); }
+inline Expr operator*(Expr a, double b) { return ops::mul(a, ops::constant_like(a, b)); }
+inline Expr operator/(Expr a, double b) { return ops::div(a, ops::constant_like(a, b)); }
+inline Expr operator+(double a, Expr b) { return ops::add(ops::constant_like(b, a), b); }
+inline Expr operator-(double a, Expr b) { return ops::sub(ops::constant_like(b, a), b); }
+inline Expr operator*(double a, Expr b) { return ops::mul(ops::constant_like(b, a), b); }
+inline Expr operator/(double a, Expr b) { return ops::div(ops::constant_like(b, a), b); }
+
+}  // namespace deepseek::graph

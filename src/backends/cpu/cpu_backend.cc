@@ -7,6 +7,7 @@
 #include "backends/cpu/kernel.h"
 #include "ops/registry.h"
 #include "passes/decompose.h"
+#include "passes/fuse_elementwise.h"
 #include "runtime/memory_plan.h"
 
 namespace deepseek::backends::cpu {
@@ -207,6 +208,7 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
       if (implementation.name != "reference" && implementation.make(info).ok()) return false;
     return true;
   }));
+  DS_ASSIGN(graph_, passes::fuse_elementwise(graph_, ops::registry()));
   DS_TRY(choose_kernels(options));
   plan();
   return {};

@@ -23,8 +23,9 @@ struct Leaf {          // an operand in memory: input of the node, or constant o
   Dims strides;        // in elements, by loop dim; the inner one is 0 or 1
 };
 struct Operand {
-  bool leaf;
-  int index;           // leaf number or register
+  enum Kind { kLeaf, kRegister, kOutput } kind = kLeaf;  // kOutput: a result that later instructions read back
+  int index = 0;
+  bool leaf() const { return kind == kLeaf; }
 };
 struct Instruction {
   TileFn fn;
@@ -103,13 +104,19 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
   const auto add_leaf = [&](int input, Tensor constant, const TensorType& type) {
     leaves_.push_back({input, std::move(constant), type.dtype, {}});
     leaf_dims.push_back(type.dims);
-    return Operand{true, static_cast<int>(leaves_.size()) - 1};
+    return Operand{Operand::kLeaf, static_cast<int>(leaves_.size()) - 1};
   };
   for (size_t i = 0; i < body.inputs().size(); ++i)
     place[body.inputs()[i].value.id] = add_leaf(static_cast<int>(i), {}, body.type(body.inputs()[i].value));
   std::vector<int32_t> last_use(place.size(), -1);
-  for (size_t n = 0; n < body.nodes().size(); ++n)
-    for (Value v : body.nodes()[n].inputs) last_use[v.id] = static_cast<int32_t>(n);
+  // A broadcast is its source under another shape: both share a place and a lifetime.
+  std::vector<int32_t> source(place.size());
+  for (size_t v = 0; v < source.size(); ++v) source[v] = static_cast<int32_t>(v);
+  for (size_t n = 0; n < body.nodes().size(); ++n) {
+    const Node& node = body.nodes()[n];
+    if (node.op_name() == "broadcast_to") source[node.output().id] = source[node.inputs[0].id];
+    for (Value v : node.inputs) last_use[source[v.id]] = static_cast<int32_t>(n);
+  }
   std::vector<int> output_of(place.size(), -1);
   for (size_t o = 0; o < body.outputs().size(); ++o) output_of[body.outputs()[o].value.id] = static_cast<int>(o);
 
@@ -125,37 +132,37 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
     }
     if (node.op_name() == "broadcast_to") {  // every operand is broadcast to the loop anyway
       place[v] = place[node.inputs[0].id];
-      last_use[node.inputs[0].id] = std::max(last_use[node.inputs[0].id], last_use[v]);
-      if (output_of[v] >= 0 && !place[v].leaf) return refuse("an output is a broadcast intermediate");
+      if (output_of[v] >= 0 && !place[v].leaf()) return refuse("an output is a broadcast intermediate");
       continue;
     }
     Instruction instruction{find_tile_fn(node.op_name(), body.type(node.inputs.back()).dtype, body.type({v}).dtype), {}, -1};
     if (instruction.fn == nullptr)
       return refuse(fmt::format("{} has no tile operation for {}", node.op_name(), to_string(body.type(node.inputs.back()).dtype)));
     for (Value in : node.inputs) instruction.in.push_back(place[in.id]);
-    if (output_of[v] >= 0 && last_use[v] < 0) {
+    if (output_of[v] >= 0) {
       instruction.output = output_of[v];
+      place[v] = {Operand::kOutput, output_of[v]};
     } else {
-      if (output_of[v] >= 0) return refuse("an output is also read inside the group");
       if (free_registers.empty()) {
         instruction.reg = num_registers_++;
       } else {
         instruction.reg = free_registers.back();
         free_registers.pop_back();
       }
-      place[v] = {false, instruction.reg};
+      place[v] = {Operand::kRegister, instruction.reg};
     }
     // A register is free after its last reader; the reader's own result never shares it.
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const Operand& operand = instruction.in[i];
       bool repeated = false;
-      for (size_t j = 0; j < i; ++j) repeated = repeated || (!instruction.in[j].leaf && instruction.in[j].index == operand.index);
-      if (!operand.leaf && !repeated && last_use[node.inputs[i].id] == static_cast<int32_t>(n)) free_registers.push_back(operand.index);
+      for (size_t j = 0; j < i; ++j)
+        repeated = repeated || (instruction.in[j].kind == Operand::kRegister && instruction.in[j].index == operand.index);
+      if (operand.kind == Operand::kRegister && !repeated && last_use[source[node.inputs[i].id]] == static_cast<int32_t>(n)) free_registers.push_back(operand.index);
     }
     instructions_.push_back(std::move(instruction));
   }
   for (size_t o = 0; o < body.outputs().size(); ++o)
-    if (const Operand& p = place[body.outputs()[o].value.id]; p.leaf && body.outputs()[o].value.id >= 0) {
+    if (const Operand& p = place[body.outputs()[o].value.id]; p.leaf()) {
       bool computed = false;
       for (const Instruction& i : instructions_) computed = computed || i.output == static_cast<int>(o);
       if (!computed) leaf_copies_[o] = p.index;
@@ -176,7 +183,7 @@ bool ElementwiseKernel::in_place(int out, int in) const {
     if (size_of(leaves_[l].dtype) != out_sizes_[out]) return false;
     for (size_t i = written + 1; i < instructions_.size(); ++i)
       for (const Operand& o : instructions_[i].in)
-        if (o.leaf && o.index == static_cast<int>(l)) return false;
+        if (o.leaf() && o.index == static_cast<int>(l)) return false;
     for (int copy : leaf_copies_)
       if (copy == static_cast<int>(l)) return false;
   }
@@ -225,11 +232,14 @@ void ElementwiseKernel::run_range(const KernelArgs& args, int64_t begin, int64_t
     }
     for (const Instruction& instruction : instructions_) {
       const void* in[4];
-      for (size_t i = 0; i < instruction.in.size(); ++i)
-        in[i] = instruction.in[i].leaf ? operand[instruction.in[i].index] : registers + instruction.in[i].index * kTileBytes;
+      for (size_t i = 0; i < instruction.in.size(); ++i) {
+        const Operand& o = instruction.in[i];
+        in[i] = o.kind == Operand::kLeaf       ? operand[o.index]
+                : o.kind == Operand::kRegister ? registers + o.index * kTileBytes
+                                               : static_cast<char*>(args.out[o.index]) + at * static_cast<int64_t>(out_sizes_[o.index]);
+      }
       void* out = registers + instruction.reg * kTileBytes;
       if (instruction.output >= 0) {
-        if (args.out[instruction.output] == nullptr) continue;
         out = static_cast<char*>(args.out[instruction.output]) + at * static_cast<int64_t>(out_sizes_[instruction.output]);
       }
       instruction.fn(in, out, n);

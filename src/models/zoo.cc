@@ -1,0 +1,54 @@
+#include "models/zoo.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace deepseek::models {
+
+namespace {
+
+struct Entry {
+  const char* name;
+  Result<nn::ModulePtr> (*make)(const Task&, const Parameters&);
+};
+constexpr Entry kModels[] = {{"mlp", make_mlp}, {"small_resnet", make_small_resnet}};
+
+}  // namespace
+
+std::vector<std::string> names() {
+  std::vector<std::string> out;
+  for (const Entry& e : kModels) out.push_back(e.name);
+  return out;
+}
+
+Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Parameters& parameters) {
+  std::string known;
+  for (const Entry& e : kModels) {
+    if (name == e.name) return e.make(task, parameters);
+    known += (known.empty() ? "" : ", ") + std::string(e.name);
+  }
+  return invalid("model.name: there is no model '{}'; the zoo has: {}", name, known);
+}
+
+Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low, int64_t high) {
+  auto it = parameters.find(key);
+  if (it == parameters.end()) return fallback;
+  int64_t value = 0;
+  const char* const end = it->second.data() + it->second.size();
+  const auto [stop, error] = std::from_chars(it->second.data(), end, value);
+  if (error != std::errc() || stop != end || value < low || value > high)
+    return invalid("model.{}: expected an integer in [{}, {}], got '{}'", key, low, high, it->second);
+  return value;
+}
+
+Status only(const Parameters& parameters, const std::vector<std::string>& known, const std::string& model) {
+  for (const auto& [key, value] : parameters)
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      std::string list;
+      for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
+      return invalid("model.{}: model '{}' has no such parameter; it has: {}", key, model, list);
+    }
+  return {};
+}
+
+}  // namespace deepseek::models

@@ -1,0 +1,142 @@
+#include "nn/module.h"
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <numbers>
+#include <set>
+
+#include "ops/dsl.h"
+
+namespace deepseek::nn {
+
+Trace::Trace(Builder& builder, const Module& root, bool training) : builder_(builder), training_(training) {
+  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module, const std::string& path) {
+    if (!paths_.emplace(&module, path).second) return;
+    for (const auto& [name, child] : module.children()) visit(*child, path.empty() ? name : path + "." + name);
+  };
+  visit(root, "");
+}
+
+const std::string& Trace::path(const Module& module) const {
+  static const std::string kUnknown;
+  auto it = paths_.find(&module);
+  return it == paths_.end() ? kUnknown : it->second;
+}
+
+Expr Trace::state(const Module& module, const std::string& name) {
+  if (!paths_.contains(&module)) {
+    builder_.fail(invalid("a module with the tensor '{}' is not part of the traced model; assign it to an attribute of its parent", name));
+    return {&builder_, {}};
+  }
+  const std::string& path = paths_.at(&module);
+  const std::string full = path.empty() ? name : path + "." + name;
+  if (auto it = states_.find(full); it != states_.end()) return it->second;
+  for (const State& s : module.own_state())
+    if (s.name == name) return states_[full] = builder_.state(full, s.value.type());
+  builder_.fail(invalid("module '{}' has no parameter or buffer '{}'", path, name));
+  return {&builder_, {}};
+}
+
+void Trace::update(const Module& module, const std::string& name, Expr value) {
+  updates_.emplace_back(state(module, name), value);
+}
+
+Expr Trace::random_state() {
+  if (!random_.defined()) {
+    random_ = builder_.state("random", {DType::kI64, {2}});
+    const int64_t step[2] = {0, 1};
+    updates_.emplace_back(random_, ops::add(random_, builder_.constant(Tensor::from<int64_t>(DType::kI64, {2}, step))));
+  }
+  return random_;
+}
+
+void Trace::finish() {
+  for (const auto& [state, value] : updates_) builder_.update(state, value);
+  updates_.clear();
+}
+
+std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
+  std::string scope = trace.path(*this);
+  for (char& c : scope)
+    if (c == '.') c = '/';
+  const std::string outer = trace.builder().scope();
+  if (!scope.empty()) trace.builder().set_scope(scope);
+  std::vector<Expr> outputs = forward(trace, inputs);
+  trace.builder().set_scope(outer);
+  return outputs;
+}
+
+void Module::register_parameter(const std::string& name, Tensor value) { own_.push_back({name, std::move(value), true}); }
+void Module::register_buffer(const std::string& name, Tensor value) { own_.push_back({name, std::move(value), false}); }
+void Module::register_module(const std::string& name, ModulePtr child) {
+  for (auto& [existing, module] : children_)
+    if (existing == name) {
+      module = std::move(child);
+      return;
+    }
+  children_.emplace_back(name, std::move(child));
+}
+
+std::vector<State> Module::named_state() const {
+  std::vector<State> all;
+  std::set<const Module*> seen;
+  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module, const std::string& prefix) {
+    if (!seen.insert(&module).second) return;
+    for (const State& s : module.own_) all.push_back({prefix + s.name, s.value, s.trainable});
+    for (const auto& [name, child] : module.children_) visit(*child, prefix + name + ".");
+  };
+  visit(*this, "");
+  return all;
+}
+
+int64_t Module::num_parameters() const {
+  int64_t total = 0;
+  for (const State& s : named_state())
+    if (s.trainable) total += s.value.num_elements();
+  return total;
+}
+
+Status Module::load_state(const std::map<std::string, Tensor>& values) {
+  std::string problems;
+  std::set<std::string> known;
+  const std::vector<State> all = named_state();
+  for (const State& s : all) {
+    known.insert(s.name);
+    auto it = values.find(s.name);
+    if (it == values.end())
+      problems += fmt::format("\n  '{}' is missing", s.name);
+    else if (it->second.type() != s.value.type())
+      problems += fmt::format("\n  '{}': expected {}, got {}", s.name, to_string(s.value.type()), to_string(it->second.type()));
+  }
+  for (const auto& [name, value] : values)
+    if (!known.contains(name)) problems += fmt::format("\n  '{}' is not a tensor of the model", name);
+  if (!problems.empty()) return invalid("state does not fit the model:{}", problems);
+  for (const State& s : all) std::memcpy(s.value.data(), values.at(s.name).data(), s.value.num_bytes());
+  return {};
+}
+
+double Initializer::unit() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
+
+Tensor Initializer::uniform(Dims dims, double bound) {
+  Tensor t(DType::kF32, std::move(dims));
+  for (int64_t i = 0; i < t.num_elements(); ++i) t.as<float>()[i] = static_cast<float>((2 * unit() - 1) * bound);
+  return t;
+}
+
+Tensor Initializer::normal(Dims dims, double mean, double deviation) {
+  Tensor t(DType::kF32, std::move(dims));
+  for (int64_t i = 0; i < t.num_elements(); ++i) {
+    const double radius = std::sqrt(-2 * std::log(1 - unit()));
+    t.as<float>()[i] = static_cast<float>(mean + deviation * radius * std::cos(2 * std::numbers::pi * unit()));
+  }
+  return t;
+}
+
+Initializer& default_initializer() {
+  thread_local Initializer initializer(0);
+  return initializer;
+}
+void manual_seed(uint64_t seed) { default_initializer() = Initializer(seed); }
+
+}  // namespace deepseek::nn

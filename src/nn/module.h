@@ -1,0 +1,109 @@
+// Modules own parameters and buffers and know how to write themselves into a graph. Nothing computes here: calling a
+// module traces it. Names are PyTorch's ("layer1.0.conv1.weight"), so weights exchange by name.
+// Test: tests/nn/module_test.cc
+#pragma once
+
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "graph/builder.h"
+#include "graph/tensor.h"
+
+namespace deepseek::nn {
+
+using graph::Builder;
+using graph::Dims;
+using graph::Expr;
+using graph::Tensor;
+
+class Module;
+using ModulePtr = std::shared_ptr<Module>;
+
+// One named tensor of a module tree. Trainable ones are parameters, others buffers (running statistics).
+struct State {
+  std::string name;
+  Tensor value;
+  bool trainable;
+};
+
+// One tracing of a module tree into a builder. State inputs appear when they are first used.
+class Trace {
+ public:
+  Trace(Builder& builder, const Module& root, bool training);
+
+  Builder& builder() { return builder_; }
+  bool training() const { return training_; }
+  // The graph's value of one of `module`'s own tensors.
+  Expr state(const Module& module, const std::string& name);
+  // The tensor takes `value` after each run (batch norm's running statistics).
+  void update(const Module& module, const std::string& name, Expr value);
+  // The random counter, i64[2] = (seed, step), and a number for each drawing site. Traces that draw advance the step.
+  Expr random_state();
+  int64_t next_stream() { return next_stream_++; }
+  // "layer1.0.conv1" of a module in the tree; empty for the root.
+  const std::string& path(const Module& module) const;
+  // Writes the pending state updates; call once, after the forward pass.
+  void finish();
+
+ private:
+  Builder& builder_;
+  bool training_;
+  std::map<const Module*, std::string> paths_;
+  std::map<std::string, Expr> states_;
+  std::vector<std::pair<Expr, Expr>> updates_;
+  Expr random_;
+  int64_t next_stream_ = 0;
+};
+
+class Module {
+ public:
+  virtual ~Module() = default;
+  // Writes the module into the trace. Errors stick to the builder.
+  virtual std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) = 0;
+  // forward() inside the module's name scope.
+  std::vector<Expr> call(Trace& trace, const std::vector<Expr>& inputs);
+  Expr operator()(Trace& trace, Expr x) { return call(trace, {x})[0]; }
+
+  // A name may be used once per module and holds no dots; otherwise internal errors surface in status().
+  void register_parameter(const std::string& name, Tensor value);
+  void register_buffer(const std::string& name, Tensor value);
+  void register_module(const std::string& name, ModulePtr child);
+  template <class M>
+  std::shared_ptr<M> add(const std::string& name, std::shared_ptr<M> child) {
+    register_module(name, child);
+    return child;
+  }
+
+  // All tensors of the tree, depth first, in order of registration. Shared modules appear once.
+  std::vector<State> named_state() const;
+  const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
+  const std::vector<State>& own_state() const { return own_; }
+  int64_t num_parameters() const;
+  // Copies values by name. Every name must match in both directions and have the same shape; the error lists all that don't.
+  Status load_state(const std::map<std::string, Tensor>& values);
+
+ private:
+  std::vector<State> own_;
+  std::vector<std::pair<std::string, ModulePtr>> children_;
+};
+
+// Seeded source of initial weights. The same seed gives the same weights on every platform.
+class Initializer {
+ public:
+  explicit Initializer(uint64_t seed) : engine_(seed) {}
+  Tensor uniform(Dims dims, double bound);                // U(-bound, bound)
+  Tensor normal(Dims dims, double mean, double deviation);  // Box-Muller
+
+ private:
+  double unit();
+  std::mt19937_64 engine_;
+};
+
+// The initializer that layers draw from when they are made; seeded with 0 at start. One per thread.
+Initializer& default_initializer();
+void manual_seed(uint64_t seed);
+
+}  // namespace deepseek::nn

@@ -1,0 +1,114 @@
+#include "train/optimizer.h"
+
+#include "ops/dsl.h"
+
+namespace deepseek::train {
+
+using graph::Expr;
+
+namespace {
+
+using Rule = Expr (*)(const OptimizerOptions&, const UpdateContext&);
+
+Expr decayed_gradient(const OptimizerOptions& o, const UpdateContext& c) {
+  return o.weight_decay == 0 ? c.gradient : c.gradient + c.parameter * o.weight_decay;
+}
+
+Expr sgd(const OptimizerOptions& o, const UpdateContext& c) {
+  Expr g = decayed_gradient(o, c);
+  if (o.momentum != 0) {
+    // The buffer starts at zero, so the first step sets it to the gradient, as in PyTorch with dampening 0.
+    Expr buffer = c.moment("momentum") * o.momentum + g;
+    c.set("momentum", buffer);
+    g = o.nesterov ? g + buffer * o.momentum : buffer;
+  }
+  return c.parameter - c.learning_rate * g;
+}
+
+// b^step for the scalar step input.
+Expr power(double base, Expr step) { return ops::pow(ops::constant_like(step, base), step); }
+
+// m / (1 - beta1^t), v / (1 - beta2^t) of Adam (Kingma and Ba, 2014), from gradient g.
+std::pair<Expr, Expr> adam_moments(const OptimizerOptions& o, const UpdateContext& c, Expr g) {
+  Expr m = c.moment("m") * o.beta1 + g * (1 - o.beta1);
+  Expr v = c.moment("v") * o.beta2 + g * g * (1 - o.beta2);
+  c.set("m", m);
+  c.set("v", v);
+  return {m / (1.0 - power(o.beta1, c.step)), v / (1.0 - power(o.beta2, c.step))};
+}
+
+Expr adam(const OptimizerOptions& o, const UpdateContext& c) {
+  auto [m, v] = adam_moments(o, c, decayed_gradient(o, c));
+  return c.parameter - c.learning_rate * m / (ops::sqrt(v) + o.epsilon);
+}
+
+Expr adamw(const OptimizerOptions& o, const UpdateContext& c) {
+  auto [m, v] = adam_moments(o, c, c.gradient);
+  Expr p = o.weight_decay == 0 ? c.parameter : c.parameter * (1.0 - c.learning_rate * o.weight_decay);
+  return p - c.learning_rate * m / (ops::sqrt(v) + o.epsilon);
+}
+
+// LAMB: You et al., "Large Batch Optimization for Deep Learning", 2019. Trust ratio 1 where either norm is 0.
+Expr lamb(const OptimizerOptions& o, const UpdateContext& c) {
+  auto [m, v] = adam_moments(o, c, c.gradient);
+  Expr direction = m / (ops::sqrt(v) + o.epsilon) + c.parameter * o.weight_decay;
+  Expr p_norm = ops::sqrt(ops::sum(c.parameter * c.parameter)), d_norm = ops::sqrt(ops::sum(direction * direction));
+  Expr zero = ops::constant_like(p_norm, 0), one = ops::constant_like(p_norm, 1);
+  Expr safe = ops::select(ops::greater(d_norm, zero), d_norm, one);
+  Expr ratio = ops::select(ops::greater(p_norm, zero), ops::select(ops::greater(d_norm, zero), p_norm / safe, one), one);
+  return c.parameter - c.learning_rate * ratio * direction;
+}
+
+Expr rmsprop(const OptimizerOptions& o, const UpdateContext& c) {
+  Expr g = decayed_gradient(o, c);
+  Expr v = c.moment("v") * o.alpha + g * g * (1 - o.alpha);
+  c.set("v", v);
+  Expr direction = g / (ops::sqrt(v) + o.epsilon);
+  if (o.momentum != 0) {
+    direction = c.moment("momentum") * o.momentum + direction;
+    c.set("momentum", direction);
+  }
+  return c.parameter - c.learning_rate * direction;
+}
+
+Expr adagrad(const OptimizerOptions& o, const UpdateContext& c) {
+  Expr g = decayed_gradient(o, c);
+  Expr v = c.moment("v") + g * g;
+  c.set("v", v);
+  return c.parameter - c.learning_rate * g / (ops::sqrt(v) + o.epsilon);
+}
+
+// Lion: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
+Expr lion(const OptimizerOptions& o, const UpdateContext& c) {
+  Expr m = c.moment("m");
+  Expr direction = ops::sign(m * o.beta1 + c.gradient * (1 - o.beta1));
+  c.set("m", m * o.beta2 + c.gradient * (1 - o.beta2));
+  Expr p = o.weight_decay == 0 ? c.parameter : c.parameter * (1.0 - c.learning_rate * o.weight_decay);
+  return p - c.learning_rate * direction;
+}
+
+struct Entry {
+  const char* name;
+  Rule rule;
+};
+constexpr Entry kRules[] = {{"sgd", sgd},         {"adam", adam},       {"adamw", adamw}, {"lamb", lamb},
+                            {"rmsprop", rmsprop}, {"adagrad", adagrad}, {"lion", lion}};
+
+}  // namespace
+
+std::vector<std::string> optimizer_names() {
+  std::vector<std::string> names;
+  for (const Entry& e : kRules) names.push_back(e.name);
+  return names;
+}
+
+Result<Expr> update(const OptimizerOptions& options, const UpdateContext& context) {
+  std::string known;
+  for (const Entry& e : kRules) {
+    if (options.name == e.name) return e.rule(options, context);
+    known += (known.empty() ? "" : ", ") + std::string(e.name);
+  }
+  return invalid("optimizer.name: there is no optimizer '{}'; known are: {}", options.name, known);
+}
+
+}  // namespace deepseek::train
