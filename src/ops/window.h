@@ -1,5 +1,5 @@
 // Sliding windows over spatial axes: what convolution and pooling share.
-// Every list of a Window has one entry per spatial axis. Test: tests/ops/samples_test.cc, tests/ops/window_test.cc
+// Every list of a Window has one entry per spatial axis. Test: tests/ops/conv_test.cc, tests/ops/samples_test.cc
 #pragma once
 
 #include <algorithm>
