@@ -12,7 +12,6 @@ const graph::OpRegistry& registry() {
     for (auto* family :
          {register_constant, register_elementwise, register_activation, register_reduce, register_shape, register_index,
           register_matmul, register_conv, register_pool, register_norm, register_fused}) {
-                         register_matmul, register_activation, register_index}) {
       if (Status s = family(*r); !s.ok()) {
         // A contradictory record is a bug of ours that every test would hit; there is no caller to tell.
         fmt::print(stderr, "{}\n", s.to_string());
