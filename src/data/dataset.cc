@@ -1,0 +1,184 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "base/threads.h"
+
+namespace deepseek::data {
+namespace {
+
+using graph::Tensor;
+
+int64_t row_elements(const Tensor& t) { return t.dims()[0] == 0 ? 0 : t.num_elements() / t.dims()[0]; }
+
+int64_t channels_of(const Tensor& inputs) { return inputs.dims().size() >= 2 ? inputs.dims()[1] : 1; }
+
+double pick(const std::vector<double>& values, int64_t channel, double otherwise) {
+  if (values.empty()) return otherwise;
+  return values.size() == 1 ? values[0] : values[static_cast<size_t>(channel)];
+}
+
+Status check_finite(const Tensor& t, const char* what) {
+  const float* values = t.as<float>();
+  const int64_t n = t.num_elements();
+  for (int64_t i = 0; i < n; ++i) {
+    if (std::isfinite(values[i])) continue;
+    const int64_t row = row_elements(t);
+    return make_error(ErrorCode::kDataCorrupt,
+                      "[data] {} of sample {} hold {} at position {}, expected finite numbers; remove or repair the "
+                      "sample",
+                      what, i / row, values[i], i % row);
+  }
+  return {};
+}
+
+Status check_per_channel(const std::vector<double>& values, const char* what, int64_t channels, bool positive) {
+  if (values.size() > 1 && static_cast<int64_t>(values.size()) != channels) {
+    return invalid("[data] {} has {} values, expected 1 or one for each of the {} channels", what, values.size(),
+                   channels);
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i]) || (positive && values[i] <= 0)) {
+      return invalid("[data] {}[{}] is {}, expected a {} number", what, i, values[i],
+                     positive ? "positive finite" : "finite");
+    }
+  }
+  return {};
+}
+
+Status check_index(int64_t index, int64_t size) {
+  if (index >= 0 && index < size) return {};
+  return invalid("[data] sample index {} is out of range, the data set has {} samples", index, size);
+}
+
+Tensor gather_rows(const Tensor& from, std::span<const int64_t> indices) {
+  graph::Dims dims = from.dims();
+  dims[0] = static_cast<int64_t>(indices.size());
+  Tensor out(from.dtype(), std::move(dims));
+  const size_t bytes = static_cast<size_t>(row_elements(from)) * size_of(from.dtype());
+  for (size_t i = 0; i < indices.size(); ++i) {
+    std::memcpy(out.as<char>() + i * bytes, from.as<char>() + static_cast<size_t>(indices[i]) * bytes, bytes);
+  }
+  return out;
+}
+
+}  // namespace
+
+Status Dataset::validate() const {
+  if (!inputs.defined() || !targets.defined()) return invalid("[data] the data set lacks inputs or targets");
+  if (inputs.dims().empty() || targets.dims().empty()) {
+    return invalid("[data] inputs and targets need an axis of samples, got {} and {}", to_string(inputs.type()),
+                   to_string(targets.type()));
+  }
+  if (inputs.dtype() != DType::kU8 && inputs.dtype() != DType::kF32) {
+    return invalid("[data] inputs are {}, expected u8 or f32; convert them first", to_string(inputs.type()));
+  }
+  if (size() == 0) return invalid("[data] the data set is empty; check the path and the split");
+  if (inputs.num_elements() == 0) return invalid("[data] samples have no elements: {}", to_string(inputs.type()));
+  if (targets.dims()[0] != size()) {
+    return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
+                      size(), targets.dims()[0]);
+  }
+  if (!std::isfinite(scale) || scale == 0) return invalid("[data] scale is {}, expected a finite non-zero", scale);
+  DS_TRY(check_per_channel(mean, "mean", channels_of(inputs), false));
+  DS_TRY(check_per_channel(stddev, "stddev", channels_of(inputs), true));
+  if (inputs.dtype() == DType::kF32) DS_TRY(check_finite(inputs, "inputs"));
+  if (targets.dtype() == DType::kF32) return check_finite(targets, "targets");
+  if (targets.dtype() != DType::kI64 || targets.dims().size() != 1) {
+    return invalid("[data] targets are {}, expected i64[N] class labels or f32", to_string(targets.type()));
+  }
+  if (class_names.empty()) return invalid("[data] class labels need class_names, got none");
+  for (int64_t i = 0; i < size(); ++i) {
+    const int64_t label = targets.as<int64_t>()[i];
+    if (label < 0 || label >= num_classes()) {
+      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes)", i,
+                        label, num_classes() - 1, num_classes());
+    }
+  }
+  return {};
+}
+
+Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) const {
+  if (!inputs.defined() || !targets.defined() || inputs.dims().empty() || targets.dims().empty()) {
+    return invalid("[data] the data set lacks inputs or targets");
+  }
+  for (const int64_t index : indices) DS_TRY(check_index(index, std::min(size(), targets.dims()[0])));
+  graph::Dims dims = inputs.dims();
+  dims[0] = static_cast<int64_t>(indices.size());
+  Tensor out(DType::kF32, std::move(dims));
+  const int64_t channels = channels_of(inputs), row = row_elements(inputs);
+  const int64_t plane = channels == 0 ? 0 : row / channels;
+  std::vector<float> factor(static_cast<size_t>(channels)), offset(static_cast<size_t>(channels));
+  for (int64_t c = 0; c < channels; ++c) {
+    const double inverse = 1.0 / pick(stddev, c, 1.0);
+    factor[static_cast<size_t>(c)] = static_cast<float>(scale * inverse);
+    offset[static_cast<size_t>(c)] = static_cast<float>(-pick(mean, c, 0.0) * inverse);
+  }
+  const auto convert = [&]<class T>(const T* from_all) {
+    parallel_for(static_cast<int64_t>(indices.size()), 64, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const T* from = from_all + indices[static_cast<size_t>(i)] * row;
+        float* to = out.as<float>() + i * row;
+        for (int64_t c = 0; c < channels; ++c) {
+          const float f = factor[static_cast<size_t>(c)], o = offset[static_cast<size_t>(c)];
+          for (int64_t p = 0; p < plane; ++p) to[c * plane + p] = static_cast<float>(from[c * plane + p]) * f + o;
+        }
+      }
+    });
+  };
+  if (inputs.dtype() == DType::kU8) {
+    convert(inputs.as<uint8_t>());
+  } else if (inputs.dtype() == DType::kF32) {
+    convert(inputs.as<float>());
+  } else {
+    return invalid("[data] inputs are {}, expected u8 or f32; convert them first", to_string(inputs.type()));
+  }
+  y = gather_rows(targets, indices);
+  x = std::move(out);
+  return {};
+}
+
+Result<Dataset> Dataset::subset(std::span<const int64_t> indices) const {
+  if (targets.defined() && inputs.defined() && targets.dims()[0] != size()) {
+    return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
+                      size(), targets.dims()[0]);
+  }
+  for (const int64_t index : indices) DS_TRY(check_index(index, size()));
+  Dataset out = *this;
+  out.inputs = gather_rows(inputs, indices);
+  out.targets = gather_rows(targets, indices);
+  return out;
+}
+
+Status Dataset::fit_normalisation() {
+  mean.clear();
+  stddev.clear();
+  DS_TRY(validate());
+  const int64_t channels = channels_of(inputs), row = row_elements(inputs), plane = row / channels;
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0, squares = 0;
+    // Two passes: a single one loses the deviation of data far from zero.
+    const auto each = [&](auto&& use) {
+      for (int64_t i = 0; i < size(); ++i) {
+        const int64_t start = i * row + c * plane;
+        for (int64_t p = 0; p < plane; ++p) {
+          const double raw = inputs.dtype() == DType::kU8 ? static_cast<double>(inputs.as<uint8_t>()[start + p])
+                                                          : static_cast<double>(inputs.as<float>()[start + p]);
+          use(raw * scale);
+        }
+      }
+    };
+    each([&](double v) { sum += v; });
+    const double count = static_cast<double>(size() * plane), average = sum / count;
+    each([&](double v) { squares += (v - average) * (v - average); });
+    mean.push_back(average);
+    stddev.push_back(std::max(std::sqrt(squares / count), 1e-6));
+  }
+  return {};
+}
+
+}  // namespace deepseek::data

@@ -1,0 +1,45 @@
+// A data set in memory: inputs and targets with one row per sample, and how the inputs become normalised f32.
+// Invariant: after validate() is ok, read() of indices in [0, size()) cannot fail and yields finite values.
+// Test: tests/data/dataset_test.cc
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/tensor.h"
+
+namespace deepseek::data {
+
+struct Dataset {
+  std::vector<std::string> class_names;  // empty for regression
+  graph::Tensor inputs;                  // [N, ...] u8 or f32; images are [N, C, H, W]
+  graph::Tensor targets;                 // i64 [N] class labels, or f32 [N, ...]
+  // x = (raw * scale - mean[c]) / stddev[c], with c the index on axis 1. One value serves all channels; an empty list
+  // means 0 and 1. For u8 images scale is 1/255.
+  double scale = 1.0;
+  std::vector<double> mean;
+  std::vector<double> stddev;
+
+  int64_t size() const { return inputs.defined() && !inputs.dims().empty() ? inputs.dims()[0] : 0; }
+  bool is_classification() const { return targets.defined() && targets.dtype() == DType::kI64; }
+  int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
+
+  // Everything training relies on: samples exist, counts agree, dtypes and ranks fit, labels lie in
+  // [0, class_names.size()), floats are finite, stddev is positive. The first fault is named with its sample's index.
+  Status validate() const;
+
+  // x becomes f32 [n, ...] and y the targets' rows [n, ...] in the order of `indices`; both are new tensors.
+  // Errors: kInvalidArgument for an index outside [0, size()).
+  Status read(std::span<const int64_t> indices, graph::Tensor& x, graph::Tensor& y) const;
+
+  // The samples at `indices` as a data set of their own (a copy), with the same names and normalisation.
+  Result<Dataset> subset(std::span<const int64_t> indices) const;
+
+  // Sets mean and stddev per channel from all samples (population deviation, floored at 1e-6 for constant channels).
+  Status fit_normalisation();
+};
+
+}  // namespace deepseek::data

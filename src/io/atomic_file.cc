@@ -1,0 +1,132 @@
+#include "io/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <system_error>
+
+namespace deepseek::io {
+namespace {
+
+const char* advice_for(int error_number) {
+  switch (error_number) {
+    case ENOENT: return "check the path; its folder must exist";
+    case EACCES:
+    case EPERM: return "check the permissions of the file and of its folder";
+    case ENOSPC:
+    case EDQUOT: return "free space on the disk or choose another folder; the old file, if any, is untouched";
+    case EROFS: return "the file system is read-only; choose another folder";
+    case EISDIR: return "the path is a folder; give a file name";
+    case ENOTDIR: return "a part of the path is a file, not a folder";
+    case ENAMETOOLONG: return "choose a shorter name";
+    case EMFILE:
+    case ENFILE: return "too many open files; raise the limit (ulimit -n)";
+    case EIO: return "the device reports a fault; check the disk and the system log";
+    default: return "check the path and the device";
+  }
+}
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  int get() const { return fd_; }
+  int close() {
+    const int fd = fd_;
+    fd_ = -1;
+    return ::close(fd);
+  }
+
+ private:
+  int fd_;
+};
+
+Status write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return system_error("write", path, errno);
+    }
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  return {};
+}
+
+std::string folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+Status write_temporary(const std::string& temporary, mode_t mode, const std::string& path,
+                       const std::function<Status(const WriteBytes&)>& writer) {
+  FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (file.get() < 0) return system_error("create", path, errno);
+  DS_TRY(writer([&](std::span<const std::byte> bytes) { return write_all(file.get(), bytes, path); }));
+  if (::fsync(file.get()) != 0) return system_error("sync", path, errno);
+  if (file.close() != 0) return system_error("close", path, errno);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return system_error("replace", path, errno);
+  return {};
+}
+
+}  // namespace
+
+Status system_error(const std::string& action, const std::string& path, int error_number) {
+  return make_error(error_number == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "cannot {} '{}': {}; {}", action,
+                    path, std::generic_category().message(error_number), advice_for(error_number));
+}
+
+Status write_file_atomic(const std::string& path, const std::function<Status(const WriteBytes&)>& writer) {
+  static std::atomic<uint64_t> counter{0};
+  struct stat old;
+  const bool exists = ::stat(path.c_str(), &old) == 0;
+  if (exists && S_ISDIR(old.st_mode)) return system_error("write", path, EISDIR);
+  const std::string temporary = fmt::format("{}.tmp-{}-{}", path, ::getpid(), counter.fetch_add(1));
+  Status status = write_temporary(temporary, exists ? (old.st_mode & 0777) : 0666, path, writer);
+  if (!status.ok()) {
+    // Fails when the temporary file was never made; the first error is the one that matters.
+    (void)::unlink(temporary.c_str());
+    return status;
+  }
+  // The rename itself survives a power cut only once the folder is synced.
+  const std::string folder = folder_of(path);
+  FileDescriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0) return system_error("open folder", folder, errno);
+  // Some network and FUSE file systems cannot sync folders and say EINVAL; nothing more can be done there.
+  if (::fsync(directory.get()) != 0 && errno != EINVAL) return system_error("sync folder", folder, errno);
+  return {};
+}
+
+Status write_file_atomic(const std::string& path, std::span<const std::byte> bytes) {
+  return write_file_atomic(path, [bytes](const WriteBytes& write) { return write(bytes); });
+}
+
+Result<std::vector<std::byte>> read_file(const std::string& path) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) return system_error("open", path, errno);
+  struct stat info;
+  if (::fstat(file.get(), &info) != 0) return system_error("inspect", path, errno);
+  if (S_ISDIR(info.st_mode)) return system_error("read", path, EISDIR);
+  std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error("read", path, errno);
+    if (n == 0) break;  // shrunk while being read; the format's own checks name the truncation
+    done += static_cast<size_t>(n);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
+}  // namespace deepseek::io
