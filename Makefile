@@ -52,7 +52,7 @@ test: setup-test build
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_links.py
 	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
-	if compgen -G 'tests/python/test_*.py' >/dev/null; then \
+	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
 	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
 	fi
 
@@ -83,7 +83,7 @@ fuzz: setup-dev
 	  $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 corpus/$$target; done
 
 bench: setup-test build
-	for script in bench/*.py; do [ -e "$$script" ] || continue; \
+	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
 	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python $(BIN)/python "$$script"; done
 
 clean:
