@@ -1,0 +1,90 @@
+# The commands of the house. `make quickstart` trains on real images, `make test` checks everything; both install what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: setup setup-test setup-dev build test quickstart format format-check lint sanitize fuzz bench clean
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+# Compiler jobs at once; fewer where memory is short (a job takes up to 1.5 GB).
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+APT_BUILD := cmake ninja-build g++ ccache pkg-config python3-venv python3-dev libgtest-dev libgmock-dev libyaml-cpp-dev \
+  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxsmm-dev libhwy-dev libopenblas-dev libcairo2-dev \
+  libpng-dev zlib1g-dev dataset-fashion-mnist
+APT_DEV := clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev
+
+SOURCES = $(shell git ls-files '*.cc' '*.h')
+# clang-tidy takes seconds per file, so `make lint` covers what everything else includes; LINT="..." names others.
+LINT ?= $(wildcard src/base/*.cc src/graph/*.cc)
+
+setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
+setup-test: $(VENV)/.test-stamp        ## also what only tests and bench/ need (torch)
+setup-dev: $(VENV)/.dev-stamp          ## also clang and its tools
+
+$(VENV)/.build-stamp: requirements.txt
+	tools/apt_install.sh $(APT_BUILD)
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements.txt
+	touch $@
+
+$(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
+	$(BIN)/python -m pip install -q -r requirements-test.txt
+	touch $@
+
+$(VENV)/.dev-stamp: $(VENV)/.build-stamp
+	tools/apt_install.sh $(APT_DEV)
+	touch $@
+
+CONFIGURE = cmake -DONEDNN_ROOT=$(VENV) -DPython_EXECUTABLE=$(BIN)/python
+
+build: setup
+	$(CONFIGURE) --preset release
+	ninja -C build -j$(JOBS)
+
+quickstart: build
+	build/deepseek train examples/fashion_mnist.yaml
+
+# OMP_WAIT_POLICY: with more threads than cores, spinning ones would steal the time of those that work.
+test: setup-test build
+	$(BIN)/python tools/check_layers.py
+	$(BIN)/python tools/check_links.py
+	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
+	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
+	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
+	fi
+
+format: setup-dev
+	clang-format -i $(SOURCES)
+
+format-check: setup-dev
+	clang-format --dry-run -Werror $(SOURCES)
+
+lint: setup-dev
+	$(CONFIGURE) --preset release
+	clang-tidy --quiet -p build $(LINT)
+
+# The tests under AddressSanitizer and UBSan, in build-asan/.
+sanitize: setup
+	$(CONFIGURE) --preset dev
+	ninja -C build-asan -j$(JOBS)
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 \
+	  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error
+
+# Every target of tests/fuzz, together FUZZ_SECONDS. What they find is left in build-fuzz/crash-*.
+fuzz: setup-dev
+	$(CONFIGURE) --preset fuzz
+	ninja -C build-fuzz -j$(JOBS)
+	cd build-fuzz; targets=$$(find . -type f -name 'fuzz_*' -executable); count=$$(wc -w <<<"$$targets"); \
+	[ "$$count" -gt 0 ] || { echo 'no fuzz targets in tests/fuzz'; exit 1; }; \
+	for target in $$targets; do mkdir -p corpus/$$target; ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
+	  $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 corpus/$$target; done
+
+bench: setup-test build
+	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
+	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf build build-asan build-fuzz dist
