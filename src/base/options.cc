@@ -1,0 +1,245 @@
+#include "base/options.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <set>
+
+#include "base/strings.h"
+
+namespace deepseek {
+namespace {
+
+constexpr size_t kMaxBytes = 1 << 20;
+constexpr int kMaxDepth = 32;
+
+std::string type_name(const OptionTable::Target& target) {
+  constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list"};
+  return kNames[target.index()];
+}
+
+std::string number(double value) { return fmt::format("{}", value); }
+
+std::string expected(const OptionTable::Target& target, const OptionMeta& meta) {
+  if (!meta.choices.empty()) return "one of " + join(meta.choices, ", ");
+  std::string text = type_name(target);
+  if (std::isfinite(meta.min) && std::isfinite(meta.max)) return text + " in [" + number(meta.min) + ", " + number(meta.max) + "]";
+  if (std::isfinite(meta.min)) return text + " >= " + number(meta.min);
+  if (std::isfinite(meta.max)) return text + " <= " + number(meta.max);
+  return text;
+}
+
+template <class T>
+bool read_number(const std::string& text, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// Reads the text into the target; false if it is of another type or out of range.
+bool assign(const OptionTable::Target& target, const OptionMeta& meta, const std::string& text) {
+  const auto in_range = [&](double v) { return v >= meta.min && v <= meta.max; };
+  if (bool* const* p = std::get_if<bool*>(&target)) {
+    if (text != "true" && text != "false") return false;
+    **p = text == "true";
+    return true;
+  }
+  if (int64_t* const* p = std::get_if<int64_t*>(&target)) {
+    int64_t v = 0;
+    return read_number(text, v) && in_range(static_cast<double>(v)) && (**p = v, true);
+  }
+  if (double* const* p = std::get_if<double*>(&target)) {
+    double v = 0;
+    return read_number(text, v) && std::isfinite(v) && in_range(v) && (**p = v, true);
+  }
+  if (std::string* const* p = std::get_if<std::string*>(&target)) {
+    if (!meta.choices.empty() && std::find(meta.choices.begin(), meta.choices.end(), text) == meta.choices.end()) return false;
+    **p = text;
+    return true;
+  }
+  return false;
+}
+
+std::string value_text(const OptionTable::Target& target) {
+  struct Visitor {
+    std::string operator()(bool* p) const { return *p ? "true" : "false"; }
+    std::string operator()(int64_t* p) const { return std::to_string(*p); }
+    std::string operator()(double* p) const { return number(*p); }
+    std::string operator()(std::string* p) const {
+      YAML::Emitter out;
+      out << YAML::DoubleQuoted << *p;
+      return out.c_str();
+    }
+    std::string operator()(std::vector<std::string>* p) const {
+      YAML::Emitter out;
+      out << YAML::Flow << *p;
+      return out.c_str();
+    }
+  };
+  return std::visit(Visitor{}, target);
+}
+
+}  // namespace
+
+// Walks a YAML tree beside the table and collects every mistake.
+class OptionReader {
+ public:
+  OptionReader(OptionTable& table, std::string_view where) : table_(table), where_(where) {}
+
+  Status read(std::string_view text) {
+    if (text.size() > kMaxBytes) return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
+    // yaml-cpp recurses per level; refuse what could exhaust the stack before it parses.
+    int depth = 0, deepest = 0;
+    for (char c : text) {
+      depth += (c == '[' || c == '{') - (c == ']' || c == '}');
+      deepest = std::max(deepest, depth);
+    }
+    if (deepest > kMaxDepth) return invalid("{}: more than {} nested brackets", where_, kMaxDepth);
+    try {
+      const YAML::Node root = YAML::Load(std::string(text));
+      if (root.IsNull()) return {};
+      if (!root.IsMap()) return invalid("{}: expected 'key: value' lines, got {}", at(root), kind(root));
+      map(root, "", 0);
+    } catch (const YAML::Exception& e) {
+      return invalid("{}:{}:{}: not valid YAML: {}", where_, e.mark.line + 1, e.mark.column + 1, e.msg);
+    }
+    return result();
+  }
+  Status result() const { return errors_.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(errors_, "\n")); }
+
+ private:
+  std::string at(const YAML::Node& node) const {
+    const YAML::Mark mark = node.Mark();
+    return mark.line < 0 ? std::string(where_) : fmt::format("{}:{}:{}", where_, mark.line + 1, mark.column + 1);
+  }
+  static std::string kind(const YAML::Node& node) {
+    if (node.IsMap()) return "a map";
+    if (node.IsSequence()) return "a list";
+    return node.IsNull() ? "nothing" : "'" + node.Scalar() + "'";
+  }
+
+  void map(const YAML::Node& node, const std::string& group, int depth) {
+    if (depth > kMaxDepth) {
+      errors_.push_back(at(node) + ": nested too deeply");
+      return;
+    }
+    std::set<std::string> seen;
+    for (const auto& item : node) {
+      const std::string key = item.first.IsScalar() ? item.first.Scalar() : "";
+      const std::string path = group.empty() ? key : group + "." + key;
+      if (key.empty()) {
+        errors_.push_back(at(item.first) + ": expected a key of plain text");
+      } else if (!seen.insert(key).second) {
+        errors_.push_back(fmt::format("{}: '{}' is given twice", at(item.first), path));
+      } else if (table_.groups_.contains(path)) {
+        if (item.second.IsMap())
+          map(item.second, path, depth + 1);
+        else if (!item.second.IsNull())
+          errors_.push_back(fmt::format("{}: '{}' expected a map of keys, got {}", at(item.second), path, kind(item.second)));
+      } else {
+        value(item.first, item.second, group, key, path);
+      }
+    }
+  }
+
+  void value(const YAML::Node& key_node, const YAML::Node& node, const std::string& group, const std::string& key, const std::string& path) {
+    for (const OptionTable::Field& field : table_.fields_)
+      if (field.path == path) return assign_field(field, node);
+    if (auto it = table_.free_.find(group); it != table_.free_.end()) {
+      if (node.IsScalar())
+        (*it->second.map)[key] = node.Scalar();
+      else
+        errors_.push_back(fmt::format("{}: '{}' expected one value, got {}", at(node), path, kind(node)));
+      return;
+    }
+    std::vector<std::string> known;
+    const std::string prefix = group.empty() ? "" : group + ".";
+    const auto add = [&](const std::string& full) {
+      if (full.starts_with(prefix) && full.find('.', prefix.size()) == std::string::npos) known.push_back(full.substr(prefix.size()));
+    };
+    for (const OptionTable::Field& field : table_.fields_) add(field.path);
+    for (const auto& [name, doc] : table_.groups_) add(name);
+    const std::string near = nearest(key, known);
+    errors_.push_back(fmt::format("{}: unknown key '{}'; {}", at(key_node), path,
+                                  near.empty() ? "known here: " + join(known, ", ") : "did you mean '" + prefix + near + "'?"));
+  }
+
+  void assign_field(const OptionTable::Field& field, const YAML::Node& node) {
+    if (std::vector<std::string>* const* list = std::get_if<std::vector<std::string>*>(&field.target); list && node.IsSequence()) {
+      (*list)->clear();
+      for (const YAML::Node& item : node) {
+        if (item.IsScalar())
+          (*list)->push_back(item.Scalar());
+        else
+          errors_.push_back(fmt::format("{}: '{}' expected a list of values, got {} in it", at(item), field.path, kind(item)));
+      }
+      return;
+    }
+    if (node.IsScalar() && assign(field.target, field.meta, node.Scalar())) return;
+    std::string text = fmt::format("{}: '{}' expected {}, got {}", at(node), field.path, expected(field.target, field.meta), kind(node));
+    if (node.IsScalar() && !field.meta.choices.empty())
+      if (const std::string near = nearest(node.Scalar(), field.meta.choices); !near.empty()) text += "; did you mean '" + near + "'?";
+    errors_.push_back(std::move(text));
+  }
+
+  OptionTable& table_;
+  std::string_view where_;
+  std::vector<std::string> errors_;
+};
+
+Status OptionTable::load_yaml(std::string_view text, std::string_view where) { return OptionReader(*this, where).read(text); }
+
+Status OptionTable::set(std::string_view assignment, std::string_view where) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) return invalid("{}: expected key=value, got '{}'", where, assignment);
+  // "a.b=c" is the YAML {a: {b: c}}.
+  std::string text(assignment.substr(equals + 1)), path(assignment.substr(0, equals));
+  if (text.empty()) text = "\"\"";
+  for (size_t dot; (dot = path.rfind('.')) != std::string::npos; path.resize(dot)) text = "{" + path.substr(dot + 1) + ": " + text + "}";
+  return load_yaml("{" + path + ": " + text + "}", where);
+}
+
+std::string OptionTable::to_yaml() const {
+  std::string out;
+  std::vector<std::string> open;
+  std::set<std::string> written;
+  const auto line = [&](const std::string& path, const std::string& value) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0, dot; begin <= path.size(); begin = dot + 1) {
+      dot = std::min(path.find('.', begin), path.size());
+      parts.push_back(path.substr(begin, dot - begin));
+    }
+    size_t common = 0;
+    while (common + 1 < parts.size() && common < open.size() && open[common] == parts[common]) ++common;
+    for (size_t i = common; i + 1 < parts.size(); ++i) out += std::string(2 * i, ' ') + parts[i] + ":\n";
+    out += std::string(2 * (parts.size() - 1), ' ') + parts.back() + ": " + value + "\n";
+    open.assign(parts.begin(), parts.end() - 1);
+  };
+  for (size_t i = 0; i < fields_.size(); ++i) {
+    line(fields_[i].path, value_text(fields_[i].target));
+    const size_t dot = fields_[i].path.rfind('.');
+    const std::string group = dot == std::string::npos ? "" : fields_[i].path.substr(0, dot);
+    auto free = free_.find(group);
+    const bool last = i + 1 == fields_.size() || !fields_[i + 1].path.starts_with(group + ".");
+    if (free != free_.end() && last)
+      for (auto& [key, value] : *free->second.map) {
+        std::string copy = value;
+        line(group + "." + key, value_text(Target(&copy)));
+      }
+  }
+  return out;
+}
+
+std::string OptionTable::help() const {
+  size_t width = 0;
+  for (const Field& f : fields_) width = std::max(width, f.path.size());
+  std::string out;
+  for (const Field& f : fields_)
+    out += fmt::format("  {:<{}}  {} (default {}; {})\n", f.path, width, f.meta.doc, value_text(f.target), expected(f.target, f.meta));
+  for (const auto& [group, free] : free_) out += fmt::format("  {:<{}}  {}\n", group + ".*", width, free.doc);
+  return out;
+}
+
+}  // namespace deepseek

@@ -1,0 +1,16 @@
+// Text helpers for messages. Test: tests/base/options_test.cc
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace deepseek {
+
+// Levenshtein distance: insertions, deletions and replacements each cost 1.
+size_t edit_distance(std::string_view a, std::string_view b);
+// The candidate nearest to `name`, or empty where none is near enough to be a typing mistake.
+std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
+std::string join(const std::vector<std::string>& parts, std::string_view separator);
+
+}  // namespace deepseek
