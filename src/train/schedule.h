@@ -1,0 +1,30 @@
+// Learning rate schedules: a factor on the peak rate, a pure function of the step, so that a resumed run continues
+// exactly. Test: tests/train/schedule_test.cc
+#pragma once
+
+#include <string>
+
+#include "base/options.h"
+
+namespace deepseek::train {
+
+struct ScheduleOptions {
+  std::string name = "cosine";
+  double warmup = 0.0;      // share of all steps with a linear rise from 0
+  int64_t step_epochs = 30;
+  double gamma = 0.1;
+  double final_factor = 0.0;
+  void describe(OptionTable& t) {
+    t.field("name", name, {.doc = "shape after the warm-up", .choices = {"constant", "step", "cosine", "one_cycle"}});
+    t.field("warmup", warmup, {.doc = "share of all steps that rise linearly from 0", .min = 0, .max = 1});
+    t.field("step_epochs", step_epochs, {.doc = "step: epochs between drops", .min = 1});
+    t.field("gamma", gamma, {.doc = "step: factor of a drop", .min = 0, .max = 1});
+    t.field("final_factor", final_factor, {.doc = "cosine, one_cycle: factor at the end", .min = 0, .max = 1});
+  }
+};
+
+// Factor of step `step` (from 0) of `total`, with `steps_per_epoch` in an epoch. one_cycle rises over the first 30 %
+// from 1/25 by a cosine and falls by a cosine (Smith and Topin, 2017); it ignores warmup.
+double schedule_factor(const ScheduleOptions& options, int64_t step, int64_t total, int64_t steps_per_epoch);
+
+}  // namespace deepseek::train
