@@ -1,0 +1,180 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <exception>
+#include <span>
+
+#include "base/threads.h"
+#include "data/random.h"
+
+namespace deepseek::data {
+namespace {
+
+constexpr int64_t kMaxShift = 4;
+// Independent streams of random numbers from one seed.
+constexpr uint64_t kShuffleStream = 0x5348, kAugmentStream = 0x4147;
+
+uint64_t key_of(uint64_t stream, uint64_t seed, int64_t epoch) {
+  return hash_of(stream, seed, static_cast<uint64_t>(epoch));
+}
+
+// Image row y of the result comes from row y + dy of the source, mirrored where asked; outside lies `fill`.
+void shift_plane(const float* from, float* to, int64_t height, int64_t width, int64_t dy, int64_t dx, bool flip,
+                 float fill) {
+  for (int64_t y = 0; y < height; ++y) {
+    for (int64_t x = 0; x < width; ++x) {
+      const int64_t sy = y + dy, sx = (flip ? width - 1 - x : x) + dx;
+      const bool inside = sy >= 0 && sy < height && sx >= 0 && sx < width;
+      to[y * width + x] = inside ? from[sy * width + sx] : fill;
+    }
+  }
+}
+
+}  // namespace
+
+DataLoader::DataLoader(const Dataset& dataset, LoaderOptions options)
+    : dataset_(&dataset), options_(std::move(options)), cache_(std::make_unique<Cache>()) {}
+
+Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions options) {
+  DS_TRY(dataset.validate());
+  if (options.batch_size < 1) return invalid("[data] batch_size is {}, expected at least 1", options.batch_size);
+  if (options.augment != "none" && options.augment != "flip" && options.augment != "crop_flip") {
+    return invalid("[data] augment is '{}', expected none, flip or crop_flip", options.augment);
+  }
+  if (options.augment != "none" && dataset.inputs.dims().size() != 4) {
+    return invalid("[data] augment '{}' needs images [N,C,H,W], got {}; use augment 'none'", options.augment,
+                   to_string(dataset.inputs.type()));
+  }
+  if (options.drop_last && options.batch_size > dataset.size()) {
+    return invalid("[data] batch_size {} with drop_last leaves no batch of {} samples; use a smaller one",
+                   options.batch_size, dataset.size());
+  }
+  return DataLoader(dataset, std::move(options));
+}
+
+int64_t DataLoader::num_batches() const {
+  const int64_t whole = dataset_->size() / options_.batch_size;
+  return whole + (!options_.drop_last && dataset_->size() % options_.batch_size != 0 ? 1 : 0);
+}
+
+DataLoader::Order DataLoader::order_of(int64_t epoch) const {
+  const std::lock_guard lock(cache_->mutex);
+  if (cache_->epoch != epoch) {
+    cache_->order = std::make_shared<const std::vector<int64_t>>(
+        permutation(dataset_->size(), key_of(kShuffleStream, options_.seed, epoch)));
+    cache_->epoch = epoch;
+  }
+  return cache_->order;
+}
+
+Status DataLoader::batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::Tensor& y) const {
+  if (epoch < 0) return invalid("[data] epoch is {}, expected 0 or more", epoch);
+  if (index < 0 || index >= num_batches()) {
+    return invalid("[data] batch index {} is out of range, an epoch has {} batches", index, num_batches());
+  }
+  const int64_t begin = index * options_.batch_size;
+  const int64_t end = begin + std::min(options_.batch_size, dataset_->size() - begin);
+  std::vector<int64_t> samples(static_cast<size_t>(end - begin));
+  if (options_.shuffle) {
+    const Order order = order_of(epoch);
+    std::copy(order->begin() + begin, order->begin() + end, samples.begin());
+  } else {
+    std::iota(samples.begin(), samples.end(), begin);
+  }
+  DS_TRY(dataset_->read(samples, x, y));
+  if (options_.augment != "none") augment(epoch, samples, x);
+  return {};
+}
+
+void DataLoader::augment(int64_t epoch, std::span<const int64_t> samples, graph::Tensor& x) const {
+  const graph::Dims& dims = x.dims();
+  const int64_t channels = dims[1], height = dims[2], width = dims[3], plane = height * width;
+  std::vector<float> fill(static_cast<size_t>(channels));
+  const auto at = [](const std::vector<double>& v, size_t c, double otherwise) {
+    return v.empty() ? otherwise : v[v.size() == 1 ? 0 : c];
+  };
+  for (size_t c = 0; c < fill.size(); ++c) {
+    fill[c] = static_cast<float>(-at(dataset_->mean, c, 0.0) / at(dataset_->stddev, c, 1.0));
+  }
+  const uint64_t key = key_of(kAugmentStream, options_.seed, epoch);
+  const bool crop = options_.augment == "crop_flip";
+  parallel_for(static_cast<int64_t>(samples.size()), 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> old(static_cast<size_t>(plane));
+    for (int64_t i = begin; i < end; ++i) {
+      const auto sample = static_cast<uint64_t>(samples[static_cast<size_t>(i)]);
+      const bool flip = bounded(hash_of(key, sample, 0), 2) == 1;
+      const int64_t dy = crop ? bounded(hash_of(key, sample, 1), 2 * kMaxShift + 1) - kMaxShift : 0;
+      const int64_t dx = crop ? bounded(hash_of(key, sample, 2), 2 * kMaxShift + 1) - kMaxShift : 0;
+      if (!flip && dy == 0 && dx == 0) continue;
+      for (int64_t c = 0; c < channels; ++c) {
+        float* image = x.as<float>() + (i * channels + c) * plane;
+        std::copy(image, image + plane, old.begin());
+        shift_plane(old.data(), image, height, width, dy, dx, flip, fill[static_cast<size_t>(c)]);
+      }
+    }
+  });
+}
+
+BatchStream::BatchStream(const DataLoader& loader, int64_t epoch, int64_t first, size_t depth)
+    : depth_(std::max<size_t>(depth, 1)) {
+  try {
+    thread_ = std::thread([this, &loader, epoch, first] { run(loader, epoch, first); });
+  } catch (const std::exception& e) {
+    finish(
+        make_error(ErrorCode::kIo, "[data] cannot start the loading thread: {}; raise the limit of threads", e.what()));
+  }
+}
+
+BatchStream::~BatchStream() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void BatchStream::finish(Status status) {
+  {
+    const std::lock_guard lock(mutex_);
+    error_ = std::move(status);
+    finished_ = true;
+  }
+  changed_.notify_all();
+}
+
+void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first) {
+  try {
+    for (int64_t index = first; index < loader.num_batches(); ++index) {
+      Batch batch;
+      Status status = loader.batch(epoch, index, batch.x, batch.y);
+      if (!status.ok()) return finish(std::move(status).note(fmt::format("in batch {} of epoch {}", index, epoch)));
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return stop_ || ready_.size() < depth_; });
+      if (stop_) return;
+      ready_.push_back(std::move(batch));
+      lock.unlock();
+      changed_.notify_all();
+    }
+    finish({});
+  } catch (const std::exception& e) {
+    finish(make_error(ErrorCode::kIo, "[data] the loading thread failed: {}; use a smaller batch_size", e.what()));
+  }
+}
+
+Result<bool> BatchStream::next(graph::Tensor& x, graph::Tensor& y) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return finished_ || !ready_.empty(); });
+  if (ready_.empty()) {
+    if (!error_.ok()) return error_;
+    return false;
+  }
+  x = std::move(ready_.front().x);
+  y = std::move(ready_.front().y);
+  ready_.pop_front();
+  lock.unlock();
+  changed_.notify_all();
+  return true;
+}
+
+}  // namespace deepseek::data

@@ -1,0 +1,87 @@
+// Batches from a data set. Invariant: a batch is a pure function of (options, epoch, batch index), so a resumed run,
+// another thread count or prefetching sees the same numbers. DataLoader computes a batch on the caller's thread;
+// BatchStream runs ahead on one of its own. Test: tests/data/loader_test.cc
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+#include "data/dataset.h"
+
+namespace deepseek::data {
+
+struct LoaderOptions {
+  int64_t batch_size = 64;
+  bool shuffle = false;
+  uint64_t seed = 0;
+  bool drop_last = false;  // leave out the last batch where it is smaller
+  // For images [N, C, H, W]. "flip": mirrored left-right with probability 1/2. "crop_flip": also moved by up to
+  // 4 pixels each way, raw zeros coming in (He et al., 2015, section 4.2).
+  std::string augment = "none";
+};
+
+class DataLoader {
+ public:
+  // The data set must outlive the loader. Errors: kInvalidArgument (options), and those of Dataset::validate().
+  static Result<DataLoader> create(const Dataset& dataset, LoaderOptions options);
+
+  const Dataset& dataset() const { return *dataset_; }
+  const LoaderOptions& options() const { return options_; }
+  int64_t num_batches() const;  // per epoch
+  // x: f32 [b, ...], y: targets' rows [b, ...], b = batch_size or, in the last batch, fewer. epoch >= 0. Thread-safe.
+  Status batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::Tensor& y) const;
+
+ private:
+  using Order = std::shared_ptr<const std::vector<int64_t>>;
+  DataLoader(const Dataset& dataset, LoaderOptions options);
+  Order order_of(int64_t epoch) const;
+  void augment(int64_t epoch, std::span<const int64_t> samples, graph::Tensor& x) const;
+
+  struct Cache {
+    std::mutex mutex;
+    int64_t epoch = -1;
+    Order order;
+  };
+  const Dataset* dataset_;
+  LoaderOptions options_;
+  std::unique_ptr<Cache> cache_;  // the last epoch's order
+};
+
+// The batches [first, num_batches) of one epoch, made ahead by one thread, at most `depth` waiting.
+class BatchStream {
+ public:
+  // The loader must outlive the stream. depth >= 1.
+  BatchStream(const DataLoader& loader, int64_t epoch, int64_t first = 0, size_t depth = 2);
+  ~BatchStream();  // stops the thread, also midway
+  BatchStream(const BatchStream&) = delete;
+  BatchStream& operator=(const BatchStream&) = delete;
+
+  // The next batch in order: true with x and y set, false after the last one. An error of the thread arrives after
+  // the batches made before it, and stays.
+  Result<bool> next(graph::Tensor& x, graph::Tensor& y);
+
+ private:
+  struct Batch {
+    graph::Tensor x, y;
+  };
+  void run(const DataLoader& loader, int64_t epoch, int64_t first);
+  void finish(Status status);
+
+  const size_t depth_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Batch> ready_;
+  Status error_;
+  bool finished_ = false;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace deepseek::data
