@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <sstream>
@@ -11,6 +12,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
 #include "graph/text.h"
+#include "io/png.h"
 #include "train/trainer.h"
 
 using namespace deepseek;
@@ -93,15 +95,37 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   line.finish_line();
   if (!result.ok()) return failed(result.status());
   if (result->interrupted) return 130;
-  fmt::print("\ntest accuracy {:.2f} %, test loss {:.4f}\nrun folder    {}\nnext          deepseek predict {} --index 0\n              deepseek train {} --resume --set train.epochs={}\n",
-             100 * result->test.accuracy, result->test.loss, options.train.output, options.train.output, config, options.train.epochs + 1);
+  fmt::print("\ntest accuracy {:.2f} %, test loss {:.4f}\nrun folder    {} (loss.png, accuracy.png, confusion.png, history.csv)\nnext          deepseek predict {} --index 0\n              deepseek train {} --resume --set train.epochs={}\n              tensorboard --logdir {}\n",
+             100 * result->test.accuracy, result->test.loss, options.train.output, options.train.output, config, options.train.epochs + 1, options.train.output);
   return 0;
 }
 
-int predict_command(const std::string& folder, int64_t index) {
+// A picture of the data's size as a data set of one sample, with the training data's normalisation.
+Result<data::Dataset> picture(const std::string& path, const data::Dataset& like) {
+  DS_ASSIGN(const graph::Tensor image, io::load_png(path));
+  graph::Dims expected = like.inputs.dims();
+  expected[0] = 1;
+  graph::Dims dims = image.dims();
+  dims.insert(dims.begin(), 1);
+  if (dims != expected)
+    return invalid("{}: expected a picture of [channels,height,width] {}, got {}; resize or convert it", path,
+                   graph::to_string(std::span(expected).subspan(1)), graph::to_string(image.dims()));
+  data::Dataset one = like;
+  one.inputs = image.reshaped(dims);
+  one.targets = graph::Tensor::zeros(DType::kI64, {1});
+  return one;
+}
+
+int predict_command(const std::string& folder, int64_t index, const std::string& image) {
   Result<train::TrainedModel> run = train::load_run(folder);
   if (!run.ok()) return failed(run.status());
-  const data::Dataset& test = run->data.test;
+  data::Dataset test = run->data.test;
+  if (!image.empty()) {
+    Result<data::Dataset> one = picture(image, test);
+    if (!one.ok()) return failed(one.status());
+    test = std::move(*one);
+    index = 0;
+  }
   graph::Tensor x, y;
   if (Status s = test.read(std::span(&index, 1), x, y); !s.ok()) return failed(s);
   train::StateStore state(*run->model, 0);
@@ -117,7 +141,10 @@ int predict_command(const std::string& folder, int64_t index) {
   for (int64_t i = 0; i < logits.num_elements(); ++i)
     if (logits.at(i) > logits.at(best)) best = i;
   for (int64_t i = 0; i < logits.num_elements(); ++i) total += std::exp(logits.at(i) - logits.at(best));
-  fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, test.class_names[best], 100 / total, test.class_names[y.as<int64_t>()[0]]);
+  if (image.empty())
+    fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, test.class_names[best], 100 / total, test.class_names[y.as<int64_t>()[0]]);
+  else
+    fmt::print("{}: {} ({:.1f} %)\n", image, test.class_names[best], 100 / total);
   return 0;
 }
 
@@ -140,7 +167,7 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
 int main(int argc, char** argv) {
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
   app.require_subcommand(1);
-  std::string config, folder;
+  std::string config, folder, image;
   std::vector<std::string> overrides;
   bool resume = false;
   int64_t index = 0;
@@ -153,10 +180,11 @@ int main(int argc, char** argv) {
   train->add_flag("--resume", resume, "continue from the run folder's last checkpoint");
   train->footer(keys + "\nExample: deepseek train examples/fashion_mnist.yaml --set optimizer.learning_rate=0.02");
 
-  CLI::App* predict = app.add_subcommand("predict", "Classify a test sample with a trained run");
+  CLI::App* predict = app.add_subcommand("predict", "Classify a picture or a test sample with a trained run");
   predict->add_option("run", folder, "run folder")->required();
   predict->add_option("--index", index, "which test sample");
-  predict->footer("Example: deepseek predict runs/fashion_mnist --index 7");
+  predict->add_option("--image", image, "PNG file of the training data's size");
+  predict->footer("Examples: deepseek predict runs/fashion_mnist --index 7\n          deepseek predict runs/fashion_mnist --image shirt.png");
 
   CLI::App* explain = app.add_subcommand("explain", "Show the training step's graph, the kernel of each node and why others refused");
   explain->add_option("config", config, "run.yaml")->required();
@@ -172,7 +200,7 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (*train) return train_command(config, overrides, resume);
-  if (*predict) return predict_command(folder, index);
+  if (*predict) return predict_command(folder, index, image);
   if (*explain) return explain_command(config, overrides);
   fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
   return 0;

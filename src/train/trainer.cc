@@ -11,6 +11,8 @@
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
 #include "io/atomic_file.h"
+#include "io/event_file.h"
+#include "io/plot.h"
 #include "io/safetensors.h"
 #include "models/zoo.h"
 
@@ -84,6 +86,24 @@ std::string history_csv(const std::vector<EpochRecord>& history) {
   for (const EpochRecord& r : history)
     csv += fmt::format("{},{},{},{},{},{:.3f}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss, r.validation_accuracy, r.seconds);
   return csv;
+}
+
+// loss.png, accuracy.png and confusion.png of the run folder.
+Status draw_charts(const std::filesystem::path& folder, const std::vector<EpochRecord>& history, const Evaluation& test,
+                   const std::vector<std::string>& class_names) {
+  std::vector<double> epochs, train_loss, validation_loss, train_accuracy, validation_accuracy;
+  for (const EpochRecord& r : history) {
+    epochs.push_back(static_cast<double>(r.epoch));
+    train_loss.push_back(r.train_loss);
+    validation_loss.push_back(r.validation_loss);
+    train_accuracy.push_back(100 * r.train_accuracy);
+    validation_accuracy.push_back(100 * r.validation_accuracy);
+  }
+  DS_TRY(io::line_chart((folder / "loss.png").string(), "Loss", "epoch", "loss",
+                        {{"training", epochs, train_loss}, {"validation", epochs, validation_loss}}));
+  DS_TRY(io::line_chart((folder / "accuracy.png").string(), "Accuracy", "epoch", "accuracy in %",
+                        {{"training", epochs, train_accuracy}, {"validation", epochs, validation_accuracy}}));
+  return io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class", class_names, test.confusion);
 }
 
 // What of a run is not a tensor, kept as text so that doubles stay exact.
@@ -202,6 +222,10 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
   const auto save = [&](const std::string& path) { return io::save_safetensors(path, {state.tensors(), to_metadata(progress)}); };
   const int loss_at = program->graph().find_output("loss"), prediction_at = program->graph().find_output("prediction");
 
+  DS_ASSIGN(io::EventFile events, io::EventFile::create(folder.string()));
+  constexpr int64_t kLogEvery = 20;
+  const int norm_at = program->graph().find_output("gradient_norm");
+
   RunResult result;
   std::vector<int64_t> order;
   int64_t order_epoch = -1;
@@ -226,10 +250,16 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
     progress.loss_sum += loss * static_cast<double>(batch);
     progress.correct += count_correct(out[prediction_at], y);
     progress.seen += batch;
+    if (progress.step % kLogEvery == 0) {
+      DS_TRY(events.scalar("train/loss", progress.step, loss));
+      DS_TRY(events.scalar("train/learning_rate", progress.step, rate));
+      DS_TRY(events.scalar("train/gradient_norm", progress.step, out[norm_at].at(0)));
+    }
     const double running = progress.loss_sum / static_cast<double>(progress.seen);
     if (!hooks.progress(progress.step, total, fmt::format("epoch {}/{} loss {:.4f} accuracy {:.2f}%", epoch + 1, options.train.epochs, running,
                                                           100.0 * static_cast<double>(progress.correct) / static_cast<double>(progress.seen)))) {
       DS_TRY(save(last));
+      DS_TRY(events.flush());
       hooks.message(fmt::format("interrupted at step {}, saved to {}; continue with --resume", progress.step, last));
       result.history = progress.history;
       result.interrupted = true;
@@ -241,6 +271,9 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
     progress.history.push_back({epoch + 1, running, static_cast<double>(progress.correct) / static_cast<double>(progress.seen), validation.loss,
                                 validation.accuracy, seconds_now() - epoch_start});
     epoch_start = seconds_now();
+    DS_TRY(events.scalar("validation/loss", progress.step, validation.loss));
+    DS_TRY(events.scalar("validation/accuracy", progress.step, validation.accuracy));
+    DS_TRY(events.flush());
     hooks.message(fmt::format("epoch {}: training loss {:.4f}, validation loss {:.4f}, accuracy {:.2f} %, {:.1f} s", epoch + 1, running,
                               validation.loss, 100 * validation.accuracy, progress.history.back().seconds));
     progress.loss_sum = 0;
@@ -259,6 +292,7 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
   DS_TRY(model->load_state(weights));
   DS_ASSIGN(result.test, evaluate(*model, splits.test, 256, step));
   result.history = progress.history;
+  DS_TRY(draw_charts(folder, result.history, result.test, splits.test.class_names));
   return result;
 }
 

@@ -33,7 +33,8 @@ struct RunHooks {
   std::function<bool(int64_t step, int64_t total, const std::string&)> progress;  // false asks to stop: the run saves first
 };
 
-// Writes config.yaml, history.csv, last.safetensors, best.safetensors into options.train.output. With `resume`, continues
+// Writes config.yaml, history.csv, TensorBoard events, last.safetensors, best.safetensors, loss.png, accuracy.png and
+// confusion.png into options.train.output. With `resume`, continues
 // from last.safetensors bit-exactly on the same kind of machine; the result equals an uninterrupted run's.
 Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& hooks);
 

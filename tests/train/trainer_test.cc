@@ -1,0 +1,167 @@
+// Runs on a small set of striped pictures in IDX files: learning, bit-exact resume, clear errors.
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "io/safetensors.h"
+
+namespace deepseek::train {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+void put_u32(std::string& out, uint32_t v) {
+  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(v >> shift & 0xff);
+}
+void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+// Class c has bright rows where row % 4 == c; noise everywhere.
+void write_stripes(const fs::path& folder, const std::string& part, int count) {
+  std::mt19937 random(part.size());
+  std::string images("\0\0\x08\x03", 4), labels("\0\0\x08\x01", 4);
+  put_u32(images, static_cast<uint32_t>(count));
+  put_u32(images, 8);
+  put_u32(images, 8);
+  put_u32(labels, static_cast<uint32_t>(count));
+  for (int i = 0; i < count; ++i) {
+    const int label = i % 4;
+    labels += static_cast<char>(label);
+    for (int p = 0; p < 64; ++p) images += static_cast<char>(random() % 120 + (p / 8 % 4 == label ? 80 : 0));
+  }
+  write(folder / (part + "_images"), images);
+  write(folder / (part + "_labels"), labels);
+}
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("deepseek_trainer_test_" + std::to_string(::getpid()) + "_" +
+                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::create_directories(folder_);
+    write_stripes(folder_, "train", 320);
+    write_stripes(folder_, "test", 80);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  RunOptions options(const std::string& run) const {
+    RunOptions o;
+    o.data.name = "idx";
+    for (const char* key : {"train_images", "train_labels", "test_images", "test_labels"}) o.data.params[key] = (folder_ / key).string();
+    o.data.params["class_names"] = "a,b,c,d";
+    o.model.params = {{"width", "4"}};
+    o.optimizer.name = "adamw";
+    o.optimizer.learning_rate = 0.01;
+    o.optimizer.clip_norm = 5;
+    o.train.epochs = 3;
+    o.train.batch_size = 32;
+    o.train.output = (folder_ / run).string();
+    return o;
+  }
+  static RunHooks quiet(int64_t stop_at = -1) {
+    return {[](const std::string&) {}, [stop_at](int64_t step, int64_t, const std::string&) { return step != stop_at; }};
+  }
+  fs::path folder_;
+};
+
+TEST_F(TrainerTest, LearnsAndWritesTheRunFolder) {
+  Result<RunResult> result = run_training(options("run"), false, quiet());
+  ASSERT_TRUE(result.ok()) << result.status().to_string();
+  EXPECT_GT(result->test.accuracy, 0.9);  // chance is 0.25
+  EXPECT_LT(result->history.back().train_loss, result->history.front().train_loss);
+  for (const char* file : {"config.yaml", "history.csv", "last.safetensors", "best.safetensors", "loss.png", "accuracy.png", "confusion.png"})
+    EXPECT_GT(fs::file_size(folder_ / "run" / file), 0u) << file;
+  Result<TrainedModel> loaded = load_run((folder_ / "run").string());
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  Result<Evaluation> again = evaluate(*loaded->model, loaded->data.test, 7, {});  // another batch size, same answers
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(again->confusion, result->test.confusion);
+}
+
+TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
+  ASSERT_TRUE(run_training(options("whole"), false, quiet()).ok());
+  for (const int64_t stop : {1, 9, 13}) {
+    Result<RunResult> stopped = run_training(options("parts"), false, quiet(stop));
+    ASSERT_TRUE(stopped.ok()) << stopped.status().to_string();
+    ASSERT_TRUE(stopped->interrupted);
+    Result<RunResult> resumed = run_training(options("parts"), true, quiet());
+    ASSERT_TRUE(resumed.ok()) << resumed.status().to_string();
+    Result<io::TensorFile> a = io::load_safetensors((folder_ / "whole/last.safetensors").string());
+    Result<io::TensorFile> b = io::load_safetensors((folder_ / "parts/last.safetensors").string());
+    ASSERT_TRUE(a.ok() && b.ok());
+    ASSERT_EQ(a->tensors.size(), b->tensors.size());
+    for (const auto& [name, tensor] : a->tensors)
+      EXPECT_EQ(0, std::memcmp(tensor.data(), b->tensors.at(name).data(), tensor.num_bytes())) << name << " after a stop at " << stop;
+  }
+}
+
+TEST_F(TrainerTest, ErrorsSayWhatToDo) {
+  RunOptions o = options("run");
+  o.train.batch_size = 1000;
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("1000 is more than the 288 training samples"));
+  o = options("run");
+  o.model.name = "resnot";
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("there is no model 'resnot'; the zoo has: mlp, small_resnet"));
+  o = options("run");
+  o.optimizer.name = "sgd";
+  o.optimizer.clip_norm = 0;
+  o.optimizer.learning_rate = 1e30;
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("lower optimizer.learning_rate"));
+  EXPECT_THAT(run_training(options("fresh"), true, quiet()).status().message(), HasSubstr("last.safetensors"));
+  ASSERT_TRUE(run_training(options("other"), false, quiet(1)).ok());
+  o = options("other");
+  o.model.params["width"] = "8";
+  EXPECT_THAT(run_training(o, true, quiet()).status().message(), HasSubstr("the checkpoint does not fit the model and optimizer"));
+}
+
+TEST(RunOptionsTest, CollectsAllMistakesWithPlaces) {
+  RunOptions options;
+  const Status status = option_table(options).load_yaml(
+      "train:\n  epochs: ten\n  batchsize: 3\noptimzer:\n  name: sgd\noptimizer:\n  name: adam_w\n  momentum: 2\n", "run.yaml");
+  EXPECT_EQ(status.message(),
+            "run.yaml:2:11: 'train.epochs' expected an integer >= 1, got 'ten'\n"
+            "run.yaml:3:3: unknown key 'train.batchsize'; did you mean 'train.batch_size'?\n"
+            "run.yaml:4:1: unknown key 'optimzer'; did you mean 'optimizer'?\n"
+            "run.yaml:7:9: 'optimizer.name' expected one of sgd, adam, adamw, lamb, rmsprop, adagrad, lion, got 'adam_w'; did you mean 'adamw'?\n"
+            "run.yaml:8:13: 'optimizer.momentum' expected a number in [0, 1], got '2'");
+}
+
+TEST(RunOptionsTest, YamlRoundTrips) {
+  RunOptions a, b;
+  a.model.params = {{"width", "8"}, {"blocks", "2"}};
+  a.optimizer.learning_rate = 0.1 + 0.2;
+  a.train.output = "a: \"quoted\" #path";
+  const std::string text = option_table(a).to_yaml();
+  const Status status = option_table(b).load_yaml(text, "text");
+  ASSERT_TRUE(status.ok()) << status.to_string() << "\n" << text;
+  EXPECT_EQ(option_table(b).to_yaml(), text);
+  EXPECT_EQ(b.optimizer.learning_rate, a.optimizer.learning_rate);
+  EXPECT_EQ(b.model.params, a.model.params);
+}
+
+TEST(RunOptionsTest, Overrides) {
+  RunOptions options;
+  OptionTable table = option_table(options);
+  ASSERT_TRUE(table.set("train.epochs=7", "--set #1").ok());
+  EXPECT_EQ(options.train.epochs, 7);
+  EXPECT_EQ(table.set("train.epochs", "--set #1").message(), "--set #1: expected key=value, got 'train.epochs'");
+  EXPECT_THAT(table.set("train.epoch=7", "--set #2").message(), HasSubstr("did you mean 'train.epochs'?"));
+}
+
+TEST(ScheduleTest, ClosedForms) {
+  EXPECT_DOUBLE_EQ(schedule_factor({.name = "cosine"}, 0, 100, 10), 1);
+  EXPECT_NEAR(schedule_factor({.name = "cosine"}, 50, 100, 10), 0.5, 1e-12);
+  EXPECT_DOUBLE_EQ(schedule_factor({.name = "constant", .warmup = 0.1}, 4, 100, 10), 0.5);
+  EXPECT_NEAR(schedule_factor({.name = "step", .step_epochs = 2, .gamma = 0.1}, 45, 100, 10), 0.01, 1e-12);
+  EXPECT_NEAR(schedule_factor({.name = "one_cycle"}, 30, 100, 10), 1, 1e-12);
+  EXPECT_NEAR(schedule_factor({.name = "one_cycle"}, 0, 100, 10), 0.04, 1e-12);
+}
+
+}  // namespace
+}  // namespace deepseek::train
