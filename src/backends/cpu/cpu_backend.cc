@@ -259,12 +259,21 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
     }
   }
   if (status.ok()) {
-    // Outputs first: one of them may be a state's old value.
-    for (bool to_output : {true, false})
-      for (const Copy& copy : copies_)
-        if (copy.to_output == to_output)
-          std::memcpy(copy.to_output ? outputs[copy.index].data() : inputs[copy.index].data(), address(copy.from),
-                      graph_.type(copy.from).num_bytes());
+    // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
+    // staged, since that other state may be written before it.
+    std::vector<std::pair<const Copy*, Tensor>> staged;
+    for (const Copy& copy : copies_) {
+      const TensorType& type = graph_.type(copy.from);
+      if (copy.to_output) {
+        std::memcpy(outputs[copy.index].data(), address(copy.from), type.num_bytes());
+      } else if (places_[copy.from.id].kind == Place::kInput) {
+        staged.emplace_back(&copy, Tensor(type, address(copy.from), nullptr).clone());
+      }
+    }
+    for (const Copy& copy : copies_)
+      if (!copy.to_output && places_[copy.from.id].kind != Place::kInput)
+        std::memcpy(inputs[copy.index].data(), address(copy.from), graph_.type(copy.from).num_bytes());
+    for (const auto& [copy, value] : staged) std::memcpy(inputs[copy->index].data(), value.data(), value.num_bytes());
   }
   {
     std::lock_guard lock(mutex_);
