@@ -52,6 +52,7 @@ KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
 KernelOrRefusal make_copy(const NodeInfo&);
+KernelOrRefusal make_softmax(const NodeInfo&);
 KernelOrRefusal make_batch_norm(const NodeInfo&);
 KernelOrRefusal make_batch_norm_inference(const NodeInfo&);
 KernelOrRefusal make_layer_norm(const NodeInfo&);

@@ -1,0 +1,108 @@
+// f32 softmax, log_softmax and their gradients. Rows are contiguous when the axis is the last; otherwise the inner axes
+// go side by side, so that loads stay contiguous.
+#include <algorithm>
+#include <cmath>
+
+#include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_ops.h"
+#include "base/simd.h"
+#include "base/threads.h"
+#include "ops/common.h"
+
+namespace deepseek::backends::cpu {
+
+namespace {
+
+// x[n][inner] seen as n strided rows; `width` columns at a time.
+struct Slab {
+  int64_t n, inner;
+};
+constexpr int64_t kWidth = 64;
+
+DS_SIMD void column_max(const float* x, Slab s, int64_t width, float* out) {
+  std::copy_n(x, width, out);
+  for (int64_t i = 1; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) out[j] = std::max(out[j], x[i * s.inner + j]);
+}
+DS_SIMD void subtract(const float* x, Slab s, int64_t width, const float* shift, float* y) {
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) y[i * s.inner + j] = x[i * s.inner + j] - shift[j];
+}
+DS_SIMD void scale(Slab s, int64_t width, const float* factor, float* y) {
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) y[i * s.inner + j] *= factor[j];
+}
+DS_SIMD void gradient(const float* y, const float* dy, Slab s, int64_t width, float* dx) {  // of softmax
+  float dot[kWidth] = {};
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) dot[j] += y[i * s.inner + j] * dy[i * s.inner + j];
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) dx[i * s.inner + j] = y[i * s.inner + j] * (dy[i * s.inner + j] - dot[j]);
+}
+
+void apply(TileFn fn, const float* x, Slab s, int64_t width, float* y) {
+  if (width == s.inner) {  // one run of memory
+    const void* in[] = {x};
+    return fn(in, y, s.n * s.inner);
+  }
+  for (int64_t i = 0; i < s.n; ++i) {
+    const void* in[] = {x + i * s.inner};
+    fn(in, y + i * s.inner, width);
+  }
+}
+
+void softmax_slab(const float* x, Slab s, int64_t width, bool log, float* y) {
+  static const TileFn exp_fn = find_tile_fn("exp", DType::kF32, DType::kF32);
+  float shift[kWidth], total[kWidth] = {};
+  column_max(x, s, width, shift);
+  subtract(x, s, width, shift, y);
+  if (!log) apply(exp_fn, y, s, width, y);
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) total[j] += log ? std::exp(y[i * s.inner + j]) : y[i * s.inner + j];
+  for (int64_t j = 0; j < width; ++j) total[j] = log ? std::log(total[j]) : 1 / total[j];
+  if (log)
+    subtract(y, s, width, total, y);
+  else
+    scale(s, width, total, y);
+}
+
+void log_gradient(const float* y, const float* dy, Slab s, int64_t width, float* dx) {
+  float total[kWidth] = {};
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) total[j] += dy[i * s.inner + j];
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t j = 0; j < width; ++j) dx[i * s.inner + j] = dy[i * s.inner + j] - std::exp(y[i * s.inner + j]) * total[j];
+}
+
+}  // namespace
+
+KernelOrRefusal make_softmax(const NodeInfo& node) {
+  const graph::TensorType& type = node.context.in(0);
+  if (type.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(type.dtype)));
+  if (type.num_elements() == 0) return refuse("the input is empty");
+  DS_ASSIGN(const int64_t axis, ops::normalize_axis(node.context.integer("axis"), type.rank()));
+  const Slab s{type.dims[axis], graph::product(std::span(type.dims).subspan(axis + 1))};
+  const int64_t outer = type.num_elements() / (s.n * s.inner), parts = (s.inner + kWidth - 1) / kWidth;
+  const std::string& op = node.context.op->name.value;
+  const bool log = op.starts_with("log_"), backward = op.ends_with("_grad");
+  return make_kernel([=](const KernelArgs& args) -> Status {
+    const float* a = static_cast<const float*>(args.in[0]);
+    const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
+    float* y = static_cast<float*>(args.out[0]);
+    parallel_for(outer * parts, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t column = k % parts * kWidth, at = k / parts * s.n * s.inner + column;
+        const int64_t width = std::min(kWidth, s.inner - column);
+        if (!backward)
+          softmax_slab(a + at, s, width, log, y + at);
+        else if (log)
+          log_gradient(a + at, b + at, s, width, y + at);
+        else
+          gradient(a + at, b + at, s, width, y + at);
+      }
+    });
+    return {};
+  });
+}
+
+}  // namespace deepseek::backends::cpu
