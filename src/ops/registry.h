@@ -24,6 +24,7 @@ Status register_attention(graph::OpRegistry& registry);
 Status register_rnn(graph::OpRegistry& registry);
 Status register_interpolate(graph::OpRegistry& registry);
 Status register_loss(graph::OpRegistry& registry);
+Status register_ctc(graph::OpRegistry& registry);
 Status register_fused(graph::OpRegistry& registry);  // after elementwise: its sample is built of those ops
 
 }  // namespace deepseek::ops
