@@ -1,5 +1,5 @@
 // scan: one body graph, run along the leading axis with carried values. The body's inputs are carries, slices of the xs,
-// consts; its outputs are new carries, then what is stacked. Test: tests/ops/samples_test.cc, tests/ops/scan_test.cc
+// consts; its outputs are new carries, then what is stacked. Test: tests/ops/scan_test.cc
 #pragma once
 
 #include <vector>
