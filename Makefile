@@ -53,7 +53,7 @@ test: setup-test build
 	$(BIN)/python tools/check_links.py
 	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
-	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
+	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
 	fi
 
 format: setup-dev
@@ -84,7 +84,7 @@ fuzz: setup-dev
 
 bench: setup-test build
 	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
-	  PYTHONPATH=$(CURDIR)/python:$(CURDIR)/build/python $(BIN)/python "$$script"; done
+	  PYTHONPATH=$(CURDIR)/build/python $(BIN)/python "$$script"; done
 
 clean:
 	rm -rf build build-asan build-fuzz dist
