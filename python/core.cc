@@ -1,13 +1,11 @@
 // The extension module: arrays, graphs, programs and training steps. Errors become Python exceptions with the same
 // message; the GIL is released while programs compile and run.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+#include "binding.h"
+
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-
-#include <cstring>
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
@@ -18,86 +16,11 @@
 #include "ops/registry.h"
 #include "train/step.h"
 
-namespace nb = nanobind;
 using namespace deepseek;
 using namespace deepseek::graph;
-using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using namespace deepseek::python;
 
 namespace {
-
-void check(const Status& status) {
-  if (status.ok()) return;
-  const std::string text = status.to_string();
-  if (status.code() == ErrorCode::kInvalidArgument) throw nb::value_error(text.c_str());
-  throw std::runtime_error(text);
-}
-template <class T>
-T unwrap(Result<T> result) {
-  check(result.ok() ? Status() : result.status());
-  return std::move(result).value();
-}
-
-DType dtype_of(const nb::dlpack::dtype& d) {
-  using Code = nb::dlpack::dtype_code;
-  const auto is = [&](Code code, int bits) { return d.code == static_cast<uint8_t>(code) && d.bits == bits && d.lanes == 1; };
-  if (is(Code::Float, 32)) return DType::kF32;
-  if (is(Code::Float, 64)) return DType::kF64;
-  if (is(Code::Float, 16)) return DType::kF16;
-  if (is(Code::Bfloat, 16)) return DType::kBF16;
-  if (is(Code::Int, 64)) return DType::kI64;
-  if (is(Code::Int, 32)) return DType::kI32;
-  if (is(Code::Int, 8)) return DType::kI8;
-  if (is(Code::UInt, 8)) return DType::kU8;
-  if (is(Code::Bool, 8)) return DType::kBool;
-  throw nb::type_error("array dtype is not supported; use float32, float64, float16, int64, int32, int8, uint8 or bool");
-}
-nb::dlpack::dtype dlpack_dtype(DType d) {
-  using Code = nb::dlpack::dtype_code;
-  const Code code = d == DType::kBool ? Code::Bool : d == DType::kU8 ? Code::UInt : d == DType::kBF16 ? Code::Bfloat : is_float(d) ? Code::Float : Code::Int;
-  return {static_cast<uint8_t>(code), static_cast<uint8_t>(8 * size_of(d)), 1};
-}
-
-// Shares the array's memory; the array lives as long as the tensor.
-Tensor to_tensor(const Array& array) {
-  Dims dims;
-  for (size_t i = 0; i < array.ndim(); ++i) dims.push_back(static_cast<int64_t>(array.shape(i)));
-  auto owner = std::shared_ptr<Array>(new Array(array), [](Array* a) {
-    nb::gil_scoped_acquire gil;
-    delete a;
-  });
-  return Tensor({dtype_of(array.dtype()), dims}, const_cast<void*>(static_cast<const void*>(array.data())), owner);
-}
-nb::object to_numpy(const Tensor& t) {
-  auto* keep = new Tensor(t);
-  nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
-  std::vector<size_t> shape(t.dims().begin(), t.dims().end());
-  return nb::cast(nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype())));
-}
-nb::list to_list(const std::vector<Tensor>& tensors) {
-  nb::list out;
-  for (const Tensor& t : tensors) out.append(to_numpy(t));
-  return out;
-}
-std::vector<Tensor> to_tensors(const std::vector<Array>& arrays) {
-  std::vector<Tensor> out;
-  for (const Array& a : arrays) out.push_back(to_tensor(a));
-  return out;
-}
-
-nb::object attr_to_python(const AttrValue& value) {
-  struct Visitor {
-    nb::object operator()(bool v) const { return nb::bool_(v); }
-    nb::object operator()(int64_t v) const { return nb::int_(v); }
-    nb::object operator()(double v) const { return nb::float_(v); }
-    nb::object operator()(const std::string& v) const { return nb::cast(v); }
-    nb::object operator()(const std::vector<int64_t>& v) const { return nb::cast(v); }
-    nb::object operator()(const std::vector<double>& v) const { return nb::cast(v); }
-    nb::object operator()(DType v) const { return nb::cast(std::string(to_string(v))); }
-    nb::object operator()(const Tensor& v) const { return to_numpy(v); }
-    nb::object operator()(const GraphRef& v) const { return v ? nb::cast(Graph(*v)) : nb::none(); }
-  };
-  return std::visit(Visitor{}, value);
-}
 
 // The samples of the registry, for tests: name, arrays are made by the caller from dtype, dims, fill and limit.
 nb::list samples(const std::string& op) {
@@ -121,6 +44,39 @@ nb::list samples(const std::string& op) {
     out.append(nb::make_tuple(s.name, specs, attrs, s.tolerance, graph));
   }
   return out;
+}
+
+// What the registry says of an op: the source of Python signatures and docstrings.
+nb::dict op_record(const std::string& op) {
+  const OpDef* def = ops::registry().find(op);
+  if (def == nullptr) throw nb::value_error(("'" + op + "' is no registered op").c_str());
+  const auto operands = [](const std::vector<OperandSpec>& specs) {
+    nb::list out;
+    for (const OperandSpec& spec : specs) {
+      nb::dict d;
+      d["name"] = spec.name;
+      d["doc"] = spec.doc;
+      d["optional"] = spec.optional;
+      d["variadic"] = spec.variadic;
+      out.append(d);
+    }
+    return out;
+  };
+  nb::dict record;
+  record["doc"] = def->doc.value;
+  record["inputs"] = operands(def->inputs.value);
+  record["outputs"] = operands(def->outputs.value);
+  nb::list attrs;
+  for (const AttrSpec& spec : def->attrs) {
+    nb::dict d;
+    d["name"] = spec.name;
+    d["doc"] = spec.doc;
+    d["kind"] = std::string(to_string(spec.kind));
+    if (spec.default_value) d["default"] = attr_to_python(*spec.default_value);
+    attrs.append(d);
+  }
+  record["attrs"] = attrs;
+  return record;
 }
 
 // A model of the zoo with its training step: what a loop of one's own needs.
@@ -167,10 +123,12 @@ class Step {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  bind_trace(m);
   m.def("set_num_threads", &set_num_threads, nb::arg("n"));
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);
   m.def("op_names", [] { return ops::registry().names(); });
+  m.def("op_record", &op_record, nb::arg("op"));
   m.def("samples", &samples, nb::arg("op"));
   nb::class_<Graph>(m, "Graph", "An immutable program in SSA form.")
       .def(nb::init<>())
@@ -196,6 +154,11 @@ NB_MODULE(_core, m) {
         return to_list(unwrap(std::move(out)));
       }, nb::arg("inputs"), "Runs on arrays in the order of the graph's inputs; state arrays are updated in place.")
       .def_prop_ro("graph", &runtime::Program::graph)
+      .def_prop_ro("input_names", [](const runtime::Program& p) {
+        std::vector<std::string> names;
+        for (const Input& input : p.graph().inputs()) names.push_back(input.name);
+        return names;
+      })
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
   m.def("compile", [](const Graph& g) { return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, {}))); },
         nb::arg("graph"), nb::call_guard<nb::gil_scoped_release>());

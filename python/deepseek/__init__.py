@@ -1,5 +1,15 @@
 """DeepSeek: a modelling framework in which a model is a graph and a training step is one compiled program."""
 
-from ._core import Graph, Program, Step, compile, isa, num_threads, op_names, samples, set_num_threads
+from . import _core, nn, ops
+from ._core import Graph, Program, Step, Value, compile, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 
-__all__ = ["Graph", "Program", "Step", "compile", "isa", "num_threads", "op_names", "samples", "set_num_threads"]
+
+def trace(function, *arrays):
+    """The graph of function(*arrays), with inputs x0, x1, ... of the arrays' types. `print(trace(f, x))` shows it."""
+    import numpy as np
+
+    return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
+
+
+__all__ = ["Graph", "Program", "Step", "Value", "compile", "isa", "manual_seed", "nn", "num_threads", "op_names", "ops", "samples",
+           "set_num_threads", "trace"]

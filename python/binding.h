@@ -1,0 +1,38 @@
+// What the files of the extension module share: errors as exceptions, arrays without copies, attributes.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <vector>
+
+#include "graph/builder.h"
+#include "graph/tensor.h"
+
+namespace deepseek::python {
+
+namespace nb = nanobind;
+using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+// Raises ValueError for a user's mistake, RuntimeError otherwise, with the whole message.
+void check(const Status& status);
+template <class T>
+T unwrap(Result<T> result) {
+  check(result.ok() ? Status() : result.status());
+  return std::move(result).value();
+}
+
+// Shares the array's memory, which lives as long as the tensor. Raises TypeError for dtypes that we don't have.
+graph::Tensor to_tensor(const Array& array);
+std::vector<graph::Tensor> to_tensors(const std::vector<Array>& arrays);
+// NumPy arrays over the tensor's memory.
+nb::object to_numpy(const graph::Tensor& tensor);
+nb::list to_list(const std::vector<graph::Tensor>& tensors);
+
+nb::object attr_to_python(const graph::AttrValue& value);
+// Reads a Python value as the kind that the op's record says; the error names op, attribute, expected and actual.
+graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& spec, nb::handle value);
+
+void bind_trace(nb::module_& m);  // Value, tracing of functions and modules, layers
+
+}  // namespace deepseek::python
