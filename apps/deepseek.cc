@@ -62,8 +62,9 @@ class ProgressLine {
       const double seconds = std::chrono::duration<double>(now - start_).count();
       const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
       const int filled = static_cast<int>(30 * done / std::max<int64_t>(total, 1));
-      fmt::print(stderr, "{}[{:#<{}}{:.<{}}] {}/{}  {:.1f} steps/s  {:.0f} s left  {}{}", terminal ? "\r\033[K" : "", "", filled, "", 30 - filled,
-                 done, total, rate, rate > 0 ? static_cast<double>(total - done) / rate : 0, text, terminal ? "" : "\n");
+      fmt::print(stderr, "{}[{:#<{}}{:.<{}}] {}/{}  {:.1f} steps/s  {:.0f} s left  {}{}", terminal ? "\r\033[K" : "",
+                 "", filled, "", 30 - filled, done, total, rate,
+                 rate > 0 ? static_cast<double>(total - done) / rate : 0, text, terminal ? "" : "\n");
       open_ = terminal;
     }
     return !stop_requested;
@@ -90,13 +91,18 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
     fmt::print("{}\n", text);
     std::fflush(stdout);
   };
-  Result<train::RunResult> result =
-      train::run_training(options, resume, {message, [&](int64_t done, int64_t total, const std::string& text) { return line(done, total, text); }});
+  Result<train::RunResult> result = train::run_training(
+      options, resume,
+      {message, [&](int64_t done, int64_t total, const std::string& text) { return line(done, total, text); }});
   line.finish_line();
   if (!result.ok()) return failed(result.status());
   if (result->interrupted) return 130;
-  fmt::print("\ntest accuracy {:.2f} %, test loss {:.4f}\nrun folder    {} (loss.png, accuracy.png, confusion.png, history.csv)\nnext          deepseek predict {} --index 0\n              deepseek train {} --resume --set train.epochs={}\n              tensorboard --logdir {}\n",
-             100 * result->test.accuracy, result->test.loss, options.train.output, options.train.output, config, options.train.epochs + 1, options.train.output);
+  fmt::print(
+      "\ntest accuracy {:.2f} %, test loss {:.4f}\nrun folder    {} (loss.png, accuracy.png, confusion.png, "
+      "history.csv)\nnext          deepseek predict {} --index 0\n              deepseek train {} --resume --set "
+      "train.epochs={}\n              tensorboard --logdir {}\n",
+      100 * result->test.accuracy, result->test.loss, options.train.output, options.train.output, config,
+      options.train.epochs + 1, options.train.output);
   return 0;
 }
 
@@ -142,7 +148,8 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
     if (logits.at(i) > logits.at(best)) best = i;
   for (int64_t i = 0; i < logits.num_elements(); ++i) total += std::exp(logits.at(i) - logits.at(best));
   if (image.empty())
-    fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, test.class_names[best], 100 / total, test.class_names[y.as<int64_t>()[0]]);
+    fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, test.class_names[best], 100 / total,
+               test.class_names[y.as<int64_t>()[0]]);
   else
     fmt::print("{}: {} ({:.1f} %)\n", image, test.class_names[best], 100 / total);
   return 0;
@@ -176,7 +183,10 @@ int main(int argc, char** argv) {
 
   CLI::App* train = app.add_subcommand("train", "Train a model as a config says");
   train->add_option("config", config, "run.yaml")->required();
-  train->add_option("--set", overrides, "override a key: --set train.epochs=3")->take_all()->expected(1)->allow_extra_args(false);
+  train->add_option("--set", overrides, "override a key: --set train.epochs=3")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
   train->add_flag("--resume", resume, "continue from the run folder's last checkpoint");
   train->footer(keys + "\nExample: deepseek train examples/fashion_mnist.yaml --set optimizer.learning_rate=0.02");
 
@@ -184,9 +194,12 @@ int main(int argc, char** argv) {
   predict->add_option("run", folder, "run folder")->required();
   predict->add_option("--index", index, "which test sample");
   predict->add_option("--image", image, "PNG file of the training data's size");
-  predict->footer("Examples: deepseek predict runs/fashion_mnist --index 7\n          deepseek predict runs/fashion_mnist --image shirt.png");
+  predict->footer(
+      "Examples: deepseek predict runs/fashion_mnist --index 7\n          deepseek predict runs/fashion_mnist --image "
+      "shirt.png");
 
-  CLI::App* explain = app.add_subcommand("explain", "Show the training step's graph, the kernel of each node and why others refused");
+  CLI::App* explain =
+      app.add_subcommand("explain", "Show the training step's graph, the kernel of each node and why others refused");
   explain->add_option("config", config, "run.yaml")->required();
   explain->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
   explain->footer("Example: deepseek explain examples/fashion_mnist.yaml");

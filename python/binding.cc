@@ -11,7 +11,9 @@ namespace {
 
 DType dtype_of(const nb::dlpack::dtype& d) {
   using Code = nb::dlpack::dtype_code;
-  const auto is = [&](Code code, int bits) { return d.code == static_cast<uint8_t>(code) && d.bits == bits && d.lanes == 1; };
+  const auto is = [&](Code code, int bits) {
+    return d.code == static_cast<uint8_t>(code) && d.bits == bits && d.lanes == 1;
+  };
   if (is(Code::Float, 32)) return DType::kF32;
   if (is(Code::Float, 64)) return DType::kF64;
   if (is(Code::Float, 16)) return DType::kF16;
@@ -21,11 +23,16 @@ DType dtype_of(const nb::dlpack::dtype& d) {
   if (is(Code::Int, 8)) return DType::kI8;
   if (is(Code::UInt, 8)) return DType::kU8;
   if (is(Code::Bool, 8)) return DType::kBool;
-  throw nb::type_error("array dtype is not supported; use float32, float64, float16, int64, int32, int8, uint8 or bool");
+  throw nb::type_error(
+      "array dtype is not supported; use float32, float64, float16, int64, int32, int8, uint8 or bool");
 }
 nb::dlpack::dtype dlpack_dtype(DType d) {
   using Code = nb::dlpack::dtype_code;
-  const Code code = d == DType::kBool ? Code::Bool : d == DType::kU8 ? Code::UInt : d == DType::kBF16 ? Code::Bfloat : is_float(d) ? Code::Float : Code::Int;
+  const Code code = d == DType::kBool   ? Code::Bool
+                    : d == DType::kU8   ? Code::UInt
+                    : d == DType::kBF16 ? Code::Bfloat
+                    : is_float(d)       ? Code::Float
+                                        : Code::Int;
   return {static_cast<uint8_t>(code), static_cast<uint8_t>(8 * size_of(d)), 1};
 }
 
@@ -50,7 +57,8 @@ nb::object to_numpy(const Tensor& t) {
   auto* keep = new Tensor(t);
   nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
   std::vector<size_t> shape(t.dims().begin(), t.dims().end());
-  return nb::cast(nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype())));
+  return nb::cast(
+      nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype())));
 }
 nb::list to_list(const std::vector<Tensor>& tensors) {
   nb::list out;
@@ -80,7 +88,9 @@ nb::object attr_to_python(const AttrValue& value) {
 
 AttrValue attr_from_python(const std::string& op, const AttrSpec& spec, nb::handle value) {
   const auto mistake = [&](const std::string& expected) {
-    return nb::type_error(fmt::format("{}: '{}' expected {}, got {}", op, spec.name, expected, nb::cast<std::string>(nb::repr(value))).c_str());
+    return nb::type_error(
+        fmt::format("{}: '{}' expected {}, got {}", op, spec.name, expected, nb::cast<std::string>(nb::repr(value)))
+            .c_str());
   };
   try {
     switch (spec.kind) {

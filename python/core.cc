@@ -1,7 +1,5 @@
 // The extension module: arrays, graphs, programs and training steps. Errors become Python exceptions with the same
 // message; the GIL is released while programs compile and run.
-#include "binding.h"
-
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -9,6 +7,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
+#include "binding.h"
 #include "graph/builder.h"
 #include "graph/text.h"
 #include "models/zoo.h"
@@ -34,13 +33,15 @@ nb::list samples(const std::string& op) {
     nb::list specs;
     for (size_t i = 0; i < s.inputs.size(); ++i) {
       inputs.push_back(builder.input("x" + std::to_string(i), s.inputs[i].type));
-      specs.append(nb::make_tuple(std::string(to_string(s.inputs[i].type.dtype)), s.inputs[i].type.dims, kFills[static_cast<int>(s.inputs[i].fill)], s.inputs[i].limit));
+      specs.append(nb::make_tuple(std::string(to_string(s.inputs[i].type.dtype)), s.inputs[i].type.dims,
+                                  kFills[static_cast<int>(s.inputs[i].fill)], s.inputs[i].limit));
     }
     const std::vector<Expr> results = builder.emit(op, inputs, s.attrs);
     for (size_t i = 0; i < results.size(); ++i) builder.output("y" + std::to_string(i), results[i]);
     const Graph graph = unwrap(builder.finish());
     nb::dict attrs;
-    for (const auto& [name, value] : graph.nodes()[graph.nodes().size() - 1].attrs) attrs[name.c_str()] = attr_to_python(value);
+    for (const auto& [name, value] : graph.nodes()[graph.nodes().size() - 1].attrs)
+      attrs[name.c_str()] = attr_to_python(value);
     out.append(nb::make_tuple(s.name, specs, attrs, s.tolerance, graph));
   }
   return out;
@@ -82,8 +83,9 @@ nb::dict op_record(const std::string& op) {
 // A model of the zoo with its training step: what a loop of one's own needs.
 class Step {
  public:
-  Step(const std::string& model, const Dims& input, int64_t classes, const std::map<std::string, std::string>& parameters, int64_t batch,
-       const std::string& optimizer, double momentum, bool nesterov, double weight_decay, double clip_norm)
+  Step(const std::string& model, const Dims& input, int64_t classes,
+       const std::map<std::string, std::string>& parameters, int64_t batch, const std::string& optimizer,
+       double momentum, bool nesterov, double weight_decay, double clip_norm)
       : model_(unwrap(models::create(model, {input, classes}, parameters))), state_(*model_, 0) {
     train::StepOptions options;
     options.optimizer.name = optimizer;
@@ -98,7 +100,9 @@ class Step {
     state_.prepare(program_->graph());
   }
   double run(const Array& x, const Array& y, double learning_rate) {
-    const std::map<std::string, Tensor> data{{"x", to_tensor(x)}, {"y", to_tensor(y)}, {"learning_rate", Tensor::scalar(DType::kF32, learning_rate)},
+    const std::map<std::string, Tensor> data{{"x", to_tensor(x)},
+                                             {"y", to_tensor(y)},
+                                             {"learning_rate", Tensor::scalar(DType::kF32, learning_rate)},
                                              {"step", Tensor::scalar(DType::kF32, static_cast<double>(++steps_))}};
     Result<std::vector<Tensor>> out = [&] {
       nb::gil_scoped_release release;
@@ -133,39 +137,55 @@ NB_MODULE(_core, m) {
   nb::class_<Graph>(m, "Graph", "An immutable program in SSA form.")
       .def(nb::init<>())
       .def("__str__", [](const Graph& g) { return print(g); })
-      .def_static("parse", [](const std::string& text) { return unwrap(parse(text, ops::registry())); }, nb::arg("text"))
-      .def("evaluate_reference", [](const Graph& g, const std::vector<Array>& arrays) {
-        std::vector<RefTensor> inputs;
-        for (const Tensor& t : to_tensors(arrays)) {
-          RefTensor& r = inputs.emplace_back(t.type());
-          for (size_t i = 0; i < r.data.size(); ++i) r.data[i] = t.at(static_cast<int64_t>(i));
-        }
-        std::vector<Tensor> out;
-        for (const RefTensor& r : unwrap(ops::evaluate_reference(g, inputs))) out.push_back(Tensor::from<double>(DType::kF64, r.dims, r.data));
-        return to_list(out);
-      }, nb::arg("inputs"), "Runs the ops' reference kernels in double precision; returns float64 arrays.");
+      .def_static(
+          "parse", [](const std::string& text) { return unwrap(parse(text, ops::registry())); }, nb::arg("text"))
+      .def(
+          "evaluate_reference",
+          [](const Graph& g, const std::vector<Array>& arrays) {
+            std::vector<RefTensor> inputs;
+            for (const Tensor& t : to_tensors(arrays)) {
+              RefTensor& r = inputs.emplace_back(t.type());
+              for (size_t i = 0; i < r.data.size(); ++i) r.data[i] = t.at(static_cast<int64_t>(i));
+            }
+            std::vector<Tensor> out;
+            for (const RefTensor& r : unwrap(ops::evaluate_reference(g, inputs)))
+              out.push_back(Tensor::from<double>(DType::kF64, r.dims, r.data));
+            return to_list(out);
+          },
+          nb::arg("inputs"), "Runs the ops' reference kernels in double precision; returns float64 arrays.");
   nb::class_<runtime::Program>(m, "Program", "A compiled graph.")
-      .def("run", [](const runtime::Program& p, const std::vector<Array>& arrays) {
-        const std::vector<Tensor> inputs = to_tensors(arrays);
-        Result<std::vector<Tensor>> out = [&] {
-          nb::gil_scoped_release release;
-          return p.run(inputs);
-        }();
-        return to_list(unwrap(std::move(out)));
-      }, nb::arg("inputs"), "Runs on arrays in the order of the graph's inputs; state arrays are updated in place.")
+      .def(
+          "run",
+          [](const runtime::Program& p, const std::vector<Array>& arrays) {
+            const std::vector<Tensor> inputs = to_tensors(arrays);
+            Result<std::vector<Tensor>> out = [&] {
+              nb::gil_scoped_release release;
+              return p.run(inputs);
+            }();
+            return to_list(unwrap(std::move(out)));
+          },
+          nb::arg("inputs"), "Runs on arrays in the order of the graph's inputs; state arrays are updated in place.")
       .def_prop_ro("graph", &runtime::Program::graph)
-      .def_prop_ro("input_names", [](const runtime::Program& p) {
-        std::vector<std::string> names;
-        for (const Input& input : p.graph().inputs()) names.push_back(input.name);
-        return names;
-      })
+      .def_prop_ro("input_names",
+                   [](const runtime::Program& p) {
+                     std::vector<std::string> names;
+                     for (const Input& input : p.graph().inputs()) names.push_back(input.name);
+                     return names;
+                   })
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
-  m.def("compile", [](const Graph& g) { return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, {}))); },
-        nb::arg("graph"), nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "compile",
+      [](const Graph& g) {
+        return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, {})));
+      },
+      nb::arg("graph"), nb::call_guard<nb::gil_scoped_release>());
   nb::class_<Step>(m, "Step", "A zoo model's training step: forward, loss, backward, clipping, update in one program.")
-      .def(nb::init<const std::string&, const Dims&, int64_t, const std::map<std::string, std::string>&, int64_t, const std::string&, double, bool, double, double>(),
-           nb::arg("model"), nb::arg("input"), nb::arg("classes"), nb::arg("parameters"), nb::arg("batch"), nb::arg("optimizer"),
-           nb::arg("momentum") = 0.0, nb::arg("nesterov") = false, nb::arg("weight_decay") = 0.0, nb::arg("clip_norm") = 0.0)
-      .def("run", &Step::run, nb::arg("x"), nb::arg("y"), nb::arg("learning_rate"), "One update; returns the loss before it.")
+      .def(nb::init<const std::string&, const Dims&, int64_t, const std::map<std::string, std::string>&, int64_t,
+                    const std::string&, double, bool, double, double>(),
+           nb::arg("model"), nb::arg("input"), nb::arg("classes"), nb::arg("parameters"), nb::arg("batch"),
+           nb::arg("optimizer"), nb::arg("momentum") = 0.0, nb::arg("nesterov") = false, nb::arg("weight_decay") = 0.0,
+           nb::arg("clip_norm") = 0.0)
+      .def("run", &Step::run, nb::arg("x"), nb::arg("y"), nb::arg("learning_rate"),
+           "One update; returns the loss before it.")
       .def("state", &Step::state);
 }

@@ -26,7 +26,8 @@ std::string number(double value) { return fmt::format("{}", value); }
 std::string expected(const OptionTable::Target& target, const OptionMeta& meta) {
   if (!meta.choices.empty()) return "one of " + join(meta.choices, ", ");
   std::string text = type_name(target);
-  if (std::isfinite(meta.min) && std::isfinite(meta.max)) return text + " in [" + number(meta.min) + ", " + number(meta.max) + "]";
+  if (std::isfinite(meta.min) && std::isfinite(meta.max))
+    return text + " in [" + number(meta.min) + ", " + number(meta.max) + "]";
   if (std::isfinite(meta.min)) return text + " >= " + number(meta.min);
   if (std::isfinite(meta.max)) return text + " <= " + number(meta.max);
   return text;
@@ -55,7 +56,8 @@ bool assign(const OptionTable::Target& target, const OptionMeta& meta, const std
     return read_number(text, v) && std::isfinite(v) && in_range(v) && (**p = v, true);
   }
   if (std::string* const* p = std::get_if<std::string*>(&target)) {
-    if (!meta.choices.empty() && std::find(meta.choices.begin(), meta.choices.end(), text) == meta.choices.end()) return false;
+    if (!meta.choices.empty() && std::find(meta.choices.begin(), meta.choices.end(), text) == meta.choices.end())
+      return false;
     **p = text;
     return true;
   }
@@ -89,7 +91,8 @@ class OptionReader {
   OptionReader(OptionTable& table, std::string_view where) : table_(table), where_(where) {}
 
   Status read(std::string_view text) {
-    if (text.size() > kMaxBytes) return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
+    if (text.size() > kMaxBytes)
+      return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
     // yaml-cpp recurses per level; refuse what could exhaust the stack before it parses.
     int depth = 0, deepest = 0;
     for (char c : text) {
@@ -107,7 +110,9 @@ class OptionReader {
     }
     return result();
   }
-  Status result() const { return errors_.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(errors_, "\n")); }
+  Status result() const {
+    return errors_.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(errors_, "\n"));
+  }
 
  private:
   std::string at(const YAML::Node& node) const {
@@ -137,14 +142,16 @@ class OptionReader {
         if (item.second.IsMap())
           map(item.second, path, depth + 1);
         else if (!item.second.IsNull())
-          errors_.push_back(fmt::format("{}: '{}' expected a map of keys, got {}", at(item.second), path, kind(item.second)));
+          errors_.push_back(
+              fmt::format("{}: '{}' expected a map of keys, got {}", at(item.second), path, kind(item.second)));
       } else {
         value(item.first, item.second, group, key, path);
       }
     }
   }
 
-  void value(const YAML::Node& key_node, const YAML::Node& node, const std::string& group, const std::string& key, const std::string& path) {
+  void value(const YAML::Node& key_node, const YAML::Node& node, const std::string& group, const std::string& key,
+             const std::string& path) {
     for (const OptionTable::Field& field : table_.fields_)
       if (field.path == path) return assign_field(field, node);
     if (auto it = table_.free_.find(group); it != table_.free_.end()) {
@@ -157,30 +164,36 @@ class OptionReader {
     std::vector<std::string> known;
     const std::string prefix = group.empty() ? "" : group + ".";
     const auto add = [&](const std::string& full) {
-      if (full.starts_with(prefix) && full.find('.', prefix.size()) == std::string::npos) known.push_back(full.substr(prefix.size()));
+      if (full.starts_with(prefix) && full.find('.', prefix.size()) == std::string::npos)
+        known.push_back(full.substr(prefix.size()));
     };
     for (const OptionTable::Field& field : table_.fields_) add(field.path);
     for (const auto& [name, doc] : table_.groups_) add(name);
     const std::string near = nearest(key, known);
-    errors_.push_back(fmt::format("{}: unknown key '{}'; {}", at(key_node), path,
-                                  near.empty() ? "known here: " + join(known, ", ") : "did you mean '" + prefix + near + "'?"));
+    errors_.push_back(
+        fmt::format("{}: unknown key '{}'; {}", at(key_node), path,
+                    near.empty() ? "known here: " + join(known, ", ") : "did you mean '" + prefix + near + "'?"));
   }
 
   void assign_field(const OptionTable::Field& field, const YAML::Node& node) {
-    if (std::vector<std::string>* const* list = std::get_if<std::vector<std::string>*>(&field.target); list && node.IsSequence()) {
+    if (std::vector<std::string>* const* list = std::get_if<std::vector<std::string>*>(&field.target);
+        list && node.IsSequence()) {
       (*list)->clear();
       for (const YAML::Node& item : node) {
         if (item.IsScalar())
           (*list)->push_back(item.Scalar());
         else
-          errors_.push_back(fmt::format("{}: '{}' expected a list of values, got {} in it", at(item), field.path, kind(item)));
+          errors_.push_back(
+              fmt::format("{}: '{}' expected a list of values, got {} in it", at(item), field.path, kind(item)));
       }
       return;
     }
     if (node.IsScalar() && assign(field.target, field.meta, node.Scalar())) return;
-    std::string text = fmt::format("{}: '{}' expected {}, got {}", at(node), field.path, expected(field.target, field.meta), kind(node));
+    std::string text = fmt::format("{}: '{}' expected {}, got {}", at(node), field.path,
+                                   expected(field.target, field.meta), kind(node));
     if (node.IsScalar() && !field.meta.choices.empty())
-      if (const std::string near = nearest(node.Scalar(), field.meta.choices); !near.empty()) text += "; did you mean '" + near + "'?";
+      if (const std::string near = nearest(node.Scalar(), field.meta.choices); !near.empty())
+        text += "; did you mean '" + near + "'?";
     errors_.push_back(std::move(text));
   }
 
@@ -189,15 +202,19 @@ class OptionReader {
   std::vector<std::string> errors_;
 };
 
-Status OptionTable::load_yaml(std::string_view text, std::string_view where) { return OptionReader(*this, where).read(text); }
+Status OptionTable::load_yaml(std::string_view text, std::string_view where) {
+  return OptionReader(*this, where).read(text);
+}
 
 Status OptionTable::set(std::string_view assignment, std::string_view where) {
   const size_t equals = assignment.find('=');
-  if (equals == std::string_view::npos || equals == 0) return invalid("{}: expected key=value, got '{}'", where, assignment);
+  if (equals == std::string_view::npos || equals == 0)
+    return invalid("{}: expected key=value, got '{}'", where, assignment);
   // "a.b=c" is the YAML {a: {b: c}}.
   std::string text(assignment.substr(equals + 1)), path(assignment.substr(0, equals));
   if (text.empty()) text = "\"\"";
-  for (size_t dot; (dot = path.rfind('.')) != std::string::npos; path.resize(dot)) text = "{" + path.substr(dot + 1) + ": " + text + "}";
+  for (size_t dot; (dot = path.rfind('.')) != std::string::npos; path.resize(dot))
+    text = "{" + path.substr(dot + 1) + ": " + text + "}";
   return load_yaml("{" + path + ": " + text + "}", where);
 }
 
@@ -237,7 +254,8 @@ std::string OptionTable::help() const {
   for (const Field& f : fields_) width = std::max(width, f.path.size());
   std::string out;
   for (const Field& f : fields_)
-    out += fmt::format("  {:<{}}  {} (default {}; {})\n", f.path, width, f.meta.doc, value_text(f.target), expected(f.target, f.meta));
+    out += fmt::format("  {:<{}}  {} (default {}; {})\n", f.path, width, f.meta.doc, value_text(f.target),
+                       expected(f.target, f.meta));
   for (const auto& [group, free] : free_) out += fmt::format("  {:<{}}  {}\n", group + ".*", width, free.doc);
   return out;
 }

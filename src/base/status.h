@@ -89,14 +89,14 @@ class [[nodiscard]] Result {
 #define DS_CONCAT_INNER(a, b) a##b
 #define DS_CONCAT(a, b) DS_CONCAT_INNER(a, b)
 // Returns the error of a Status expression from the enclosing function.
-#define DS_TRY(expr)                              \
-  do {                                            \
-    ::deepseek::Status ds_status_ = (expr);       \
-    if (!ds_status_.ok()) return ds_status_;      \
+#define DS_TRY(expr)                         \
+  do {                                       \
+    ::deepseek::Status ds_status_ = (expr);  \
+    if (!ds_status_.ok()) return ds_status_; \
   } while (false)
 // DS_ASSIGN(auto x, f()): x becomes f()'s value, or the enclosing function returns its error.
 #define DS_ASSIGN(decl, expr) DS_ASSIGN_IMPL(DS_CONCAT(ds_result_, __LINE__), decl, expr)
-#define DS_ASSIGN_IMPL(tmp, decl, expr)           \
-  auto tmp = (expr);                              \
-  if (!tmp.ok()) return std::move(tmp).status();  \
+#define DS_ASSIGN_IMPL(tmp, decl, expr)          \
+  auto tmp = (expr);                             \
+  if (!tmp.ok()) return std::move(tmp).status(); \
   decl = std::move(tmp).value()

@@ -8,13 +8,14 @@
 namespace deepseek::graph {
 
 std::string_view to_string(AttrKind kind) {
-  constexpr std::string_view kNames[] = {"bool", "int", "float", "string", "list of ints", "list of floats",
-                                         "dtype", "tensor", "graph"};
+  constexpr std::string_view kNames[] = {"bool",           "int",   "float",  "string", "list of ints",
+                                         "list of floats", "dtype", "tensor", "graph"};
   return kNames[static_cast<int>(kind)];
 }
 
 void Attrs::set(std::string_view name, AttrValue value) {
-  auto it = std::lower_bound(items_.begin(), items_.end(), name, [](const auto& item, auto n) { return item.first < n; });
+  auto it =
+      std::lower_bound(items_.begin(), items_.end(), name, [](const auto& item, auto n) { return item.first < n; });
   if (it != items_.end() && it->first == name)
     it->second = std::move(value);
   else

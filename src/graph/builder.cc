@@ -86,7 +86,8 @@ std::vector<Expr> Builder::emit(std::string_view op, std::vector<Expr> inputs, A
   for (const Expr& e : inputs) {
     if (!e.defined()) return failed(internal_error("input {} is undefined", node.inputs.size()));
     if (&e.builder() != this)
-      return failed(invalid("input {} belongs to another graph; all inputs of an op come from one graph", node.inputs.size()));
+      return failed(
+          invalid("input {} belongs to another graph; all inputs of an op come from one graph", node.inputs.size()));
     node.inputs.push_back(e.value());
     context.inputs.push_back(e.type());
   }

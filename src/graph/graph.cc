@@ -73,7 +73,8 @@ Status verify(const Graph& graph) {
   }
   names.clear();
   for (const Output& output : graph.outputs()) {
-    if (!names.insert(output.name).second) return invalid("two outputs are called '{}'; names must differ", output.name);
+    if (!names.insert(output.name).second)
+      return invalid("two outputs are called '{}'; names must differ", output.name);
     if (!output.value.defined() || !made[output.value.id])
       return internal_error("output '{}' is not made by any node", output.name);
   }

@@ -54,10 +54,10 @@ struct Update {
 class Graph {
  public:
   struct Data {
-    std::vector<TensorType> types;     // by value id
-    std::vector<int32_t> producer;     // node index by value id, -1 for inputs
+    std::vector<TensorType> types;  // by value id
+    std::vector<int32_t> producer;  // node index by value id, -1 for inputs
     std::vector<Input> inputs;
-    std::vector<Node> nodes;           // topological order
+    std::vector<Node> nodes;  // topological order
     std::vector<Output> outputs;
     std::vector<Update> updates;
   };
@@ -76,7 +76,7 @@ class Graph {
     const int32_t i = data_->producer[v.id];
     return i < 0 ? nullptr : &data_->nodes[i];
   }
-  int32_t find_input(std::string_view name) const;   // index, or -1
+  int32_t find_input(std::string_view name) const;  // index, or -1
   int32_t find_output(std::string_view name) const;
   OpContext context(const Node& node) const;
   // How many times each value is read, by nodes, outputs and updates.

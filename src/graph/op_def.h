@@ -51,8 +51,8 @@ struct GradContext {
   const OpContext& node;
   std::vector<Expr> inputs;
   std::vector<Expr> outputs;
-  std::vector<Expr> output_grads;   // !defined() where nothing flows back
-  std::vector<bool> needs;          // which inputs' gradients are wanted
+  std::vector<Expr> output_grads;  // !defined() where nothing flows back
+  std::vector<bool> needs;         // which inputs' gradients are wanted
   // For ops with a body: a graph from (the body's inputs, one gradient per float output of the body) to one gradient
   // per float input of the body, in order.
   std::function<Result<Graph>(const Graph& body)> differentiate_body;
@@ -127,15 +127,15 @@ struct Sample {
   std::string name;
   std::vector<SampleInput> inputs;
   Attrs attrs;
-  bool check_gradient = true;       // false where the function has a kink that the data may hit
-  double tolerance = 2e-5;          // f32, relative to max(1, |expected|)
+  bool check_gradient = true;  // false where the function has a kink that the data may hit
+  double tolerance = 2e-5;     // f32, relative to max(1, |expected|)
 };
 
 struct Traits {
   bool elementwise = false;  // out[i] depends on in[i] only (with broadcasting): fusible, layout-agnostic
   bool commutative = false;
-  bool view = false;         // a new shape over the same bytes
-  bool random = false;       // draws from the counter-based stream: never merged by CSE
+  bool view = false;    // a new shape over the same bytes
+  bool random = false;  // draws from the counter-based stream: never merged by CSE
 };
 
 struct OpDef {

@@ -11,7 +11,7 @@
 namespace deepseek::graph {
 namespace {
 
-constexpr int kMaxDepth = 16;                     // nested bodies
+constexpr int kMaxDepth = 16;                       // nested bodies
 constexpr int64_t kMaxElements = int64_t{1} << 31;  // of one tensor type
 
 // Recursive descent over the text; every function returns false after setting error_ once.
@@ -94,7 +94,9 @@ class Parser {
   std::string_view number_token() {
     skip();
     const size_t begin = pos_;
-    while (pos_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[pos_])) || std::strchr("+-.", text_[pos_]))) ++pos_;
+    while (pos_ < text_.size() &&
+           (std::isalnum(static_cast<unsigned char>(text_[pos_])) || std::strchr("+-.", text_[pos_])))
+      ++pos_;
     return text_.substr(begin, pos_ - begin);
   }
   bool integer(int64_t& out) {
@@ -129,7 +131,8 @@ class Parser {
     if (!dtype(out.dtype) || !int_list(out.dims)) return false;
     int64_t total = 1;
     for (int64_t d : out.dims) {
-      if (d < 0 || (d > 0 && total > kMaxElements / d)) return fail(pos_, "dims are negative or too large: " + to_string(out.dims));
+      if (d < 0 || (d > 0 && total > kMaxElements / d))
+        return fail(pos_, "dims are negative or too large: " + to_string(out.dims));
       total *= d;
     }
     if (peek("{c")) {
@@ -155,7 +158,8 @@ class Parser {
     TensorType t;
     if (!type(t) || !expect("<")) return false;
     // Each element takes at least one character, so a short text can't ask for much memory.
-    if (t.num_elements() > static_cast<int64_t>(text_.size() - pos_)) return fail("as many elements as " + to_string(t));
+    if (t.num_elements() > static_cast<int64_t>(text_.size() - pos_))
+      return fail("as many elements as " + to_string(t));
     out = Tensor(t);
     for (int64_t i = 0; i < t.num_elements(); ++i) {
       if (i && !expect(",")) return false;
@@ -250,10 +254,12 @@ class Parser {
       if (!expect("}")) return false;
     }
     for (const AttrSpec& spec : n.op->attrs)
-      if (n.attrs.find(spec.name) == nullptr) return fail(begin, fmt::format("op '{}' needs the attribute '{}'", op, spec.name));
+      if (n.attrs.find(spec.name) == nullptr)
+        return fail(begin, fmt::format("op '{}' needs the attribute '{}'", op, spec.name));
     if (n.inputs.size() < n.op->min_inputs() ||
         (n.inputs.size() > n.op->inputs.value.size() && !n.op->inputs.value.back().variadic))
-      return fail(begin, fmt::format("op '{}' takes {} inputs, got {}", op, n.op->inputs.value.size(), n.inputs.size()));
+      return fail(begin,
+                  fmt::format("op '{}' takes {} inputs, got {}", op, n.op->inputs.value.size(), n.inputs.size()));
     if (!expect(":")) return false;
     n.num_outputs = static_cast<int32_t>(results.size());
     n.first_output = {static_cast<int32_t>(data.types.size())};

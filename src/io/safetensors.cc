@@ -254,8 +254,8 @@ Status save_safetensors(const std::string& path, const TensorFile& file) {
   if (!file.metadata.empty()) header[kMetadataKey] = file.metadata;
   uint64_t offset = 0;
   for (const auto& [name, tensor] : order) {
-    const auto dtype =
-        std::find_if(kDTypes.begin(), kDTypes.end(), [wanted = tensor->dtype()](const DTypeName& d) { return d.dtype == wanted; });
+    const auto dtype = std::find_if(kDTypes.begin(), kDTypes.end(),
+                                    [wanted = tensor->dtype()](const DTypeName& d) { return d.dtype == wanted; });
     if (dtype == kDTypes.end()) {
       return internal_error("[safetensors] no name for dtype {} of tensor '{}'", to_string(tensor->dtype()), *name);
     }

@@ -13,14 +13,16 @@ using namespace nn;
 class BasicBlock : public Module {
  public:
   BasicBlock(int64_t in, int64_t out, int64_t stride) {
-    conv1_ = add("conv1", std::make_shared<Conv>(in, out, Dims{3, 3}, ConvOptions{.stride = {stride}, .padding = {1}, .bias = false}));
+    conv1_ = add("conv1", std::make_shared<Conv>(in, out, Dims{3, 3},
+                                                 ConvOptions{.stride = {stride}, .padding = {1}, .bias = false}));
     bn1_ = add("bn1", std::make_shared<BatchNorm>(out));
     conv2_ = add("conv2", std::make_shared<Conv>(out, out, Dims{3, 3}, ConvOptions{.padding = {1}, .bias = false}));
     bn2_ = add("bn2", std::make_shared<BatchNorm>(out));
     if (stride != 1 || in != out)
-      shortcut_ = add("downsample", std::make_shared<Sequential>(std::vector<ModulePtr>{
-                                        std::make_shared<Conv>(in, out, Dims{1, 1}, ConvOptions{.stride = {stride}, .bias = false}),
-                                        std::make_shared<BatchNorm>(out)}));
+      shortcut_ = add("downsample",
+                      std::make_shared<Sequential>(std::vector<ModulePtr>{
+                          std::make_shared<Conv>(in, out, Dims{1, 1}, ConvOptions{.stride = {stride}, .bias = false}),
+                          std::make_shared<BatchNorm>(out)}));
   }
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override {
     Expr x = inputs[0];
@@ -42,7 +44,8 @@ Result<nn::ModulePtr> make_small_resnet(const Task& task, const Parameters& para
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 16, 1, 4096));
   DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 1, 1, 100));
   if (task.input.size() != 3)
-    return invalid("model 'small_resnet' takes images [C, H, W], the data has samples of shape {}", graph::to_string(task.input));
+    return invalid("model 'small_resnet' takes images [C, H, W], the data has samples of shape {}",
+                   graph::to_string(task.input));
   auto model = std::make_shared<Sequential>();
   model->append(std::make_shared<Conv>(task.input[0], width, Dims{3, 3}, ConvOptions{.padding = {1}, .bias = false}));
   model->append(std::make_shared<BatchNorm>(width));

@@ -30,7 +30,8 @@ Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Pa
   return invalid("model.name: there is no model '{}'; the zoo has: {}", name, known);
 }
 
-Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low, int64_t high) {
+Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
+                        int64_t high) {
   auto it = parameters.find(key);
   if (it == parameters.end()) return fallback;
   int64_t value = 0;

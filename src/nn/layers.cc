@@ -64,7 +64,8 @@ std::vector<Expr> BatchNorm::forward(Trace& trace, const std::vector<Expr>& inpu
   const std::vector<Expr> args = {inputs[0], trace.state(*this, "weight"), trace.state(*this, "bias"),
                                   trace.state(*this, "running_mean"), trace.state(*this, "running_var")};
   if (!trace.training()) return {trace.builder().op("batch_norm_inference", args, {{"epsilon", epsilon_}})};
-  const std::vector<Expr> out = trace.builder().emit("batch_norm", args, {{"epsilon", epsilon_}, {"momentum", momentum_}});
+  const std::vector<Expr> out =
+      trace.builder().emit("batch_norm", args, {{"epsilon", epsilon_}, {"momentum", momentum_}});
   trace.update(*this, "running_mean", out[3]);
   trace.update(*this, "running_var", out[4]);
   return {out[0]};
@@ -86,7 +87,8 @@ ModulePtr activation(const std::string& op, graph::Attrs attrs) {
 
 ModulePtr max_pool(Dims kernel, Dims stride, Dims padding) {
   return std::make_shared<Lambda>([=](Trace& trace, Expr x) {
-    return trace.builder().op("max_pool", {x}, {{"kernel", kernel}, {"stride", stride}, {"padding_low", padding}, {"padding_high", padding}});
+    return trace.builder().op(
+        "max_pool", {x}, {{"kernel", kernel}, {"stride", stride}, {"padding_low", padding}, {"padding_high", padding}});
   });
 }
 
@@ -104,7 +106,8 @@ ModulePtr flatten() {
 
 std::vector<Expr> Dropout::forward(Trace& trace, const std::vector<Expr>& inputs) {
   if (!trace.training() || rate_ == 0) return {inputs[0]};
-  return {trace.builder().op("dropout", {inputs[0], trace.random_state()}, {{"rate", rate_}, {"stream", trace.next_stream()}})};
+  return {trace.builder().op("dropout", {inputs[0], trace.random_state()},
+                             {{"rate", rate_}, {"stream", trace.next_stream()}})};
 }
 
 std::vector<Expr> Sequential::forward(Trace& trace, const std::vector<Expr>& inputs) {

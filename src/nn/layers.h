@@ -60,7 +60,9 @@ class Lambda : public Module {
  public:
   using Function = std::function<Expr(Trace&, Expr)>;
   explicit Lambda(Function function) : function_(std::move(function)) {}
-  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override { return {function_(trace, inputs[0])}; }
+  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override {
+    return {function_(trace, inputs[0])};
+  }
 
  private:
   Function function_;

@@ -11,7 +11,8 @@
 namespace deepseek::nn {
 
 Trace::Trace(Builder& builder, const Module& root, bool training) : builder_(builder), training_(training) {
-  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module, const std::string& path) {
+  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module,
+                                                                           const std::string& path) {
     if (!paths_.emplace(&module, path).second) return;
     for (const auto& [name, child] : module.children()) visit(*child, path.empty() ? name : path + "." + name);
   };
@@ -26,7 +27,9 @@ const std::string& Trace::path(const Module& module) const {
 
 Expr Trace::state(const Module& module, const std::string& name) {
   if (!paths_.contains(&module)) {
-    builder_.fail(invalid("a module with the tensor '{}' is not part of the traced model; assign it to an attribute of its parent", name));
+    builder_.fail(invalid(
+        "a module with the tensor '{}' is not part of the traced model; assign it to an attribute of its parent",
+        name));
     return {&builder_, {}};
   }
   const std::string& path = paths_.at(&module);
@@ -67,7 +70,9 @@ std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
   return outputs;
 }
 
-void Module::register_parameter(const std::string& name, Tensor value) { own_.push_back({name, std::move(value), true}); }
+void Module::register_parameter(const std::string& name, Tensor value) {
+  own_.push_back({name, std::move(value), true});
+}
 void Module::register_buffer(const std::string& name, Tensor value) { own_.push_back({name, std::move(value), false}); }
 void Module::register_module(const std::string& name, ModulePtr child) {
   for (auto& [existing, module] : children_)
@@ -81,7 +86,8 @@ void Module::register_module(const std::string& name, ModulePtr child) {
 std::vector<State> Module::named_state() const {
   std::vector<State> all;
   std::set<const Module*> seen;
-  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module, const std::string& prefix) {
+  const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module,
+                                                                           const std::string& prefix) {
     if (!seen.insert(&module).second) return;
     for (const State& s : module.own_) all.push_back({prefix + s.name, s.value, s.trainable});
     for (const auto& [name, child] : module.children_) visit(*child, prefix + name + ".");
@@ -107,7 +113,8 @@ Status Module::load_state(const std::map<std::string, Tensor>& values) {
     if (it == values.end())
       problems += fmt::format("\n  '{}' is missing", s.name);
     else if (it->second.type() != s.value.type())
-      problems += fmt::format("\n  '{}': expected {}, got {}", s.name, to_string(s.value.type()), to_string(it->second.type()));
+      problems +=
+          fmt::format("\n  '{}': expected {}, got {}", s.name, to_string(s.value.type()), to_string(it->second.type()));
   }
   for (const auto& [name, value] : values)
     if (!known.contains(name)) problems += fmt::format("\n  '{}' is not a tensor of the model", name);

@@ -82,7 +82,8 @@ class Module {
   const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
   const std::vector<State>& own_state() const { return own_; }
   int64_t num_parameters() const;
-  // Copies values by name. Every name must match in both directions and have the same shape; the error lists all that don't.
+  // Copies values by name. Every name must match in both directions and have the same shape; the error lists all that
+  // don't.
   Status load_state(const std::map<std::string, Tensor>& values);
 
  private:
@@ -94,7 +95,7 @@ class Module {
 class Initializer {
  public:
   explicit Initializer(uint64_t seed) : engine_(seed) {}
-  Tensor uniform(Dims dims, double bound);                // U(-bound, bound)
+  Tensor uniform(Dims dims, double bound);                  // U(-bound, bound)
   Tensor normal(Dims dims, double mean, double deviation);  // Box-Muller
 
  private:

@@ -10,7 +10,8 @@ namespace {
 TypesOrError infer_along_axis(const OpContext& c) {
   DS_TRY(normalize_axis(c.integer("axis"), c.in(0).rank()).status());
   for (size_t i = 1; i < c.num_inputs(); ++i)
-    if (c.in(i) != c.in(0)) return invalid("expected inputs of one type, got {} and {}", to_string(c.in(0)), to_string(c.in(i)));
+    if (c.in(i) != c.in(0))
+      return invalid("expected inputs of one type, got {} and {}", to_string(c.in(0)), to_string(c.in(i)));
   return float_like_input(c);
 }
 
@@ -104,7 +105,8 @@ using ActivationFn = Expr (*)(Expr x, const OpContext& c);
 OpDef activation(const char* name, const char* doc, ActivationFn fn, std::vector<AttrSpec> attrs = {},
                  std::vector<Attrs> variants = {}) {
   std::vector<Sample> samples{{"matrix", {f32({3, 17})}}, {"image", {f32({2, 3, 4, 5})}}, {"scalar", {f32({})}}};
-  for (Attrs& variant : variants) samples.push_back({"attrs_" + std::to_string(samples.size() - 2), {f32({4, 9})}, variant});
+  for (Attrs& variant : variants)
+    samples.push_back({"attrs_" + std::to_string(samples.size() - 2), {f32({4, 9})}, variant});
   return {.name = name,
           .doc = doc,
           .inputs = std::vector<OperandSpec>{{"x", "any shape, float"}},
@@ -113,7 +115,8 @@ OpDef activation(const char* name, const char* doc, ActivationFn fn, std::vector
           .infer = float_like_input,
           .gradient = Gradient::by_decomposition(),
           .reference = Reference::by_decomposition(),
-          .decompose = [fn](Builder&, const OpContext& c, std::span<const Expr> in) { return std::vector<Expr>{fn(in[0], c)}; },
+          .decompose = [fn](Builder&, const OpContext& c,
+                            std::span<const Expr> in) { return std::vector<Expr>{fn(in[0], c)}; },
           .traits = {.elementwise = true},
           .samples = std::move(samples)};
 }
@@ -166,24 +169,29 @@ OpDef clamp_op() {
 
 Status register_activation(OpRegistry& registry) {
   std::vector<OpDef> defs;
-  defs.push_back(softmax_op("softmax", "e^x / sum(e^x) along an axis, computed without overflow.", "softmax_grad", false));
-  defs.push_back(softmax_op("log_softmax", "log(softmax(x)) along an axis, accurate for small probabilities.", "log_softmax_grad", true));
-  defs.push_back(softmax_grad_op("softmax_grad", "Gradient of softmax: y * (dy - sum(y * dy)).", "softmax's output", false));
-  defs.push_back(softmax_grad_op("log_softmax_grad", "Gradient of log_softmax: dy - e^y * sum(dy).", "log_softmax's output", true));
+  defs.push_back(
+      softmax_op("softmax", "e^x / sum(e^x) along an axis, computed without overflow.", "softmax_grad", false));
+  defs.push_back(softmax_op("log_softmax", "log(softmax(x)) along an axis, accurate for small probabilities.",
+                            "log_softmax_grad", true));
+  defs.push_back(
+      softmax_grad_op("softmax_grad", "Gradient of softmax: y * (dy - sum(y * dy)).", "softmax's output", false));
+  defs.push_back(softmax_grad_op("log_softmax_grad", "Gradient of log_softmax: dy - e^y * sum(dy).",
+                                 "log_softmax's output", true));
   defs.push_back(gelu_op());
-  defs.push_back(activation("silu", "x * sigmoid(x), also called swish.", [](Expr x, const OpContext&) { return x * sigmoid(x); }));
-  defs.push_back(activation(
-      "elu", "x where x > 0, else alpha * (e^x - 1).",
-      [](Expr x, const OpContext& c) {
-        // The exponent is held at 0 where it is not used, so that no infinity meets a zero gradient.
-        return select(positive(x), x, x.builder().op("expm1", {minimum(x, zero(x))}) * c.number("alpha"));
-      },
-      {{"alpha", AttrKind::kFloat, 1.0, "limit for x -> -infinity is -alpha"}}, {Attrs{{"alpha", 0.3}}}));
-  defs.push_back(activation(
-      "leaky_relu", "x where x > 0, else slope * x.",
-      [](Expr x, const OpContext& c) { return select(positive(x), x, x * c.number("slope")); },
-      {{"slope", AttrKind::kFloat, 0.01, "slope for x <= 0"}}, {Attrs{{"slope", 0.2}}}));
-  defs.push_back(activation("hard_sigmoid", "clamp(x / 6 + 1/2, 0, 1).", [](Expr x, const OpContext&) { return hard_sigmoid(x); }));
+  defs.push_back(activation("silu", "x * sigmoid(x), also called swish.",
+                            [](Expr x, const OpContext&) { return x * sigmoid(x); }));
+  defs.push_back(
+      activation("elu", "x where x > 0, else alpha * (e^x - 1).",
+                 [](Expr x, const OpContext& c) {
+                   // The exponent is held at 0 where it is not used, so that no infinity meets a zero gradient.
+                   return select(positive(x), x, x.builder().op("expm1", {minimum(x, zero(x))}) * c.number("alpha"));
+                 },
+                 {{"alpha", AttrKind::kFloat, 1.0, "limit for x -> -infinity is -alpha"}}, {Attrs{{"alpha", 0.3}}}));
+  defs.push_back(activation("leaky_relu", "x where x > 0, else slope * x.",
+                            [](Expr x, const OpContext& c) { return select(positive(x), x, x * c.number("slope")); },
+                            {{"slope", AttrKind::kFloat, 0.01, "slope for x <= 0"}}, {Attrs{{"slope", 0.2}}}));
+  defs.push_back(activation("hard_sigmoid", "clamp(x / 6 + 1/2, 0, 1).",
+                            [](Expr x, const OpContext&) { return hard_sigmoid(x); }));
   defs.push_back(activation("hard_swish", "x * hard_sigmoid(x) (arXiv 1905.02244).",
                             [](Expr x, const OpContext&) { return x * hard_sigmoid(x); }));
   defs.push_back(activation("softplus", "log(1 + e^x), without overflow.", [](Expr x, const OpContext&) {

@@ -9,15 +9,19 @@ namespace {
 TypesOrError infer_attention(const OpContext& c) {
   const TensorType &q = c.in(0), &k = c.in(1), &v = c.in(2);
   for (size_t i = 0; i < 3; ++i)
-    if (!is_float(c.in(i).dtype) || c.in(i).rank() != 4 || c.in(i).dtype != q.dtype || c.in(i).dims[0] != q.dims[0] || c.in(i).dims[1] != q.dims[1])
-      return invalid("expected float q, k, v [N,H,length,width] of one dtype, batch and heads, got {}, {} and {}", to_string(q), to_string(k), to_string(v));
+    if (!is_float(c.in(i).dtype) || c.in(i).rank() != 4 || c.in(i).dtype != q.dtype || c.in(i).dims[0] != q.dims[0] ||
+        c.in(i).dims[1] != q.dims[1])
+      return invalid("expected float q, k, v [N,H,length,width] of one dtype, batch and heads, got {}, {} and {}",
+                     to_string(q), to_string(k), to_string(v));
   if (k.dims[3] != q.dims[3] || v.dims[2] != k.dims[2])
-    return invalid("expected q and k of one width, k and v of one length, got {}, {} and {}", to_string(q), to_string(k), to_string(v));
+    return invalid("expected q and k of one width, k and v of one length, got {}, {} and {}", to_string(q),
+                   to_string(k), to_string(v));
   if (c.num_inputs() > 3) {
     const Dims scores{q.dims[0], q.dims[1], q.dims[2], k.dims[2]};
     Result<Dims> dims = graph::broadcast_dims(scores, c.in(3).dims);
     if ((c.in(3).dtype != q.dtype && c.in(3).dtype != DType::kBool) || !dims.ok() || *dims != scores)
-      return invalid("expected a mask of {} or bool that broadcasts to {}, got {}", to_string(q.dtype), to_string(scores), to_string(c.in(3)));
+      return invalid("expected a mask of {} or bool that broadcasts to {}, got {}", to_string(q.dtype),
+                     to_string(scores), to_string(c.in(3)));
   }
   if (c.number("scale") < 0) return invalid("expected scale >= 0, got {}", c.number("scale"));
   return std::vector<TensorType>{{q.dtype, {q.dims[0], q.dims[1], q.dims[2], v.dims[3]}}};
@@ -51,9 +55,14 @@ Status register_attention(OpRegistry& registry) {
   return add_all(
       registry,
       {{.name = "attention",
-        .doc = "softmax(scale q k^T + mask) v per head (arXiv 1706.03762). A row whose keys are all masked attends evenly.",
-        .inputs = std::vector<OperandSpec>{{"q", "float [N,H,L,E]"}, {"k", "[N,H,S,E]"}, {"v", "[N,H,S,Ev]"},
-                                           {"mask", "broadcasts to [N,H,L,S]: added to the scores, or bool, true where a key is seen", true}},
+        .doc = "softmax(scale q k^T + mask) v per head (arXiv 1706.03762). A row whose keys are all masked attends "
+               "evenly.",
+        .inputs =
+            std::vector<OperandSpec>{
+                {"q", "float [N,H,L,E]"},
+                {"k", "[N,H,S,E]"},
+                {"v", "[N,H,S,Ev]"},
+                {"mask", "broadcasts to [N,H,L,S]: added to the scores, or bool, true where a key is seen", true}},
         .outputs = std::vector<OperandSpec>{{"y", "[N,H,L,Ev]"}},
         .attrs = {{"scale", AttrKind::kFloat, 0.0, "factor of the scores; 0 means 1 / sqrt(E)"},
                   {"causal", AttrKind::kBool, false, "position i sees keys 0 to i only"}},
@@ -61,12 +70,13 @@ Status register_attention(OpRegistry& registry) {
         .gradient = Gradient::by_decomposition(),
         .reference = Reference::by_decomposition(),
         .decompose = decompose_attention,
-        .samples = std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
-                                       {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},
-                                       {"causal", qkv(6, 6, 4, 4), {{"causal", true}}},
-                                       {"causal_wide", qkv(3, 5, 4, 4), {{"causal", true}}},
-                                       {"bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))},
-                                       {"padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})}}}});
+        .samples =
+            std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
+                                {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},
+                                {"causal", qkv(6, 6, 4, 4), {{"causal", true}}},
+                                {"causal_wide", qkv(3, 5, 4, 4), {{"causal", true}}},
+                                {"bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))},
+                                {"padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})}}}});
 }
 
 }  // namespace deepseek::ops

@@ -5,8 +5,7 @@
 namespace deepseek::ops {
 
 Result<int64_t> normalize_axis(int64_t axis, int64_t rank) {
-  if (axis < -rank || axis >= rank)
-    return invalid("expected an axis in [{}, {}), got {}", -rank, rank, axis);
+  if (axis < -rank || axis >= rank) return invalid("expected an axis in [{}, {}), got {}", -rank, rank, axis);
   return axis < 0 ? axis + rank : axis;
 }
 

@@ -30,7 +30,7 @@ Result<int64_t> normalize_axis(int64_t axis, int64_t rank);
 // Sorted unique axes; empty means all.
 Result<Dims> normalize_axes(const Dims& axes, int64_t rank);
 
-TypesOrError same_as_input(const OpContext& c);   // one output of input 0's type
+TypesOrError same_as_input(const OpContext& c);     // one output of input 0's type
 TypesOrError float_like_input(const OpContext& c);  // the same, and the dtype must be a float
 
 // Steps a row-major index; false after the last.

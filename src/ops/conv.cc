@@ -11,7 +11,8 @@ Status check_dtypes(const OpContext& c) {
 }
 
 Status check_dims(const char* what, const Dims& got, const Dims& expected) {
-  if (got != expected) return invalid("expected {} to have the shape {}, got {}", what, to_string(expected), to_string(got));
+  if (got != expected)
+    return invalid("expected {} to have the shape {}, got {}", what, to_string(expected), to_string(got));
   return {};
 }
 
@@ -43,7 +44,8 @@ Result<ConvShape> transpose_geometry(const OpContext& c) {
   const size_t rank = spatial.size();
   const int64_t groups = c.integer("groups");
   if (w.size() != x.size() || w[0] != x[1])
-    return invalid("expected w [{}, O/groups, {} kernel sizes] for x {}, got {}", x[1], rank, to_string(c.in(0)), to_string(c.in(1)));
+    return invalid("expected w [{}, O/groups, {} kernel sizes] for x {}, got {}", x[1], rank, to_string(c.in(0)),
+                   to_string(c.in(1)));
   if (groups < 1 || x[1] % groups != 0)
     return invalid("expected groups to divide the {} channels of {}, got {}", x[1], to_string(c.in(0)), groups);
   DS_ASSIGN(Window window, read_window(c, Dims(w.begin() + 2, w.end()), EmptyStride::kOnes));
@@ -54,9 +56,11 @@ Result<ConvShape> transpose_geometry(const OpContext& c) {
     if (extra.size() != rank || extra[i] < 0 || extra[i] >= window.stride[i])
       return invalid("expected output_padding to be {} integers >= 0 and below the stride {}, got {}", rank,
                      to_string(window.stride), to_string(extra));
-    out.push_back((spatial[i] - 1) * window.stride[i] + window.extent(i) + extra[i] - window.padding_low[i] - window.padding_high[i]);
+    out.push_back((spatial[i] - 1) * window.stride[i] + window.extent(i) + extra[i] - window.padding_low[i] -
+                  window.padding_high[i]);
     if (spatial[i] < 1 || out.back() < 1)
-      return invalid("the output would have the size {} on spatial axis {} of x {}; pad less", out.back(), i, to_string(c.in(0)));
+      return invalid("the output would have the size {} on spatial axis {} of x {}; pad less", out.back(), i,
+                     to_string(c.in(0)));
   }
   return conv_geometry(c, out, w);
 }
@@ -83,18 +87,19 @@ void for_each_product(const ConvShape& s, Visit visit) {
 enum class Role { kX, kW, kY };
 
 Reference conv_reference(Role role) {
-  return Reference::kernel([role](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-    DS_ASSIGN(ConvShape s, conv_geometry(c));
-    double* y = out[0].data.data();
-    const double *a = in[0].data.data(), *b = in[1].data.data();
-    std::fill(out[0].data.begin(), out[0].data.end(), 0.0);
-    for_each_product(s, [&](int64_t ix, int64_t iw, int64_t iy) {
-      if (role == Role::kY) y[iy] += a[ix] * b[iw];
-      if (role == Role::kX) y[ix] += a[iy] * b[iw];
-      if (role == Role::kW) y[iw] += a[ix] * b[iy];
-    });
-    return {};
-  });
+  return Reference::kernel(
+      [role](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
+        DS_ASSIGN(ConvShape s, conv_geometry(c));
+        double* y = out[0].data.data();
+        const double *a = in[0].data.data(), *b = in[1].data.data();
+        std::fill(out[0].data.begin(), out[0].data.end(), 0.0);
+        for_each_product(s, [&](int64_t ix, int64_t iw, int64_t iy) {
+          if (role == Role::kY) y[iy] += a[ix] * b[iw];
+          if (role == Role::kX) y[ix] += a[iy] * b[iw];
+          if (role == Role::kW) y[iw] += a[ix] * b[iy];
+        });
+        return {};
+      });
 }
 
 graph::InferFn conv_infer(Dims (ConvShape::*dims)() const) {
@@ -108,7 +113,8 @@ graph::InferFn conv_infer(Dims (ConvShape::*dims)() const) {
 // The window attributes and groups of `node`, for a node of the same geometry.
 Attrs geometry_attrs(const OpContext& node) {
   Attrs attrs;
-  for (const char* name : {"stride", "padding_low", "padding_high", "dilation", "groups"}) attrs.set(name, *node.attrs->find(name));
+  for (const char* name : {"stride", "padding_low", "padding_high", "dilation", "groups"})
+    attrs.set(name, *node.attrs->find(name));
   return attrs;
 }
 
@@ -177,7 +183,11 @@ std::vector<Case> transpose_cases() {
 }
 
 Attrs case_attrs(const Case& t) {
-  return {{"stride", t.stride}, {"padding_low", t.low}, {"padding_high", t.high}, {"dilation", t.dilation}, {"groups", t.groups}};
+  return {{"stride", t.stride},
+          {"padding_low", t.low},
+          {"padding_high", t.high},
+          {"dilation", t.dilation},
+          {"groups", t.groups}};
 }
 
 ConvShape case_shape(const Case& t) {
@@ -228,15 +238,16 @@ Result<ConvShape> conv_geometry(const OpContext& c, const Dims& x, const Dims& w
   DS_ASSIGN(s.input, spatial_dims(x));
   s.groups = c.integer("groups");
   if (w.size() != x.size())
-    return invalid("expected w [O, C/groups, {} kernel sizes] for x {}, got {}", s.input.size(), to_string(x), to_string(w));
+    return invalid("expected w [O, C/groups, {} kernel sizes] for x {}, got {}", s.input.size(), to_string(x),
+                   to_string(w));
   s.batch = x[0];
   s.in_channels = x[1];
   s.out_channels = w[0];
   if (s.groups < 1 || x[1] % s.groups != 0 || w[0] % s.groups != 0)
     return invalid("expected groups to divide the {} input and {} output channels, got {}", x[1], w[0], s.groups);
   if (w[1] != x[1] / s.groups)
-    return invalid("expected w [O, {}, ...] ({} channels of x {} in {} groups), got {}", x[1] / s.groups, x[1], to_string(x),
-                   s.groups, to_string(w));
+    return invalid("expected w [O, {}, ...] ({} channels of x {} in {} groups), got {}", x[1] / s.groups, x[1],
+                   to_string(x), s.groups, to_string(w));
   DS_ASSIGN(s.window, read_window(c, Dims(w.begin() + 2, w.end()), EmptyStride::kOnes));
   DS_ASSIGN(s.output, s.window.output_dims(s.input));
   return s;
@@ -253,24 +264,26 @@ Result<ConvShape> conv_geometry(const OpContext& c) {
 Status register_conv(OpRegistry& registry) {
   const Gradient no_gradient = Gradient::non_differentiable("second derivatives are not supported");
   std::vector<OpDef> defs;
-  defs.push_back({.name = "conv",
-                  .doc = "Convolution over 1 to 3 spatial axes, as cross-correlation (the kernel is not flipped).",
-                  .inputs = std::vector<OperandSpec>{{"x", "float [N, C, spatial...]"}, {"w", "[O, C/groups, kernel...]"}},
-                  .outputs = std::vector<OperandSpec>{{"y", "[N, O, spatial...]"}},
-                  .attrs = conv_attrs(),
-                  .infer = conv_infer(&ConvShape::y_dims),
-                  .gradient = Gradient::rule(conv_gradient),
-                  .reference = conv_reference(Role::kY),
-                  .samples = conv_samples()});
-  defs.push_back({.name = "conv_input_grad",
-                  .doc = "Gradient of conv for its input.",
-                  .inputs = std::vector<OperandSpec>{{"dy", "float [N, O, spatial...]"}, {"w", "[O, C/groups, kernel...]"}},
-                  .outputs = std::vector<OperandSpec>{{"dx", "shape input_dims"}},
-                  .attrs = conv_attrs({{"input_dims", AttrKind::kInts, {}, "shape of conv's x, [N, C, spatial...]"}}),
-                  .infer = conv_infer(&ConvShape::x_dims),
-                  .gradient = no_gradient,
-                  .reference = conv_reference(Role::kX),
-                  .samples = input_grad_samples()});
+  defs.push_back(
+      {.name = "conv",
+       .doc = "Convolution over 1 to 3 spatial axes, as cross-correlation (the kernel is not flipped).",
+       .inputs = std::vector<OperandSpec>{{"x", "float [N, C, spatial...]"}, {"w", "[O, C/groups, kernel...]"}},
+       .outputs = std::vector<OperandSpec>{{"y", "[N, O, spatial...]"}},
+       .attrs = conv_attrs(),
+       .infer = conv_infer(&ConvShape::y_dims),
+       .gradient = Gradient::rule(conv_gradient),
+       .reference = conv_reference(Role::kY),
+       .samples = conv_samples()});
+  defs.push_back(
+      {.name = "conv_input_grad",
+       .doc = "Gradient of conv for its input.",
+       .inputs = std::vector<OperandSpec>{{"dy", "float [N, O, spatial...]"}, {"w", "[O, C/groups, kernel...]"}},
+       .outputs = std::vector<OperandSpec>{{"dx", "shape input_dims"}},
+       .attrs = conv_attrs({{"input_dims", AttrKind::kInts, {}, "shape of conv's x, [N, C, spatial...]"}}),
+       .infer = conv_infer(&ConvShape::x_dims),
+       .gradient = no_gradient,
+       .reference = conv_reference(Role::kX),
+       .samples = input_grad_samples()});
   defs.push_back({.name = "conv_weight_grad",
                   .doc = "Gradient of conv for its weights.",
                   .inputs = std::vector<OperandSpec>{{"x", "float [N, C, spatial...]"}, {"dy", "[N, O, spatial...]"}},
@@ -280,17 +293,18 @@ Status register_conv(OpRegistry& registry) {
                   .gradient = no_gradient,
                   .reference = conv_reference(Role::kW),
                   .samples = weight_grad_samples()});
-  defs.push_back({.name = "conv_transpose",
-                  .doc = "Transposed convolution: the input gradient of a convolution with the same attributes, as a layer. "
-                         "Size: (in - 1) * stride - padding_low - padding_high + dilation * (kernel - 1) + output_padding + 1.",
-                  .inputs = std::vector<OperandSpec>{{"x", "float [N, I, spatial...]"}, {"w", "[I, O/groups, kernel...]"}},
-                  .outputs = std::vector<OperandSpec>{{"y", "[N, O, spatial...]"}},
-                  .attrs = conv_attrs({{"output_padding", AttrKind::kInts, Dims{},
-                                        "elements added to one end of each axis, below the stride; empty means none"}}),
-                  .infer = conv_infer(&ConvShape::x_dims),
-                  .gradient = Gradient::rule(conv_transpose_gradient),
-                  .reference = conv_reference(Role::kX),
-                  .samples = transpose_samples()});
+  defs.push_back(
+      {.name = "conv_transpose",
+       .doc = "Transposed convolution: the input gradient of a convolution with the same attributes, as a layer. "
+              "Size: (in - 1) * stride - padding_low - padding_high + dilation * (kernel - 1) + output_padding + 1.",
+       .inputs = std::vector<OperandSpec>{{"x", "float [N, I, spatial...]"}, {"w", "[I, O/groups, kernel...]"}},
+       .outputs = std::vector<OperandSpec>{{"y", "[N, O, spatial...]"}},
+       .attrs = conv_attrs({{"output_padding", AttrKind::kInts, Dims{},
+                             "elements added to one end of each axis, below the stride; empty means none"}}),
+       .infer = conv_infer(&ConvShape::x_dims),
+       .gradient = Gradient::rule(conv_transpose_gradient),
+       .reference = conv_reference(Role::kX),
+       .samples = transpose_samples()});
   return add_all(registry, std::move(defs));
 }
 

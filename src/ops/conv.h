@@ -12,9 +12,9 @@ struct ConvShape {
   Dims input, output;  // spatial sizes
   Window window;       // every list filled in
 
-  Dims x_dims() const { return with_spatial(batch, in_channels, input); }                                // [N, C, ...]
+  Dims x_dims() const { return with_spatial(batch, in_channels, input); }                          // [N, C, ...]
   Dims w_dims() const { return with_spatial(out_channels, in_channels / groups, window.kernel); }  // [O, C/groups, ...]
-  Dims y_dims() const { return with_spatial(batch, out_channels, output); }                              // [N, O, ...]
+  Dims y_dims() const { return with_spatial(batch, out_channels, output); }                        // [N, O, ...]
 
  private:
   static Dims with_spatial(int64_t a, int64_t b, const Dims& spatial) {

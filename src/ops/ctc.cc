@@ -16,7 +16,8 @@ double log_add(double a, double b) {
 
 TypesOrError infer_ctc(const OpContext& c) {
   const TensorType &x = c.in(0), &t = c.in(1);
-  if (!is_float(x.dtype) || x.rank() != 3) return invalid("expected float log probabilities [T,N,C], got {}", to_string(x));
+  if (!is_float(x.dtype) || x.rank() != 3)
+    return invalid("expected float log probabilities [T,N,C], got {}", to_string(x));
   if (!is_integer(t.dtype) || t.rank() != 2 || t.dims[0] != x.dims[1])
     return invalid("expected integer targets [{}, S] (batch, padded length), got {}", x.dims[1], to_string(t));
   for (size_t i = 2; i < c.num_inputs(); ++i)
@@ -27,10 +28,12 @@ TypesOrError infer_ctc(const OpContext& c) {
   return std::vector<TensorType>{{x.dtype, {x.dims[1]}}, x};
 }
 
-Status length_of(const OpContext& c, std::span<const RefTensor> in, size_t input, int64_t sample, int64_t limit, int64_t& length) {
+Status length_of(const OpContext& c, std::span<const RefTensor> in, size_t input, int64_t sample, int64_t limit,
+                 int64_t& length) {
   length = in.size() > input ? static_cast<int64_t>(in[input].data[sample]) : limit;
   if (length < 0 || length > limit)
-    return invalid("{}: expected a length in [0, {}] for sample {}, got {}", c.op->inputs.value[input].name, limit, sample, length);
+    return invalid("{}: expected a length in [0, {}] for sample {}, got {}", c.op->inputs.value[input].name, limit,
+                   sample, length);
   return {};
 }
 
@@ -39,8 +42,13 @@ Status length_of(const OpContext& c, std::span<const RefTensor> in, size_t input
 class Lattice {
  public:
   Lattice(const double* log_p, int64_t step, int64_t steps, std::vector<int64_t> extended, int64_t blank)
-      : log_p_(log_p), step_(step), steps_(steps), width_(static_cast<int64_t>(extended.size())), extended_(std::move(extended)),
-        alpha_(static_cast<size_t>(steps * width_), kNever), beta_(alpha_) {
+      : log_p_(log_p),
+        step_(step),
+        steps_(steps),
+        width_(static_cast<int64_t>(extended.size())),
+        extended_(std::move(extended)),
+        alpha_(static_cast<size_t>(steps * width_), kNever),
+        beta_(alpha_) {
     for (int64_t t = 0; t < steps; ++t)
       for (int64_t s = 0; s < width_; ++s) {
         double total = kNever;
@@ -53,7 +61,8 @@ class Lattice {
       for (int64_t s = 0; s < width_; ++s) {
         double total = t == steps - 1 && s >= width_ - 2 ? 0 : kNever;
         for (int64_t ahead = 0; t < steps - 1 && ahead < 3 && s + ahead < width_; ++ahead)
-          if (ahead < 2 || skips(s + ahead, blank)) total = log_add(total, beta_[(t + 1) * width_ + s + ahead] + emission(t + 1, s + ahead));
+          if (ahead < 2 || skips(s + ahead, blank))
+            total = log_add(total, beta_[(t + 1) * width_ + s + ahead] + emission(t + 1, s + ahead));
         beta_[t * width_ + s] = total;
       }
   }
@@ -75,7 +84,9 @@ class Lattice {
  private:
   double emission(int64_t t, int64_t s) const { return log_p_[t * step_ + extended_[s]]; }
   // The blank before label s may be left out where the label before it is another one.
-  bool skips(int64_t s, int64_t blank) const { return s >= 2 && extended_[s] != blank && extended_[s] != extended_[s - 2]; }
+  bool skips(int64_t s, int64_t blank) const {
+    return s >= 2 && extended_[s] != blank && extended_[s] != extended_[s - 2];
+  }
 
   const double* log_p_;
   int64_t step_, steps_, width_;
@@ -94,7 +105,8 @@ Status ctc_reference(const OpContext& c, std::span<const RefTensor> in, std::spa
     for (int64_t s = 0; s < target_length; ++s) {
       const auto label = static_cast<int64_t>(in[1].data[n * width + s]);
       if (label < 0 || label >= classes || label == blank)
-        return invalid("target {} of sample {}: expected a class in [0, {}) other than the blank {}, got {}", s, n, classes, blank, label);
+        return invalid("target {} of sample {}: expected a class in [0, {}) other than the blank {}, got {}", s, n,
+                       classes, blank, label);
       extended.insert(extended.end(), {label, blank});
     }
     const Lattice lattice(in[0].data.data() + n * classes, batch * classes, input_length, std::move(extended), blank);
@@ -112,7 +124,8 @@ Status register_ctc(OpRegistry& registry) {
   return add_all(
       registry,
       {{.name = "ctc_loss",
-        .doc = "-log of the probability of all alignments that spell the target, per sample, and its plain derivative by the log "
+        .doc = "-log of the probability of all alignments that spell the target, per sample, and its plain derivative "
+               "by the log "
                "probabilities. A target that no alignment spells has the loss infinity and the gradient 0.",
         .inputs = std::vector<OperandSpec>{{"log_probabilities", "float [T,N,C], log_softmax over C"},
                                            {"targets", "integer [N,S], padded; no blanks"},
@@ -131,10 +144,13 @@ Status register_ctc(OpRegistry& registry) {
           return grads;
         }),
         .reference = Reference::kernel(ctc_reference),
-        // The output `grad` has no derivative, so differences over all outputs do not apply; tests/ops/ctc_test.cc checks it.
+        // The output `grad` has no derivative, so differences over all outputs do not apply; tests/ops/ctc_test.cc
+        // checks it.
         .samples = std::vector<Sample>{{"full", {f32({9, 3, 5}), indices({3, 3}, 4)}, {{"blank", int64_t{4}}}, false},
-                                       {"lengths", {f32({8, 4, 5}), indices({4, 2}, 4), indices({4}, 9), indices({4}, 3)},
-                                        {{"blank", int64_t{4}}, {"zero_infinity", true}}, false}}}});
+                                       {"lengths",
+                                        {f32({8, 4, 5}), indices({4, 2}, 4), indices({4}, 9), indices({4}, 3)},
+                                        {{"blank", int64_t{4}}, {"zero_infinity", true}},
+                                        false}}}});
 }
 
 }  // namespace deepseek::ops

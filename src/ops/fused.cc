@@ -26,7 +26,8 @@ TypesOrError infer_fused(const OpContext& c) {
     return invalid("expected {} inputs, one per input of the body, got {}", body->inputs().size(), c.num_inputs());
   for (size_t i = 0; i < c.num_inputs(); ++i)
     if (body->type(body->inputs()[i].value) != c.in(i))
-      return invalid("input {}: expected {} as in the body, got {}", i, to_string(body->type(body->inputs()[i].value)), to_string(c.in(i)));
+      return invalid("input {}: expected {} as in the body, got {}", i, to_string(body->type(body->inputs()[i].value)),
+                     to_string(c.in(i)));
   std::vector<TensorType> types;
   for (const graph::Output& output : body->outputs()) types.push_back(body->type(output.value));
   return types;
@@ -36,21 +37,23 @@ TypesOrError infer_fused(const OpContext& c) {
 
 Status register_fused(OpRegistry& registry) {
   DS_ASSIGN(GraphRef body, sample_body(registry));
-  return add_all(registry,
-                 {{.name = "fused",
-                   .doc = "Element-wise nodes as one loop over memory.",
-                   .inputs = std::vector<OperandSpec>{{"inputs", "the body's inputs", false, true}},
-                   .outputs = std::vector<OperandSpec>{{"outputs", "the body's outputs"}},
-                   .attrs = {{"body", AttrKind::kGraph, {}, "element-wise nodes and constants"}},
-                   .infer = infer_fused,
-                   .gradient = Gradient::non_differentiable("it is made after autodiff"),
-                   .reference = Reference::kernel([](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-                     DS_ASSIGN(std::vector<RefTensor> results,
-                               evaluate_reference(*c.attrs->get<GraphRef>("body"), std::vector<RefTensor>(in.begin(), in.end())));
-                     for (size_t i = 0; i < out.size(); ++i) out[i] = std::move(results[i]);
-                     return {};
-                   }),
-                   .samples = std::vector<Sample>{{"two_outputs", {f32({6, 33}), f32({33})}, {{"body", body}}, false}}}});
+  return add_all(
+      registry,
+      {{.name = "fused",
+        .doc = "Element-wise nodes as one loop over memory.",
+        .inputs = std::vector<OperandSpec>{{"inputs", "the body's inputs", false, true}},
+        .outputs = std::vector<OperandSpec>{{"outputs", "the body's outputs"}},
+        .attrs = {{"body", AttrKind::kGraph, {}, "element-wise nodes and constants"}},
+        .infer = infer_fused,
+        .gradient = Gradient::non_differentiable("it is made after autodiff"),
+        .reference = Reference::kernel([](const OpContext& c, std::span<const RefTensor> in,
+                                          std::span<RefTensor> out) -> Status {
+          DS_ASSIGN(std::vector<RefTensor> results,
+                    evaluate_reference(*c.attrs->get<GraphRef>("body"), std::vector<RefTensor>(in.begin(), in.end())));
+          for (size_t i = 0; i < out.size(); ++i) out[i] = std::move(results[i]);
+          return {};
+        }),
+        .samples = std::vector<Sample>{{"two_outputs", {f32({6, 33}), f32({33})}, {{"body", body}}, false}}}});
 }
 
 }  // namespace deepseek::ops

@@ -10,15 +10,20 @@ namespace {
 TypesOrError infer_interpolate(const OpContext& c) {
   const TensorType& x = c.in(0);
   const Dims& size = c.ints("size");
-  if (x.rank() < 3 || x.rank() > 5 || !is_float(x.dtype)) return invalid("expected float [N,C,spatial...] with 1 to 3 spatial axes, got {}", to_string(x));
+  if (x.rank() < 3 || x.rank() > 5 || !is_float(x.dtype))
+    return invalid("expected float [N,C,spatial...] with 1 to 3 spatial axes, got {}", to_string(x));
   if (static_cast<int64_t>(size.size()) != x.rank() - 2)
-    return invalid("expected {} sizes, one per spatial axis of {}, got {}", x.rank() - 2, to_string(x), to_string(size));
+    return invalid("expected {} sizes, one per spatial axis of {}, got {}", x.rank() - 2, to_string(x),
+                   to_string(size));
   const std::string& mode = c.text("mode");
-  if (mode != "nearest" && mode != "linear") return invalid("mode: expected \"nearest\" or \"linear\", got \"{}\"", mode);
-  if (mode == "nearest" && c.flag("align_corners")) return invalid("align_corners asks for mode \"linear\", got \"nearest\"");
+  if (mode != "nearest" && mode != "linear")
+    return invalid("mode: expected \"nearest\" or \"linear\", got \"{}\"", mode);
+  if (mode == "nearest" && c.flag("align_corners"))
+    return invalid("align_corners asks for mode \"linear\", got \"nearest\"");
   TensorType y = x;
   for (size_t i = 0; i < size.size(); ++i) {
-    if (size[i] < 1 || x.dims[i + 2] < 1) return invalid("expected sizes >= 1, got {} for {}", to_string(size), to_string(x));
+    if (size[i] < 1 || x.dims[i + 2] < 1)
+      return invalid("expected sizes >= 1, got {} for {}", to_string(size), to_string(x));
     y.dims[i + 2] = size[i];
   }
   return std::vector<TensorType>{y};
@@ -34,7 +39,8 @@ Expr resize_nearest(Expr x, int64_t axis, int64_t out) {
   const int64_t in = x.dim(axis);
   const float scale = static_cast<float>(in) / static_cast<float>(out);
   std::vector<int64_t> index;
-  for (int64_t i = 0; i < out; ++i) index.push_back(std::min(static_cast<int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1));
+  for (int64_t i = 0; i < out; ++i)
+    index.push_back(std::min(static_cast<int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1));
   return take(x, axis, index);
 }
 
@@ -81,7 +87,8 @@ Status register_interpolate(OpRegistry& registry) {
           for (int64_t i = 2; i < in[0].rank(); ++i) {
             const int64_t out = c.ints("size")[i - 2];
             if (out == in[0].dim(i)) continue;  // both modes keep an axis of the same size as it is
-            y = c.text("mode") == "nearest" ? resize_nearest(y, i, out) : resize_linear(y, i, out, c.flag("align_corners"));
+            y = c.text("mode") == "nearest" ? resize_nearest(y, i, out)
+                                            : resize_linear(y, i, out, c.flag("align_corners"));
           }
           return {y};
         },

@@ -32,7 +32,8 @@ Result<std::vector<RefTensor>> evaluate_node(const OpContext& context, std::vect
   return results;
 }
 
-Result<std::vector<RefTensor>> evaluate_reference(const Graph& graph, const std::vector<RefTensor>& inputs, bool round) {
+Result<std::vector<RefTensor>> evaluate_reference(const Graph& graph, const std::vector<RefTensor>& inputs,
+                                                  bool round) {
   if (inputs.size() != graph.inputs().size())
     return invalid("reference: expected {} inputs, got {}", graph.inputs().size(), inputs.size());
   std::vector<RefTensor> values(static_cast<size_t>(graph.num_values()));

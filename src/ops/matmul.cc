@@ -12,7 +12,8 @@ struct MatmulShape {
 Result<MatmulShape> matmul_shape(const OpContext& c) {
   const TensorType &a = c.in(0), &b = c.in(1);
   if (a.rank() < 2 || b.rank() < 2)
-    return invalid("expected matrices (rank >= 2), got {} and {}; reshape vectors to [1,k] or [k,1]", to_string(a), to_string(b));
+    return invalid("expected matrices (rank >= 2), got {} and {}; reshape vectors to [1,k] or [k,1]", to_string(a),
+                   to_string(b));
   if (a.dtype != b.dtype || !is_float(a.dtype))
     return invalid("expected two float inputs of one dtype, got {} and {}", to_string(a), to_string(b));
   const bool ta = c.flag("transpose_a"), tb = c.flag("transpose_b");
@@ -22,9 +23,10 @@ Result<MatmulShape> matmul_shape(const OpContext& c) {
   s.k = a.dims[ra - (ta ? 2 : 1)];
   s.n = b.dims[rb - (tb ? 2 : 1)];
   if (const int64_t kb = b.dims[rb - (tb ? 1 : 2)]; kb != s.k)
-    return invalid("expected equal inner sizes, got {} of {}{} and {} of {}{}", s.k, to_string(a), ta ? " transposed" : "",
-                   kb, to_string(b), tb ? " transposed" : "");
-  DS_ASSIGN(s.batch, graph::broadcast_dims(Dims(a.dims.begin(), a.dims.end() - 2), Dims(b.dims.begin(), b.dims.end() - 2)));
+    return invalid("expected equal inner sizes, got {} of {}{} and {} of {}{}", s.k, to_string(a),
+                   ta ? " transposed" : "", kb, to_string(b), tb ? " transposed" : "");
+  DS_ASSIGN(s.batch,
+            graph::broadcast_dims(Dims(a.dims.begin(), a.dims.end() - 2), Dims(b.dims.begin(), b.dims.end() - 2)));
   return s;
 }
 

@@ -32,14 +32,16 @@ NormShape layer_shape(const Dims& x, int64_t axes_count) {
 
 NormShape group_shape(const Dims& x, int64_t groups) {
   const int64_t per = x[1] / groups;
-  return {{x[0], groups}, {x[0], groups, 1, 1}, {1, groups, per, 1}, {x[0], groups, per, product(std::span(x).subspan(2))}};
+  return {
+      {x[0], groups}, {x[0], groups, 1, 1}, {1, groups, per, 1}, {x[0], groups, per, product(std::span(x).subspan(2))}};
 }
 
 // Input `i` of `c` must be a float of the given dims, and of scale's dtype where `like` names it.
 Status check_operand(const OpContext& c, size_t i, const Dims& dims, size_t like) {
   const std::string& name = c.op->inputs.value[i].name;
   if (c.in(i).dims != dims)
-    return invalid("expected {} of the shape {} for x {}, got {}", name, to_string(dims), to_string(c.in(0)), to_string(c.in(i)));
+    return invalid("expected {} of the shape {} for x {}, got {}", name, to_string(dims), to_string(c.in(0)),
+                   to_string(c.in(i)));
   if (c.in(i).dtype != c.in(like).dtype || !is_float(c.in(i).dtype))
     return invalid("expected {} of a float dtype, that of {}, got {} and {}", name, c.op->inputs.value[like].name,
                    to_string(c.in(i)), to_string(c.in(like)));
@@ -95,8 +97,9 @@ TypesOrError infer_batch_norm(const OpContext& c) {
   DS_ASSIGN(std::vector<TensorType> types, infer_norm(c));
   for (size_t i : {3, 4}) DS_TRY(check_operand(c, i, {c.in(0).dims[1]}, 1));
   if (batch_shape(c.in(0).dims).set_size() < 2)
-    return invalid("expected more than one element per channel to train on, got {}; use a larger batch, or batch_norm_inference",
-                   to_string(c.in(0)));
+    return invalid(
+        "expected more than one element per channel to train on, got {}; use a larger batch, or batch_norm_inference",
+        to_string(c.in(0)));
   types.push_back(c.in(3));
   types.push_back(c.in(4));
   return types;
@@ -123,12 +126,13 @@ Status norm_reference(const OpContext& c, std::span<const RefTensor> in, std::sp
   DS_ASSIGN(NormShape s, norm_shape(c, 0));
   const double n = static_cast<double>(s.set_size());
   const std::vector<double>&x = in[0].data, &scale = in[1].data, &bias = in[2].data;
-  std::vector<double> &mean = out[1].data, &rstd = out[2].data, var(mean.size());
+  std::vector<double>&mean = out[1].data, &rstd = out[2].data, var(mean.size());
   std::fill(mean.begin(), mean.end(), 0.0);
   for_each_element(s, [&](int64_t i, int64_t t, int64_t) { mean[t] += x[i] / n; });
   for_each_element(s, [&](int64_t i, int64_t t, int64_t) { var[t] += (x[i] - mean[t]) * (x[i] - mean[t]) / n; });
   for (size_t t = 0; t < var.size(); ++t) rstd[t] = 1 / std::sqrt(var[t] + c.number("epsilon"));
-  for_each_element(s, [&](int64_t i, int64_t t, int64_t p) { out[0].data[i] = (x[i] - mean[t]) * rstd[t] * scale[p] + bias[p]; });
+  for_each_element(
+      s, [&](int64_t i, int64_t t, int64_t p) { out[0].data[i] = (x[i] - mean[t]) * rstd[t] * scale[p] + bias[p]; });
   if (out.size() == 3) return {};
   const double m = c.number("momentum");  // batch_norm: the running statistics
   for (size_t t = 0; t < var.size(); ++t) {
@@ -143,7 +147,8 @@ Status norm_reference(const OpContext& c, std::span<const RefTensor> in, std::sp
 Status norm_grad_reference(const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) {
   DS_ASSIGN(NormShape s, norm_shape(c, 1));
   const double n = static_cast<double>(s.set_size());
-  const std::vector<double>&dy = in[0].data, &x = in[1].data, &scale = in[2].data, &mean = in[3].data, &rstd = in[4].data;
+  const std::vector<double>&dy = in[0].data, &x = in[1].data, &scale = in[2].data, &mean = in[3].data,
+        &rstd = in[4].data;
   std::vector<double> g(mean.size()), gx(mean.size()), &dscale = out[1].data, &dbias = out[2].data;
   std::fill(dscale.begin(), dscale.end(), 0.0);
   std::fill(dbias.begin(), dbias.end(), 0.0);
@@ -213,17 +218,26 @@ Expr per_channel(Expr v, Expr x) {
 }
 
 std::vector<OperandSpec> affine_inputs(const char* x, const char* parameters) {
-  return {{"x", x}, {"scale", std::string("float ") + parameters}, {"bias", std::string("scale's type, ") + parameters}};
+  return {
+      {"x", x}, {"scale", std::string("float ") + parameters}, {"bias", std::string("scale's type, ") + parameters}};
 }
 
 std::vector<OperandSpec> grad_inputs() {
-  return {{"dy", "x's type"}, {"x", "the forward op's x"}, {"scale", "its scale"}, {"mean", "its mean output"}, {"rstd", "its rstd output"}};
+  return {{"dy", "x's type"},
+          {"x", "the forward op's x"},
+          {"scale", "its scale"},
+          {"mean", "its mean output"},
+          {"rstd", "its rstd output"}};
 }
 
-std::vector<OperandSpec> grad_outputs() { return {{"dx", "x's type"}, {"dscale", "scale's type"}, {"dbias", "scale's type"}}; }
+std::vector<OperandSpec> grad_outputs() {
+  return {{"dx", "x's type"}, {"dscale", "scale's type"}, {"dbias", "scale's type"}};
+}
 
 std::vector<OperandSpec> norm_outputs(const char* dims) {
-  return {{"y", "x's type"}, {"mean", std::string("scale's dtype, ") + dims}, {"rstd", std::string("1 / sqrt(variance + epsilon), ") + dims}};
+  return {{"y", "x's type"},
+          {"mean", std::string("scale's dtype, ") + dims},
+          {"rstd", std::string("1 / sqrt(variance + epsilon), ") + dims}};
 }
 
 AttrSpec epsilon_attr() { return {"epsilon", AttrKind::kFloat, 1e-5, "added to the variance"}; }
@@ -260,22 +274,23 @@ std::vector<OpDef> batch_ops() {
   running.push_back({"running_var", "scale's type, [C]"});
   inputs.push_back({"mean", "scale's type, [C]"});
   inputs.push_back({"var", "scale's type, [C]"});
-  defs.push_back({.name = "batch_norm",
-                  .doc = "Batch normalisation as trained (Ioffe & Szegedy 2015): statistics per channel over the batch, and the "
-                         "running ones for inference: (1 - momentum) * running + momentum * batch, with the unbiased variance.",
-                  .inputs = running,
-                  .outputs = std::vector<OperandSpec>{{"y", "x's type"},
-                                                      {"batch_mean", "[C]"},
-                                                      {"batch_rstd", "1 / sqrt(biased variance + epsilon), [C]"},
-                                                      {"new_running_mean", "[C]"},
-                                                      {"new_running_var", "[C]"}},
-                  .attrs = {{"momentum", AttrKind::kFloat, 0.1, "weight of the batch in the running statistics"}, epsilon_attr()},
-                  .infer = infer_batch_norm,
-                  .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {}); }),
-                  .reference = Reference::kernel(norm_reference),
-                  .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
-                                                 batch_sample("1d", {3, 4, 7}, {{"momentum", 0.3}, {"epsilon", 1e-3}}),
-                                                 batch_sample("3d", {2, 3, 2, 3, 4}), batch_sample("wide", {2, 37, 3, 3})}});
+  defs.push_back(
+      {.name = "batch_norm",
+       .doc = "Batch normalisation as trained (Ioffe & Szegedy 2015): statistics per channel over the batch, and the "
+              "running ones for inference: (1 - momentum) * running + momentum * batch, with the unbiased variance.",
+       .inputs = running,
+       .outputs = std::vector<OperandSpec>{{"y", "x's type"},
+                                           {"batch_mean", "[C]"},
+                                           {"batch_rstd", "1 / sqrt(biased variance + epsilon), [C]"},
+                                           {"new_running_mean", "[C]"},
+                                           {"new_running_var", "[C]"}},
+       .attrs = {{"momentum", AttrKind::kFloat, 0.1, "weight of the batch in the running statistics"}, epsilon_attr()},
+       .infer = infer_batch_norm,
+       .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {}); }),
+       .reference = Reference::kernel(norm_reference),
+       .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
+                                      batch_sample("1d", {3, 4, 7}, {{"momentum", 0.3}, {"epsilon", 1e-3}}),
+                                      batch_sample("3d", {2, 3, 2, 3, 4}), batch_sample("wide", {2, 37, 3, 3})}});
   defs.push_back(grad_op("batch_norm_grad", "batch_norm", {},
                          {grad_sample("2d", {4, 3, 5, 5}, {3}, {3}), grad_sample("dense", {6, 5}, {5}, {5}),
                           grad_sample("3d", {2, 3, 2, 3, 4}, {3}, {3})}));
@@ -291,13 +306,14 @@ std::vector<OpDef> batch_ops() {
                     return same_as_input(c);
                   },
                   .gradient = Gradient::by_decomposition(),
-                  .reference = Reference::kernel([](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-                    for_each_element(batch_shape(in[0].dims), [&](int64_t i, int64_t t, int64_t p) {
-                      const double rstd = 1 / std::sqrt(in[4].data[t] + c.number("epsilon"));
-                      out[0].data[i] = (in[0].data[i] - in[3].data[t]) * rstd * in[1].data[p] + in[2].data[p];
-                    });
-                    return {};
-                  }),
+                  .reference = Reference::kernel(
+                      [](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
+                        for_each_element(batch_shape(in[0].dims), [&](int64_t i, int64_t t, int64_t p) {
+                          const double rstd = 1 / std::sqrt(in[4].data[t] + c.number("epsilon"));
+                          out[0].data[i] = (in[0].data[i] - in[3].data[t]) * rstd * in[1].data[p] + in[2].data[p];
+                        });
+                        return {};
+                      }),
                   .decompose = [](Builder&, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
                     Expr x = cast(in[0], in[1].dtype());
                     Expr factor = in[1] * rsqrt(in[4] + c.number("epsilon"));
@@ -312,31 +328,33 @@ std::vector<OpDef> batch_ops() {
 std::vector<OpDef> layer_ops() {
   const auto axes = [](int64_t n) { return Attrs{{"axes_count", n}}; };
   std::vector<OpDef> defs;
-  defs.push_back({.name = "layer_norm",
-                  .doc = "Layer normalisation (Ba et al. 2016) over the last axes_count axes.",
-                  .inputs = affine_inputs("float, rank >= axes_count", "the normalised axes' shape"),
-                  .outputs = norm_outputs("x's shape without the normalised axes"),
-                  .attrs = {axes_attr(), epsilon_attr()},
-                  .infer = infer_norm,
-                  .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "layer_norm_grad", {"axes_count"}); }),
-                  .reference = Reference::kernel(norm_reference),
-                  .samples = std::vector<Sample>{
-                      {"tokens", {f32({2, 5, 16}), f32({16}), f32({16})}},
-                      {"odd", {f32({3, 37}), f32({37}), f32({37})}, {{"epsilon", 1e-3}}},
-                      {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5}), f32({4, 5})}, axes(2)},
-                      {"all_axes", {f32({4, 6}), f32({4, 6}), f32({4, 6})}, axes(2)}}});
+  defs.push_back(
+      {.name = "layer_norm",
+       .doc = "Layer normalisation (Ba et al. 2016) over the last axes_count axes.",
+       .inputs = affine_inputs("float, rank >= axes_count", "the normalised axes' shape"),
+       .outputs = norm_outputs("x's shape without the normalised axes"),
+       .attrs = {axes_attr(), epsilon_attr()},
+       .infer = infer_norm,
+       .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "layer_norm_grad", {"axes_count"}); }),
+       .reference = Reference::kernel(norm_reference),
+       .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16}), f32({16})}},
+                                      {"odd", {f32({3, 37}), f32({37}), f32({37})}, {{"epsilon", 1e-3}}},
+                                      {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5}), f32({4, 5})}, axes(2)},
+                                      {"all_axes", {f32({4, 6}), f32({4, 6}), f32({4, 6})}, axes(2)}}});
   defs.push_back(grad_op("layer_norm_grad", "layer_norm", {axes_attr()},
                          {grad_sample("tokens", {2, 5, 16}, {16}, {2, 5}), grad_sample("odd", {3, 37}, {37}, {3}),
                           grad_sample("two_axes", {2, 3, 4, 5}, {4, 5}, {2, 3}, axes(2))}));
   defs.push_back({.name = "rms_norm",
                   .doc = "x / sqrt(mean(x^2) + epsilon) * scale over the last axes_count axes (Zhang & Sennrich 2019).",
-                  .inputs = std::vector<OperandSpec>{{"x", "float, rank >= axes_count"}, {"scale", "float, the normalised axes' shape"}},
+                  .inputs = std::vector<OperandSpec>{{"x", "float, rank >= axes_count"},
+                                                     {"scale", "float, the normalised axes' shape"}},
                   .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
                   .attrs = {axes_attr(), epsilon_attr()},
                   .infer = [](const OpContext& c) -> TypesOrError {
                     DS_ASSIGN(NormShape s, norm_shape(c, 0));
                     DS_TRY(check_epsilon(c));
-                    if (s.set_size() == 0) return invalid("expected at least one element per statistic, got {}", to_string(c.in(0)));
+                    if (s.set_size() == 0)
+                      return invalid("expected at least one element per statistic, got {}", to_string(c.in(0)));
                     DS_TRY(check_operand(c, 1, parameter_dims(c, 0), 1));
                     return same_as_input(c);
                   },
@@ -358,18 +376,20 @@ std::vector<OpDef> layer_ops() {
 std::vector<OpDef> group_ops() {
   const auto groups = [](int64_t n) { return Attrs{{"groups", n}}; };
   std::vector<OpDef> defs;
-  defs.push_back({.name = "group_norm",
-                  .doc = "Group normalisation (Wu & He 2018): per sample, over each set of C / groups channels and all positions.",
-                  .inputs = affine_inputs("float [N, C, ...]", "[C]"),
-                  .outputs = norm_outputs("[N, groups]"),
-                  .attrs = {groups_attr(), epsilon_attr()},
-                  .infer = infer_norm,
-                  .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "group_norm_grad", {"groups"}); }),
-                  .reference = Reference::kernel(norm_reference),
-                  .samples = std::vector<Sample>{{"2d", {f32({2, 6, 5, 3}), f32({6}), f32({6})}, groups(3)},
-                                                 {"one_group", {f32({3, 4, 7}), f32({4}), f32({4})}, groups(1)},
-                                                 {"dense", {f32({3, 8}), f32({8}), f32({8})}, groups(2)},
-                                                 {"3d", {f32({2, 4, 2, 3, 2}), f32({4}), f32({4})}, {{"groups", int64_t{2}}, {"epsilon", 1e-3}}}}});
+  defs.push_back(
+      {.name = "group_norm",
+       .doc = "Group normalisation (Wu & He 2018): per sample, over each set of C / groups channels and all positions.",
+       .inputs = affine_inputs("float [N, C, ...]", "[C]"),
+       .outputs = norm_outputs("[N, groups]"),
+       .attrs = {groups_attr(), epsilon_attr()},
+       .infer = infer_norm,
+       .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "group_norm_grad", {"groups"}); }),
+       .reference = Reference::kernel(norm_reference),
+       .samples = std::vector<Sample>{
+           {"2d", {f32({2, 6, 5, 3}), f32({6}), f32({6})}, groups(3)},
+           {"one_group", {f32({3, 4, 7}), f32({4}), f32({4})}, groups(1)},
+           {"dense", {f32({3, 8}), f32({8}), f32({8})}, groups(2)},
+           {"3d", {f32({2, 4, 2, 3, 2}), f32({4}), f32({4})}, {{"groups", int64_t{2}}, {"epsilon", 1e-3}}}}});
   defs.push_back(grad_op("group_norm_grad", "group_norm", {groups_attr()},
                          {grad_sample("2d", {2, 6, 5, 3}, {6}, {2, 3}, groups(3)),
                           grad_sample("one_group", {3, 4, 7}, {4}, {3, 1}, groups(1)),
@@ -383,14 +403,16 @@ std::vector<OpDef> group_ops() {
                     DS_TRY(check_channels(c, 0));
                     DS_TRY(check_epsilon(c));
                     if (c.in(0).rank() < 3 || c.in(0).num_elements() == 0)
-                      return invalid("expected x [N, C, spatial...] with elements in every channel, got {}", to_string(c.in(0)));
+                      return invalid("expected x [N, C, spatial...] with elements in every channel, got {}",
+                                     to_string(c.in(0)));
                     for (size_t i : {1, 2}) DS_TRY(check_operand(c, i, parameter_dims(c, 0), 1));
                     return same_as_input(c);
                   },
                   .gradient = Gradient::by_decomposition(),
                   .reference = Reference::by_decomposition(),
                   .decompose = [](Builder& b, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
-                    return {b.op("group_norm", {in[0], in[1], in[2]}, {{"groups", c.in(0).dims[1]}, {"epsilon", c.number("epsilon")}})};
+                    return {b.op("group_norm", {in[0], in[1], in[2]},
+                                 {{"groups", c.in(0).dims[1]}, {"epsilon", c.number("epsilon")}})};
                   },
                   .samples = std::vector<Sample>{{"2d", {f32({2, 3, 5, 4}), f32({3}), f32({3})}},
                                                  {"1d", {f32({3, 4, 9}), f32({4}), f32({4})}, {{"epsilon", 1e-3}}}}});

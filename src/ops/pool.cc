@@ -28,9 +28,10 @@ Status check_windows_not_empty(const PoolShape& s) {
         hit = p >= 0 && p < s.input[i];
       }
       if (!hit)
-        return invalid("window {} of spatial axis {} lies in the padding alone (input {}, kernel {}, padding {} and {}); pad "
-                       "less than the kernel's size",
-                       at, i, s.input[i], s.window.kernel[i], s.window.padding_low[i], s.window.padding_high[i]);
+        return invalid(
+            "window {} of spatial axis {} lies in the padding alone (input {}, kernel {}, padding {} and {}); pad "
+            "less than the kernel's size",
+            at, i, s.input[i], s.window.kernel[i], s.window.padding_low[i], s.window.padding_high[i]);
     }
   return {};
 }
@@ -41,7 +42,8 @@ Result<PoolShape> geometry(const OpContext& c, const Dims& x) {
   s.planes = x[0] * x[1];
   const Dims& kernel = c.ints("kernel");
   if (kernel.size() != s.input.size())
-    return invalid("expected {} kernel sizes, one per spatial axis of {}, got {}", s.input.size(), to_string(x), to_string(kernel));
+    return invalid("expected {} kernel sizes, one per spatial axis of {}, got {}", s.input.size(), to_string(x),
+                   to_string(kernel));
   DS_ASSIGN(s.window, read_window(c, kernel, EmptyStride::kKernel));
   DS_ASSIGN(s.output, s.window.output_dims(s.input, c.flag("ceil_mode")));
   DS_TRY(check_windows_not_empty(s));
@@ -52,7 +54,8 @@ TypesOrError infer_max_pool(const OpContext& c) {
   DS_TRY(check_float(c));
   DS_ASSIGN(PoolShape s, pool_geometry(c));
   if (product(s.input) > std::numeric_limits<int32_t>::max())
-    return invalid("the plane of {} has {} elements, more than an i32 index reaches", to_string(c.in(0)), product(s.input));
+    return invalid("the plane of {} has {} elements, more than an i32 index reaches", to_string(c.in(0)),
+                   product(s.input));
   const Dims dims = with_spatial(c.in(0).dims, s.output);
   return std::vector<TensorType>{{c.in(0).dtype, dims}, {DType::kI32, dims}};
 }
@@ -82,7 +85,8 @@ TypesOrError infer_max_pool_grad(const OpContext& c) {
   if (c.in(1).dims != dy || !is_integer(c.in(1).dtype))
     return invalid("expected integer indices of dy's shape {}, got {}", to_string(dy), to_string(c.in(1)));
   if (dy.size() != x.size() || dy[0] != x[0] || dy[1] != x[1])
-    return invalid("expected dy [{}, {}, spatial...] for input_dims {}, got {}", x[0], x[1], to_string(x), to_string(dy));
+    return invalid("expected dy [{}, {}, spatial...] for input_dims {}, got {}", x[0], x[1], to_string(x),
+                   to_string(dy));
   return std::vector<TensorType>{{c.in(0).dtype, x}};
 }
 
@@ -116,23 +120,24 @@ TypesOrError infer_avg_pool_grad(const OpContext& c) {
 
 // Both directions of avg_pool: visits every (input, output, 1 / divisor).
 Reference avg_pool_reference(bool backward) {
-  return Reference::kernel([backward](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-    DS_ASSIGN(PoolShape s, pool_geometry(c));
-    const int64_t in_plane = product(s.input), out_plane = product(s.output), taps = product(s.window.kernel);
-    std::fill(out[0].data.begin(), out[0].data.end(), 0.0);
-    Dims at(s.input.size()), tap(s.input.size());
-    for (int64_t p = 0; p < out_plane; ++p, next_index(at, s.output)) {
-      const double divisor = static_cast<double>(avg_pool_divisor(s, at, c.flag("count_include_pad")));
-      for (int64_t k = 0; k < taps; ++k, next_index(tap, s.window.kernel)) {
-        const int64_t q = s.window.source(at, tap, s.input);
-        for (int64_t plane = 0; plane < s.planes && q >= 0; ++plane) {
-          const int64_t x = plane * in_plane + q, y = plane * out_plane + p;
-          out[0].data[backward ? x : y] += in[0].data[backward ? y : x] / divisor;
+  return Reference::kernel(
+      [backward](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
+        DS_ASSIGN(PoolShape s, pool_geometry(c));
+        const int64_t in_plane = product(s.input), out_plane = product(s.output), taps = product(s.window.kernel);
+        std::fill(out[0].data.begin(), out[0].data.end(), 0.0);
+        Dims at(s.input.size()), tap(s.input.size());
+        for (int64_t p = 0; p < out_plane; ++p, next_index(at, s.output)) {
+          const double divisor = static_cast<double>(avg_pool_divisor(s, at, c.flag("count_include_pad")));
+          for (int64_t k = 0; k < taps; ++k, next_index(tap, s.window.kernel)) {
+            const int64_t q = s.window.source(at, tap, s.input);
+            for (int64_t plane = 0; plane < s.planes && q >= 0; ++plane) {
+              const int64_t x = plane * in_plane + q, y = plane * out_plane + p;
+              out[0].data[backward ? x : y] += in[0].data[backward ? y : x] / divisor;
+            }
+          }
         }
-      }
-    }
-    return {};
-  });
+        return {};
+      });
 }
 
 TypesOrError infer_adaptive(const OpContext& c) {
@@ -148,29 +153,31 @@ TypesOrError infer_adaptive(const OpContext& c) {
 }
 
 Reference adaptive_reference(bool maximum) {
-  return Reference::kernel([maximum](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-    const Dims &input = in[0].dims, &output = out[0].dims;
-    const Dims spatial(input.begin() + 2, input.end());
-    Dims index(output.size());
-    for (double& y : out[0].data) {
-      Dims first, size;
-      for (size_t i = 2; i < output.size(); ++i) {
-        const auto [begin, end] = adaptive_range(index[i], input[i], output[i]);
-        first.push_back(begin);
-        size.push_back(end - begin);
-      }
-      y = maximum ? -std::numeric_limits<double>::infinity() : 0;
-      Dims step(size.size());
-      do {
-        Dims from = first;
-        for (size_t i = 0; i < step.size(); ++i) from[i] += step[i];
-        const double x = in[0].data[(index[0] * input[1] + index[1]) * product(spatial) + broadcast_offset(from, spatial)];
-        y = !maximum ? y + x / static_cast<double>(product(size)) : x > y || std::isnan(x) ? x : y;
-      } while (next_index(step, size));
-      next_index(index, output);
-    }
-    return {};
-  });
+  return Reference::kernel(
+      [maximum](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
+        const Dims &input = in[0].dims, &output = out[0].dims;
+        const Dims spatial(input.begin() + 2, input.end());
+        Dims index(output.size());
+        for (double& y : out[0].data) {
+          Dims first, size;
+          for (size_t i = 2; i < output.size(); ++i) {
+            const auto [begin, end] = adaptive_range(index[i], input[i], output[i]);
+            first.push_back(begin);
+            size.push_back(end - begin);
+          }
+          y = maximum ? -std::numeric_limits<double>::infinity() : 0;
+          Dims step(size.size());
+          do {
+            Dims from = first;
+            for (size_t i = 0; i < step.size(); ++i) from[i] += step[i];
+            const double x =
+                in[0].data[(index[0] * input[1] + index[1]) * product(spatial) + broadcast_offset(from, spatial)];
+            y = !maximum ? y + x / static_cast<double>(product(size)) : x > y || std::isnan(x) ? x : y;
+          } while (next_index(step, size));
+          next_index(index, output);
+        }
+        return {};
+      });
 }
 
 // Kernel sizes where every window has the same size and none overlap; empty otherwise.
@@ -246,7 +253,11 @@ std::vector<Case> max_cases() {
 }
 
 Attrs common_attrs(const Case& t) {
-  return {{"kernel", t.kernel}, {"stride", t.stride}, {"padding_low", t.low}, {"padding_high", t.high}, {"ceil_mode", t.ceil_mode}};
+  return {{"kernel", t.kernel},
+          {"stride", t.stride},
+          {"padding_low", t.low},
+          {"padding_high", t.high},
+          {"ceil_mode", t.ceil_mode}};
 }
 
 Attrs avg_attrs(const Case& t) {
@@ -270,7 +281,8 @@ std::vector<Sample> max_grad_samples() {
     const int64_t plane = product(std::span(x).subspan(2));
     return {name, {f32(y), {{DType::kI32, y}, Fill::kIndices, plane}}, {{"input_dims", x}}, false};
   };
-  return {sample("1d", {2, 3, 10}, {2, 3, 3}), sample("2d", {2, 3, 9, 8}, {2, 3, 5, 4}), sample("3d", {1, 2, 4, 4, 5}, {1, 2, 2, 3, 2})};
+  return {sample("1d", {2, 3, 10}, {2, 3, 3}), sample("2d", {2, 3, 9, 8}, {2, 3, 5, 4}),
+          sample("3d", {1, 2, 4, 4, 5}, {1, 2, 2, 3, 2})};
 }
 
 std::vector<Sample> avg_samples() {
@@ -323,7 +335,9 @@ OpDef adaptive_pool(const char* name, const char* doc, bool maximum) {
           .samples = adaptive_samples()};
 }
 
-AttrSpec input_dims_attr() { return {"input_dims", AttrKind::kInts, {}, "shape of the pooled tensor, [N, C, spatial...]"}; }
+AttrSpec input_dims_attr() {
+  return {"input_dims", AttrKind::kInts, {}, "shape of the pooled tensor, [N, C, spatial...]"};
+}
 
 std::vector<OpDef> max_ops() {
   std::vector<OpDef> defs;
@@ -335,19 +349,21 @@ std::vector<OpDef> max_ops() {
                   .attrs = pool_attrs(true),
                   .infer = infer_max_pool,
                   .gradient = Gradient::rule([](GradContext& g) -> std::vector<Expr> {
-                    return {g.builder.op("max_pool_grad", {g.output_grads[0], g.outputs[1]}, {{"input_dims", g.inputs[0].dims()}})};
+                    return {g.builder.op("max_pool_grad", {g.output_grads[0], g.outputs[1]},
+                                         {{"input_dims", g.inputs[0].dims()}})};
                   }),
                   .reference = Reference::kernel(max_pool_reference),
                   .samples = max_samples()});
-  defs.push_back({.name = "max_pool_grad",
-                  .doc = "Gradient of max_pool: adds each dy at its index in the plane.",
-                  .inputs = std::vector<OperandSpec>{{"dy", "float [N, C, spatial...]"}, {"indices", "integers, dy's shape"}},
-                  .outputs = std::vector<OperandSpec>{{"dx", "shape input_dims"}},
-                  .attrs = {input_dims_attr()},
-                  .infer = infer_max_pool_grad,
-                  .gradient = Gradient::non_differentiable("second derivatives are not supported"),
-                  .reference = Reference::kernel(max_pool_grad_reference),
-                  .samples = max_grad_samples()});
+  defs.push_back(
+      {.name = "max_pool_grad",
+       .doc = "Gradient of max_pool: adds each dy at its index in the plane.",
+       .inputs = std::vector<OperandSpec>{{"dy", "float [N, C, spatial...]"}, {"indices", "integers, dy's shape"}},
+       .outputs = std::vector<OperandSpec>{{"dx", "shape input_dims"}},
+       .attrs = {input_dims_attr()},
+       .infer = infer_max_pool_grad,
+       .gradient = Gradient::non_differentiable("second derivatives are not supported"),
+       .reference = Reference::kernel(max_pool_grad_reference),
+       .samples = max_grad_samples()});
   return defs;
 }
 
@@ -376,10 +392,14 @@ std::vector<OpDef> avg_ops() {
                   .gradient = Gradient::non_differentiable("second derivatives are not supported"),
                   .reference = avg_pool_reference(true),
                   .samples = avg_grad_samples()});
-  defs.push_back(adaptive_pool("adaptive_avg_pool", "Mean over windows from floor(i * in / out) to ceil((i + 1) * in / out), so that "
-                               "y has the given sizes.", false));
-  defs.push_back(adaptive_pool("adaptive_max_pool", "Maximum over windows from floor(i * in / out) to ceil((i + 1) * in / out), so "
-                               "that y has the given sizes.", true));
+  defs.push_back(adaptive_pool("adaptive_avg_pool",
+                               "Mean over windows from floor(i * in / out) to ceil((i + 1) * in / out), so that "
+                               "y has the given sizes.",
+                               false));
+  defs.push_back(adaptive_pool("adaptive_max_pool",
+                               "Maximum over windows from floor(i * in / out) to ceil((i + 1) * in / out), so "
+                               "that y has the given sizes.",
+                               true));
   return defs;
 }
 

@@ -21,7 +21,8 @@ TypesOrError infer_rnn(const OpContext& c, bool lstm) {
   for (size_t i = w + 2; i < c.num_inputs(); ++i) expected.push_back({rows});
   for (size_t i = 0; i < c.num_inputs(); ++i)
     if (c.in(i) != TensorType{x.dtype, expected[i]})
-      return invalid("{}: expected {}, got {}", c.op->inputs.value[i].name, to_string(TensorType{x.dtype, expected[i]}), to_string(c.in(i)));
+      return invalid("{}: expected {}, got {}", c.op->inputs.value[i].name, to_string(TensorType{x.dtype, expected[i]}),
+                     to_string(c.in(i)));
   std::vector<TensorType> types{{x.dtype, {x.dims[0], x.dims[1], hidden}}, h};
   if (lstm) types.push_back(h);
   return types;
@@ -31,7 +32,8 @@ TypesOrError infer_rnn(const OpContext& c, bool lstm) {
 Expr gate(Expr all, int64_t i, int64_t hidden) { return slice(all, 1, i * hidden, (i + 1) * hidden); }
 
 // A scan over `body`; results are y, then the final carries.
-std::vector<Expr> run(Builder& b, const OpContext& c, Result<Graph> body, std::vector<Expr> carries, Expr x, std::vector<Expr> consts) {
+std::vector<Expr> run(Builder& b, const OpContext& c, Result<Graph> body, std::vector<Expr> carries, Expr x,
+                      std::vector<Expr> consts) {
   if (!body.ok()) {
     b.fail(std::move(body).status());
     return std::vector<Expr>(carries.size() + 1, Expr(&b, graph::Value()));
@@ -80,37 +82,50 @@ Status register_rnn(OpRegistry& registry) {
   const AttrSpec reverse{"reverse", AttrKind::kBool, false, "from the last step to the first; y keeps the order of x"};
   const Attrs backwards{{"reverse", true}};
   const auto lstm = [](int64_t t, int64_t n, int64_t i, int64_t h) {
-    return std::vector<SampleInput>{f32({t, n, i}), f32({n, h}), f32({n, h}), f32({4 * h, i}), f32({4 * h, h}), f32({4 * h})};
+    return std::vector<SampleInput>{f32({t, n, i}),  f32({n, h}),     f32({n, h}),
+                                    f32({4 * h, i}), f32({4 * h, h}), f32({4 * h})};
   };
   const auto gru = [](int64_t t, int64_t n, int64_t i, int64_t h) {
-    return std::vector<SampleInput>{f32({t, n, i}), f32({n, h}), f32({3 * h, i}), f32({3 * h, h}), f32({3 * h}), f32({3 * h})};
+    return std::vector<SampleInput>{f32({t, n, i}),  f32({n, h}),  f32({3 * h, i}),
+                                    f32({3 * h, h}), f32({3 * h}), f32({3 * h})};
   };
   std::vector<OpDef> defs;
-  defs.push_back({.name = "lstm",
-                  .doc = "Long short-term memory over time; gates in the order input, forget, cell, output (torch.nn.LSTM, one layer).",
-                  .inputs = std::vector<OperandSpec>{{"x", "float [T,N,I]"}, {"h0", "[N,H]"}, {"c0", "[N,H]"}, {"w_ih", "[4H,I]"},
-                                                     {"w_hh", "[4H,H]"}, {"bias", "[4H]"}},
-                  .outputs = std::vector<OperandSpec>{{"y", "[T,N,H]"}, {"h", "[N,H], after the last step"}, {"c", "[N,H]"}},
-                  .attrs = {reverse},
-                  .infer = [](const OpContext& c) { return infer_rnn(c, true); },
-                  .gradient = Gradient::by_decomposition(),
-                  .reference = Reference::by_decomposition(),
-                  .decompose = decompose_lstm,
-                  .samples = std::vector<Sample>{{"forward", lstm(5, 3, 4, 6)}, {"reverse", lstm(4, 2, 3, 5), backwards},
-                                                 {"one_step", lstm(1, 2, 3, 2)}}});
-  defs.push_back({.name = "gru",
-                  .doc = "Gated recurrent unit over time; gates in the order reset, update, new, with a bias on both sides "
-                         "(torch.nn.GRU, one layer).",
-                  .inputs = std::vector<OperandSpec>{{"x", "float [T,N,I]"}, {"h0", "[N,H]"}, {"w_ih", "[3H,I]"}, {"w_hh", "[3H,H]"},
-                                                     {"b_ih", "[3H]"}, {"b_hh", "[3H]"}},
-                  .outputs = std::vector<OperandSpec>{{"y", "[T,N,H]"}, {"h", "[N,H], after the last step"}},
-                  .attrs = {reverse},
-                  .infer = [](const OpContext& c) { return infer_rnn(c, false); },
-                  .gradient = Gradient::by_decomposition(),
-                  .reference = Reference::by_decomposition(),
-                  .decompose = decompose_gru,
-                  .samples = std::vector<Sample>{{"forward", gru(5, 3, 4, 6)}, {"reverse", gru(4, 2, 3, 5), backwards},
-                                                 {"one_step", gru(1, 2, 3, 2)}}});
+  defs.push_back(
+      {.name = "lstm",
+       .doc = "Long short-term memory over time; gates in the order input, forget, cell, output (torch.nn.LSTM, one "
+              "layer).",
+       .inputs = std::vector<OperandSpec>{{"x", "float [T,N,I]"},
+                                          {"h0", "[N,H]"},
+                                          {"c0", "[N,H]"},
+                                          {"w_ih", "[4H,I]"},
+                                          {"w_hh", "[4H,H]"},
+                                          {"bias", "[4H]"}},
+       .outputs = std::vector<OperandSpec>{{"y", "[T,N,H]"}, {"h", "[N,H], after the last step"}, {"c", "[N,H]"}},
+       .attrs = {reverse},
+       .infer = [](const OpContext& c) { return infer_rnn(c, true); },
+       .gradient = Gradient::by_decomposition(),
+       .reference = Reference::by_decomposition(),
+       .decompose = decompose_lstm,
+       .samples = std::vector<Sample>{
+           {"forward", lstm(5, 3, 4, 6)}, {"reverse", lstm(4, 2, 3, 5), backwards}, {"one_step", lstm(1, 2, 3, 2)}}});
+  defs.push_back(
+      {.name = "gru",
+       .doc = "Gated recurrent unit over time; gates in the order reset, update, new, with a bias on both sides "
+              "(torch.nn.GRU, one layer).",
+       .inputs = std::vector<OperandSpec>{{"x", "float [T,N,I]"},
+                                          {"h0", "[N,H]"},
+                                          {"w_ih", "[3H,I]"},
+                                          {"w_hh", "[3H,H]"},
+                                          {"b_ih", "[3H]"},
+                                          {"b_hh", "[3H]"}},
+       .outputs = std::vector<OperandSpec>{{"y", "[T,N,H]"}, {"h", "[N,H], after the last step"}},
+       .attrs = {reverse},
+       .infer = [](const OpContext& c) { return infer_rnn(c, false); },
+       .gradient = Gradient::by_decomposition(),
+       .reference = Reference::by_decomposition(),
+       .decompose = decompose_gru,
+       .samples = std::vector<Sample>{
+           {"forward", gru(5, 3, 4, 6)}, {"reverse", gru(4, 2, 3, 5), backwards}, {"one_step", gru(1, 2, 3, 2)}}});
   return add_all(registry, std::move(defs));
 }
 

@@ -17,9 +17,13 @@ struct Layout {
   size_t carries, xs, consts, ys;
   bool reverse, save;
   explicit Layout(const OpContext& c)
-      : body(c.attrs->get<graph::GraphRef>("body").get()), carries(static_cast<size_t>(c.integer("num_carry"))),
-        xs(static_cast<size_t>(c.integer("num_xs"))), consts(c.num_inputs() - carries - xs),
-        ys(body->outputs().size() - carries), reverse(c.flag("reverse")), save(c.flag("save_carries")) {}
+      : body(c.attrs->get<graph::GraphRef>("body").get()),
+        carries(static_cast<size_t>(c.integer("num_carry"))),
+        xs(static_cast<size_t>(c.integer("num_xs"))),
+        consts(c.num_inputs() - carries - xs),
+        ys(body->outputs().size() - carries),
+        reverse(c.flag("reverse")),
+        save(c.flag("save_carries")) {}
 };
 
 TensorType stacked(int64_t steps, TensorType type) {
@@ -29,14 +33,17 @@ TensorType stacked(int64_t steps, TensorType type) {
 
 TypesOrError infer_scan(const OpContext& c) {
   const auto& body = c.attrs->get<graph::GraphRef>("body");
-  const int64_t carries = c.integer("num_carry"), xs = c.integer("num_xs"), inputs = static_cast<int64_t>(c.num_inputs());
+  const int64_t carries = c.integer("num_carry"), xs = c.integer("num_xs"),
+                inputs = static_cast<int64_t>(c.num_inputs());
   if (!body || !body->defined()) return invalid("expected a body graph, got none");
   if (carries < 0 || xs < 1 || carries + xs > inputs)
-    return invalid("expected num_carry >= 0, num_xs >= 1 and at most {} inputs of both, got {} and {}", inputs, carries, xs);
+    return invalid("expected num_carry >= 0, num_xs >= 1 and at most {} inputs of both, got {} and {}", inputs, carries,
+                   xs);
   if (static_cast<int64_t>(body->inputs().size()) != inputs)
     return invalid("expected a body with {} inputs (carries, slices, consts), got {}", inputs, body->inputs().size());
   if (static_cast<int64_t>(body->outputs().size()) < carries)
-    return invalid("expected a body with at least {} outputs (new carries first), got {}", carries, body->outputs().size());
+    return invalid("expected a body with at least {} outputs (new carries first), got {}", carries,
+                   body->outputs().size());
   if (!body->updates().empty()) return invalid("a body updates no state; carry it instead");
   const TensorType& first = c.in(carries);
   if (first.rank() < 1) return invalid("expected xs with a leading axis, got {}", to_string(first));
@@ -45,7 +52,8 @@ TypesOrError infer_scan(const OpContext& c) {
     const TensorType type = body->type(body->inputs()[i].value);
     const TensorType expected = i >= carries && i < carries + xs ? stacked(steps, type) : type;
     if (c.in(i) != expected)
-      return invalid("input {}: the body's input '{}' asks for {}, got {}", i, body->inputs()[i].name, to_string(expected), to_string(c.in(i)));
+      return invalid("input {}: the body's input '{}' asks for {}, got {}", i, body->inputs()[i].name,
+                     to_string(expected), to_string(c.in(i)));
   }
   std::vector<TensorType> types;
   for (int64_t i = 0; i < static_cast<int64_t>(body->outputs().size()); ++i) {
@@ -70,7 +78,8 @@ Status scan_reference(const OpContext& c, std::span<const RefTensor> in, std::sp
     std::vector<RefTensor> args = carries;
     for (size_t i = 0; i < s.xs; ++i) {
       RefTensor part(s.body->type(s.body->inputs()[s.carries + i].value));
-      std::copy_n(in[s.carries + i].data.begin() + t * static_cast<int64_t>(part.data.size()), part.data.size(), part.data.begin());
+      std::copy_n(in[s.carries + i].data.begin() + t * static_cast<int64_t>(part.data.size()), part.data.size(),
+                  part.data.begin());
       args.push_back(std::move(part));
     }
     args.insert(args.end(), in.begin() + s.carries + s.xs, in.end());
@@ -100,7 +109,8 @@ class BackwardBody {
       if (wanted(i)) const_sums.push_back(input("const_grad", in_type(i)));
     for (size_t i = 0; i < s_.carries + s_.xs; ++i) body_inputs.push_back(input("input", in_type(i)));
     for (size_t i = s_.carries; i < s_.carries + s_.ys; ++i)
-      if (const TensorType& type = s_.body->type(s_.body->outputs()[i].value); is_float(type.dtype)) y_grads.push_back(input("y_grad", type));
+      if (const TensorType& type = s_.body->type(s_.body->outputs()[i].value); is_float(type.dtype))
+        y_grads.push_back(input("y_grad", type));
     for (size_t i = 0; i < s_.carries; ++i)
       saved_grads.push_back(saved_grad(i).defined() ? input("saved_grad", in_type(i)) : Expr());
     for (size_t i = s_.carries + s_.xs; i < g_.inputs.size(); ++i) body_inputs.push_back(input("const", in_type(i)));
@@ -115,10 +125,14 @@ class BackwardBody {
     for (size_t i = 0; i < g_.inputs.size(); ++i) {
       if (!is_float(in_type(i).dtype)) continue;
       Expr grad = grads[next++];
-      if (i < s_.carries) output(saved_grads[i].defined() ? grad + saved_grads[i] : grad);
-      else if (!wanted(i)) continue;
-      else if (i < s_.carries + s_.xs) slices.push_back(grad);
-      else output(const_sums[sums++] + grad);
+      if (i < s_.carries)
+        output(saved_grads[i].defined() ? grad + saved_grads[i] : grad);
+      else if (!wanted(i))
+        continue;
+      else if (i < s_.carries + s_.xs)
+        slices.push_back(grad);
+      else
+        output(const_sums[sums++] + grad);
     }
     for (Expr e : slices) output(e);
     return builder_.finish();
@@ -129,7 +143,9 @@ class BackwardBody {
   const TensorType& in_type(size_t i) const { return s_.body->type(s_.body->inputs()[i].value); }
 
  private:
-  Expr input(const char* name, const TensorType& type) { return builder_.input(name + std::to_string(builder_.data().inputs.size()), type); }
+  Expr input(const char* name, const TensorType& type) {
+    return builder_.input(name + std::to_string(builder_.data().inputs.size()), type);
+  }
   void output(Expr e) { builder_.output(std::to_string(builder_.data().outputs.size()), e); }
 
   const GradContext& g_;
@@ -141,7 +157,8 @@ std::vector<Expr> scan_gradient(GradContext& g) {
   const Layout s(g.node);
   std::vector<Expr> grads(g.inputs.size());
   if (!s.save) {
-    g.builder.fail(invalid("[scan] node '{}': its gradient reads the carries of every step; set save_carries", g.builder.scope()));
+    g.builder.fail(
+        invalid("[scan] node '{}': its gradient reads the carries of every step; set save_carries", g.builder.scope()));
     return grads;
   }
   BackwardBody backward(g, s);
@@ -167,9 +184,12 @@ std::vector<Expr> scan_gradient(GradContext& g) {
   size_t carry = 0, sums = carry_count, slices = 0;
   for (size_t i = 0; i < g.inputs.size(); ++i) {
     if (!is_float(g.inputs[i].dtype())) continue;
-    if (i < s.carries) grads[i] = r.carries[carry++];
-    else if (!backward.wanted(i)) continue;
-    else grads[i] = i < s.carries + s.xs ? r.ys[slices++] : r.carries[sums++];
+    if (i < s.carries)
+      grads[i] = r.carries[carry++];
+    else if (!backward.wanted(i))
+      continue;
+    else
+      grads[i] = i < s.carries + s.xs ? r.ys[slices++] : r.carries[sums++];
   }
   return grads;
 }
@@ -177,7 +197,8 @@ std::vector<Expr> scan_gradient(GradContext& g) {
 // h' = tanh(h W + x), y = h' * x: a recurrence whose gradient reaches carries, xs and consts.
 graph::GraphRef sample_body(const OpRegistry& registry) {
   Builder b(registry);
-  Expr h = b.input("h", {DType::kF32, {2, 3}}), x = b.input("x", {DType::kF32, {2, 3}}), w = b.input("w", {DType::kF32, {3, 3}});
+  Expr h = b.input("h", {DType::kF32, {2, 3}}), x = b.input("x", {DType::kF32, {2, 3}}),
+       w = b.input("w", {DType::kF32, {3, 3}});
   Expr next = tanh(matmul(h, w) + x);
   b.output("h", next);
   b.output("y", next * x);
@@ -211,21 +232,29 @@ Status register_scan(OpRegistry& registry) {
   const graph::GraphRef body = sample_body(registry);
   if (!body) return internal_error("op 'scan': the sample's body cannot be built");
   const auto attrs = [&](bool reverse) {
-    return Attrs{{"body", body}, {"num_carry", int64_t{1}}, {"num_xs", int64_t{1}}, {"reverse", reverse}, {"save_carries", true}};
+    return Attrs{{"body", body},
+                 {"num_carry", int64_t{1}},
+                 {"num_xs", int64_t{1}},
+                 {"reverse", reverse},
+                 {"save_carries", true}};
   };
   return add_all(
       registry,
       {{.name = "scan",
-        .doc = "Runs `body` along the leading axis of the xs. The body maps (carries, one slice per x, consts) to (new carries, ys). "
+        .doc = "Runs `body` along the leading axis of the xs. The body maps (carries, one slice per x, consts) to (new "
+               "carries, ys). "
                "The xs and the stacked ys keep their order also in reverse.",
         .inputs = std::vector<OperandSpec>{{"operands", "carries, then xs [T, ...], then consts", false, true}},
-        .outputs = std::vector<OperandSpec>{{"results", "final carries, stacked ys [T, ...], with save_carries also the carries "
-                                                        "before each step [T, ...]", false, true}},
+        .outputs = std::vector<OperandSpec>{{"results",
+                                             "final carries, stacked ys [T, ...], with save_carries also the carries "
+                                             "before each step [T, ...]",
+                                             false, true}},
         .attrs = {{"body", AttrKind::kGraph, {}, "one step"},
                   {"num_carry", AttrKind::kInt, {}, "how many operands are carries"},
                   {"num_xs", AttrKind::kInt, {}, "how many operands are sliced, at least 1"},
                   {"reverse", AttrKind::kBool, false, "from the last step to the first"},
-                  {"save_carries", AttrKind::kBool, false, "also return the carries before each step; the gradient needs them"}},
+                  {"save_carries", AttrKind::kBool, false,
+                   "also return the carries before each step; the gradient needs them"}},
         .infer = infer_scan,
         .gradient = Gradient::rule(scan_gradient),
         .reference = Reference::kernel(scan_reference),

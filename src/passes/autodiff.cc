@@ -18,7 +18,12 @@ bool take_apart(const Graph&, const Node& node) {
 class Backward {
  public:
   Backward(Builder& builder, const Graph& graph, const std::vector<Expr>& values, const OpRegistry& registry)
-      : builder_(builder), graph_(graph), values_(values), registry_(registry), grads_(values.size()), active_(values.size()) {}
+      : builder_(builder),
+        graph_(graph),
+        values_(values),
+        registry_(registry),
+        grads_(values.size()),
+        active_(values.size()) {}
 
   // Which values depend on what is differentiated.
   void activate(Value input) { active_[input.id] = true; }
@@ -49,8 +54,8 @@ class Backward {
     if (!reached || !wanted) return {};
     const Gradient& gradient = node.op->gradient.value;
     if (!gradient.differentiable())
-      return make_error(ErrorCode::kUnsupported, "[{}] node '{}': cannot be differentiated: {}", node.op_name(), node.scope,
-                        gradient.reason());
+      return make_error(ErrorCode::kUnsupported, "[{}] node '{}': cannot be differentiated: {}", node.op_name(),
+                        node.scope, gradient.reason());
     const OpContext context = graph_.context(node);
     GradContext g{builder_, context, {}, {}, {}, {}, [this](const Graph& body) { return vjp(body, registry_); }};
     for (Value v : node.inputs) {
@@ -64,9 +69,11 @@ class Backward {
     Scope scope(builder_, "");
     builder_.set_scope(node.scope.empty() ? "backward" : "backward/" + node.scope);
     DS_ASSIGN(std::vector<Expr> grads, gradient.fn() ? gradient.fn()(g) : by_decomposition(g));
-    if (!builder_.status().ok()) return Status(builder_.status()).note("while differentiating node '" + node.scope + "'");
+    if (!builder_.status().ok())
+      return Status(builder_.status()).note("while differentiating node '" + node.scope + "'");
     if (grads.size() != node.inputs.size())
-      return internal_error("[{}] gradient rule returned {} gradients for {} inputs", node.op_name(), grads.size(), node.inputs.size());
+      return internal_error("[{}] gradient rule returned {} gradients for {} inputs", node.op_name(), grads.size(),
+                            node.inputs.size());
     for (size_t i = 0; i < grads.size(); ++i) {
       if (!grads[i].defined() || !active_[node.inputs[i].id]) continue;
       if (grads[i].type() != graph_.type(node.inputs[i]))
@@ -111,7 +118,8 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
     return invalid("expected the loss '{}' to be one float, got {}; reduce it with mean or sum", loss, to_string(t));
   Builder builder(registry);
   std::vector<Expr> inputs;
-  for (const Input& input : graph.inputs()) inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  for (const Input& input : graph.inputs())
+    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
   const std::vector<Expr> values = builder.inline_values(graph, inputs);
   DS_TRY(builder.status());
   Backward backward(builder, graph, values, registry);
@@ -119,7 +127,8 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
     const int32_t i = graph.find_input(name);
     if (i < 0) return invalid("there is no input '{}' to differentiate by", name);
     if (!is_float(graph.type(graph.inputs()[i].value).dtype))
-      return invalid("input '{}' is {}; only floats have gradients", name, to_string(graph.type(graph.inputs()[i].value)));
+      return invalid("input '{}' is {}; only floats have gradients", name,
+                     to_string(graph.type(graph.inputs()[i].value)));
     backward.activate(graph.inputs()[i].value);
   }
   const Expr loss_expr = values[loss_value.id];
@@ -138,7 +147,8 @@ Result<Graph> vjp(const Graph& original, const OpRegistry& registry) {
   DS_ASSIGN(Graph graph, decompose(original, registry, take_apart));
   Builder builder(registry);
   std::vector<Expr> inputs;
-  for (const Input& input : graph.inputs()) inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  for (const Input& input : graph.inputs())
+    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
   const std::vector<Expr> values = builder.inline_values(graph, inputs);
   DS_TRY(builder.status());
   Backward backward(builder, graph, values, registry);

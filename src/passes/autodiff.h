@@ -12,9 +12,10 @@
 
 namespace deepseek::passes {
 
-// `loss` names a scalar float output; `parameters` name float inputs. A parameter that does not reach the loss gets zeros.
-Result<graph::Graph> autodiff(const graph::Graph& graph, const std::string& loss, const std::vector<std::string>& parameters,
-                              const graph::OpRegistry& registry);
+// `loss` names a scalar float output; `parameters` name float inputs. A parameter that does not reach the loss gets
+// zeros.
+Result<graph::Graph> autodiff(const graph::Graph& graph, const std::string& loss,
+                              const std::vector<std::string>& parameters, const graph::OpRegistry& registry);
 
 // The vector-Jacobian product of a whole graph: inputs are the graph's inputs, then one "grad:<output>" per float
 // output; outputs are one "grad:<input>" per float input.

@@ -12,13 +12,12 @@ Result<Graph> decompose(const Graph& graph, const OpRegistry& registry,
   // Decompositions may contain composites; a chain longer than this is a cycle between two decompositions.
   constexpr int kMaxRounds = 16;
   for (int round = 0; round < kMaxRounds; ++round) {
-    DS_ASSIGN(Graph next,
-              rewrite(current, registry,
-                      [&](Builder& builder, const Graph& g, const Node& node, const std::vector<Expr>& inputs)
-                          -> std::optional<std::vector<Expr>> {
-                        if (!node.op->decompose || !should(g, node)) return std::nullopt;
-                        return node.op->decompose(builder, g.context(node), inputs);
-                      }));
+    DS_ASSIGN(Graph next, rewrite(current, registry,
+                                  [&](Builder& builder, const Graph& g, const Node& node,
+                                      const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+                                    if (!node.op->decompose || !should(g, node)) return std::nullopt;
+                                    return node.op->decompose(builder, g.context(node), inputs);
+                                  }));
     if (next.same_as(current)) return current;
     current = std::move(next);
   }

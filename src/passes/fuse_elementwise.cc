@@ -23,7 +23,8 @@ bool fusible(const Graph& graph, const Node& node) {
 
 Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry) {
   // Composites open up first, so that their parts fuse with their neighbours.
-  DS_ASSIGN(const Graph graph, decompose(original, registry, [](const Graph&, const Node& node) { return node.op->traits.elementwise; }));
+  DS_ASSIGN(const Graph graph,
+            decompose(original, registry, [](const Graph&, const Node& node) { return node.op->traits.elementwise; }));
   const size_t count = graph.nodes().size();
   std::vector<std::vector<int32_t>> users(static_cast<size_t>(graph.num_values()));
   for (size_t n = 0; n < count; ++n)
@@ -52,7 +53,8 @@ Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry
 
   Builder builder(registry);
   std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
-  for (const Input& input : graph.inputs()) map[input.value.id] = builder.input(input.name, graph.type(input.value), input.kind);
+  for (const Input& input : graph.inputs())
+    map[input.value.id] = builder.input(input.name, graph.type(input.value), input.kind);
   bool changed = false;
   for (size_t n = 0; n < count; ++n) {
     const Node& node = graph.nodes()[n];
@@ -88,7 +90,8 @@ Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry
     }
     for (size_t i = 0; i < results.size(); ++i) body.output(std::to_string(i), inside[results[i].id]);
     DS_ASSIGN(Graph fused, body.finish());
-    const std::vector<Expr> out = builder.emit("fused", args, {{"body", std::make_shared<const Graph>(std::move(fused))}});
+    const std::vector<Expr> out =
+        builder.emit("fused", args, {{"body", std::make_shared<const Graph>(std::move(fused))}});
     for (size_t i = 0; i < results.size(); ++i) map[results[i].id] = out[i];
   }
   if (!changed) return graph;

@@ -29,7 +29,8 @@ size_t plan_memory(std::vector<Block>& blocks) {
     block.offset = found ? best : end;
     total = std::max(total, block.offset + need);
     placed.insert(std::upper_bound(placed.begin(), placed.end(), block.offset,
-                                   [&](size_t offset, size_t j) { return offset < blocks[j].offset; }), i);
+                                   [&](size_t offset, size_t j) { return offset < blocks[j].offset; }),
+                  i);
   }
   return total;
 }

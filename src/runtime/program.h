@@ -32,16 +32,17 @@ class Program {
 };
 
 struct CompileOptions {
-  std::vector<std::string> disabled_passes;         // by name
+  std::vector<std::string> disabled_passes;           // by name
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
-  bool dump_passes = false;                          // log the graph after each pass
+  bool dump_passes = false;                           // log the graph after each pass
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;
-  virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph, const CompileOptions& options) const = 0;
+  virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph,
+                                                         const CompileOptions& options) const = 0;
 };
 
 }  // namespace deepseek::runtime

@@ -55,7 +55,8 @@ Expr lamb(const OptimizerOptions& o, const UpdateContext& c) {
   Expr p_norm = ops::sqrt(ops::sum(c.parameter * c.parameter)), d_norm = ops::sqrt(ops::sum(direction * direction));
   Expr zero = ops::constant_like(p_norm, 0), one = ops::constant_like(p_norm, 1);
   Expr safe = ops::select(ops::greater(d_norm, zero), d_norm, one);
-  Expr ratio = ops::select(ops::greater(p_norm, zero), ops::select(ops::greater(d_norm, zero), p_norm / safe, one), one);
+  Expr ratio =
+      ops::select(ops::greater(p_norm, zero), ops::select(ops::greater(d_norm, zero), p_norm / safe, one), one);
   return c.parameter - c.learning_rate * ratio * direction;
 }
 

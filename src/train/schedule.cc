@@ -9,7 +9,9 @@ namespace deepseek::train {
 namespace {
 
 // From a to b along half a cosine, t in [0, 1].
-double cosine(double a, double b, double t) { return b + (a - b) * 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(t, 0.0, 1.0))); }
+double cosine(double a, double b, double t) {
+  return b + (a - b) * 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(t, 0.0, 1.0)));
+}
 
 }  // namespace
 
@@ -17,11 +19,13 @@ double schedule_factor(const ScheduleOptions& o, int64_t step, int64_t total, in
   const double position = static_cast<double>(step), length = static_cast<double>(std::max<int64_t>(total, 1));
   if (o.name == "one_cycle") {
     const double peak = 0.3 * length;
-    return position < peak ? cosine(1.0 / 25, 1, position / peak) : cosine(1, o.final_factor, (position - peak) / (length - peak));
+    return position < peak ? cosine(1.0 / 25, 1, position / peak)
+                           : cosine(1, o.final_factor, (position - peak) / (length - peak));
   }
   const double warm = std::floor(o.warmup * length);
   if (position < warm) return (position + 1) / warm;
-  if (o.name == "step") return std::pow(o.gamma, static_cast<double>(step / std::max<int64_t>(steps_per_epoch, 1) / o.step_epochs));
+  if (o.name == "step")
+    return std::pow(o.gamma, static_cast<double>(step / std::max<int64_t>(steps_per_epoch, 1) / o.step_epochs));
   if (o.name == "cosine") return cosine(1, o.final_factor, (position - warm) / std::max(1.0, length - warm));
   return 1;
 }

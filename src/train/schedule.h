@@ -10,7 +10,7 @@ namespace deepseek::train {
 
 struct ScheduleOptions {
   std::string name = "cosine";
-  double warmup = 0.0;      // share of all steps with a linear rise from 0
+  double warmup = 0.0;  // share of all steps with a linear rise from 0
   int64_t step_epochs = 30;
   double gamma = 0.1;
   double final_factor = 0.0;

@@ -13,7 +13,8 @@ using namespace graph;
 namespace {
 
 // Forward pass and loss with outputs "loss" and "prediction".
-Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const TensorType* y, const StepOptions& options, bool training) {
+Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const TensorType* y, const StepOptions& options,
+                            bool training) {
   Builder builder(ops::registry());
   Expr input = builder.input("x", x);
   Expr target = y ? builder.input("y", *y) : Expr();
@@ -31,7 +32,8 @@ Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const Tensor
 
 }  // namespace
 
-Result<Graph> evaluation_graph(nn::Module& model, const TensorType& x, const TensorType* y, const StepOptions& options) {
+Result<Graph> evaluation_graph(nn::Module& model, const TensorType& x, const TensorType* y,
+                               const StepOptions& options) {
   return forward_graph(model, x, y, options, false);
 }
 
@@ -44,18 +46,22 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
 
   Builder builder(ops::registry());
   std::vector<Expr> inputs;
-  for (const Input& input : backward.inputs()) inputs.push_back(builder.input(input.name, backward.type(input.value), input.kind));
+  for (const Input& input : backward.inputs())
+    inputs.push_back(builder.input(input.name, backward.type(input.value), input.kind));
   Expr rate = builder.input("learning_rate", {DType::kF32, {}});
   Expr step = builder.input("step", {DType::kF32, {}});
   const std::vector<Expr> values = builder.inline_values(backward, inputs);
-  const auto result = [&](const std::string& name) { return values[backward.outputs()[backward.find_output(name)].value.id]; };
+  const auto result = [&](const std::string& name) {
+    return values[backward.outputs()[backward.find_output(name)].value.id];
+  };
   std::vector<Expr> grads;
   for (const std::string& name : parameters) grads.push_back(result("grad:" + name));
 
   builder.set_scope("clip");
   if (options.clip_value > 0)
     for (Expr& g : grads)
-      g = ops::maximum(ops::minimum(g, ops::constant_like(g, options.clip_value)), ops::constant_like(g, -options.clip_value));
+      g = ops::maximum(ops::minimum(g, ops::constant_like(g, options.clip_value)),
+                       ops::constant_like(g, -options.clip_value));
   Expr squares = builder.scalar(DType::kF32, 0);
   for (Expr g : grads) squares = squares + ops::sum(g * g);
   Expr norm = ops::sqrt(squares);
@@ -69,7 +75,10 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
     builder.set_scope("optimizer/" + name);
     Expr parameter = inputs[backward.find_input(name)];
     std::map<std::string, Expr> moments;
-    UpdateContext context{parameter, grads[i], rate, step,
+    UpdateContext context{parameter,
+                          grads[i],
+                          rate,
+                          step,
                           [&](const std::string& moment) {
                             Expr& m = moments[moment];
                             if (!m.defined()) m = builder.state("optimizer/" + name + "/" + moment, parameter.type());
@@ -107,7 +116,8 @@ Status StateStore::load(const std::map<std::string, Tensor>& values) {
     if (it == tensors_.end())
       problems += fmt::format("\n  '{}' is not a tensor of this run", name);
     else if (it->second.type() != value.type())
-      problems += fmt::format("\n  '{}': expected {}, got {}", name, to_string(it->second.type()), to_string(value.type()));
+      problems +=
+          fmt::format("\n  '{}': expected {}, got {}", name, to_string(it->second.type()), to_string(value.type()));
   }
   for (const auto& [name, value] : tensors_)
     if (!values.contains(name)) problems += fmt::format("\n  '{}' is missing", name);
@@ -116,7 +126,8 @@ Status StateStore::load(const std::map<std::string, Tensor>& values) {
   return {};
 }
 
-Result<std::vector<Tensor>> StateStore::run(const runtime::Program& program, const std::map<std::string, Tensor>& data) const {
+Result<std::vector<Tensor>> StateStore::run(const runtime::Program& program,
+                                            const std::map<std::string, Tensor>& data) const {
   std::vector<Tensor> inputs;
   for (const Input& input : program.graph().inputs()) {
     const auto& from = input.kind == InputKind::kState ? tensors_ : data;

@@ -23,9 +23,11 @@ struct StepOptions {
 
 // Data inputs: "x", "y", "learning_rate" f32[], "step" f32[] (1 in the first update). Outputs: "loss", "prediction",
 // "gradient_norm" (before clipping). State: the module's tensors by name, "optimizer/<parameter>/<moment>", "random".
-Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y, const StepOptions& options);
+Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
+                                    const StepOptions& options);
 // Data inputs: "x", and "y" if given. Outputs: "prediction", and "loss" if y is given.
-Result<graph::Graph> evaluation_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y, const StepOptions& options);
+Result<graph::Graph> evaluation_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
+                                      const StepOptions& options);
 
 // Tensors by state name, shared with the module. Makes what a graph needs and the module does not own: moments (zeros)
 // and the random counter (seed, 0).
@@ -37,7 +39,8 @@ class StateStore {
   // Overwrites values by name; moments may be new. The error lists all that don't fit.
   Status load(const std::map<std::string, graph::Tensor>& values);
   // Runs with data inputs by name.
-  Result<std::vector<graph::Tensor>> run(const runtime::Program& program, const std::map<std::string, graph::Tensor>& data) const;
+  Result<std::vector<graph::Tensor>> run(const runtime::Program& program,
+                                         const std::map<std::string, graph::Tensor>& data) const;
 
  private:
   std::map<std::string, graph::Tensor> tensors_;

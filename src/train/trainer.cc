@@ -23,7 +23,9 @@ using graph::TensorType;
 
 namespace {
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 TensorType batch_type(const data::Dataset& d, int64_t n) {
   graph::Dims dims = d.inputs.dims();
@@ -50,7 +52,8 @@ std::vector<int64_t> epoch_order(int64_t n, int64_t seed, int64_t epoch) {
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});
   std::mt19937_64 random(static_cast<uint64_t>(seed) * 0x9e3779b97f4a7c15u + static_cast<uint64_t>(epoch));
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);  // std::shuffle differs by library
+  for (size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[random() % i]);  // std::shuffle differs by library
   return order;
 }
 
@@ -84,7 +87,8 @@ Status write_text(const std::string& path, const std::string& text) {
 std::string history_csv(const std::vector<EpochRecord>& history) {
   std::string csv = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,seconds\n";
   for (const EpochRecord& r : history)
-    csv += fmt::format("{},{},{},{},{},{:.3f}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss, r.validation_accuracy, r.seconds);
+    csv += fmt::format("{},{},{},{},{},{:.3f}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss,
+                       r.validation_accuracy, r.seconds);
   return csv;
 }
 
@@ -103,13 +107,14 @@ Status draw_charts(const std::filesystem::path& folder, const std::vector<EpochR
                         {{"training", epochs, train_loss}, {"validation", epochs, validation_loss}}));
   DS_TRY(io::line_chart((folder / "accuracy.png").string(), "Accuracy", "epoch", "accuracy in %",
                         {{"training", epochs, train_accuracy}, {"validation", epochs, validation_accuracy}}));
-  return io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class", class_names, test.confusion);
+  return io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class",
+                                    class_names, test.confusion);
 }
 
 // What of a run is not a tensor, kept as text so that doubles stay exact.
 struct Progress {
-  int64_t step = 0;             // updates done
-  double loss_sum = 0;          // of the running epoch
+  int64_t step = 0;     // updates done
+  double loss_sum = 0;  // of the running epoch
   int64_t correct = 0, seen = 0;
   double best = -1;
   std::vector<EpochRecord> history;
@@ -118,15 +123,19 @@ struct Progress {
 std::map<std::string, std::string> to_metadata(const Progress& p) {
   std::string history;
   for (const EpochRecord& r : p.history)
-    history += fmt::format("{} {:a} {:a} {:a} {:a} {:a}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss, r.validation_accuracy, r.seconds);
-  return {{"step", std::to_string(p.step)}, {"loss_sum", fmt::format("{:a}", p.loss_sum)}, {"correct", std::to_string(p.correct)},
-          {"seen", std::to_string(p.seen)}, {"best", fmt::format("{:a}", p.best)}, {"history", history}};
+    history += fmt::format("{} {:a} {:a} {:a} {:a} {:a}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss,
+                           r.validation_accuracy, r.seconds);
+  return {{"step", std::to_string(p.step)},       {"loss_sum", fmt::format("{:a}", p.loss_sum)},
+          {"correct", std::to_string(p.correct)}, {"seen", std::to_string(p.seen)},
+          {"best", fmt::format("{:a}", p.best)},  {"history", history}};
 }
 
 Result<Progress> from_metadata(const std::map<std::string, std::string>& m, const std::string& where) {
   Progress p;
   for (const char* key : {"step", "loss_sum", "correct", "seen", "best", "history"})
-    if (!m.contains(key)) return make_error(ErrorCode::kDataCorrupt, "{}: the checkpoint lacks '{}'; it is no training checkpoint", where, key);
+    if (!m.contains(key))
+      return make_error(ErrorCode::kDataCorrupt, "{}: the checkpoint lacks '{}'; it is no training checkpoint", where,
+                        key);
   p.step = std::strtoll(m.at("step").c_str(), nullptr, 10);
   p.loss_sum = std::strtod(m.at("loss_sum").c_str(), nullptr);
   p.correct = std::strtoll(m.at("correct").c_str(), nullptr, 10);
@@ -137,7 +146,8 @@ Result<Progress> from_metadata(const std::map<std::string, std::string>& m, cons
     EpochRecord r{};
     char* end = nullptr;
     r.epoch = std::strtoll(at, &end, 10);
-    for (double* field : {&r.train_loss, &r.train_accuracy, &r.validation_loss, &r.validation_accuracy, &r.seconds}) *field = std::strtod(end, &end);
+    for (double* field : {&r.train_loss, &r.train_accuracy, &r.validation_loss, &r.validation_accuracy, &r.seconds})
+      *field = std::strtod(end, &end);
     p.history.push_back(r);
     at = *end == '\n' ? end + 1 : end + std::strlen(end);
   }
@@ -152,7 +162,8 @@ Result<nn::ModulePtr> make_model(const RunOptions& o, const data::Dataset& d) {
 
 }  // namespace
 
-Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size, const StepOptions& step) {
+Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size,
+                            const StepOptions& step) {
   DS_TRY(dataset.validate());
   if (!dataset.is_classification()) return invalid("evaluate: expected class labels as targets");
   Evaluation result;
@@ -196,10 +207,12 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
   const int64_t batch = options.train.batch_size;
   const int64_t per_epoch = train.size() / batch, total = per_epoch * options.train.epochs;
   if (per_epoch == 0)
-    return invalid("train.batch_size: {} is more than the {} training samples; choose a smaller one", batch, train.size());
+    return invalid("train.batch_size: {} is more than the {} training samples; choose a smaller one", batch,
+                   train.size());
   DS_ASSIGN(nn::ModulePtr model, make_model(options, train));
   const StepOptions step = step_options(options);
-  DS_ASSIGN(const auto program, compile(training_graph(*model, batch_type(train, batch), target_type(train, batch), step)));
+  DS_ASSIGN(const auto program,
+            compile(training_graph(*model, batch_type(train, batch), target_type(train, batch), step)));
   StateStore state(*model, static_cast<uint64_t>(options.train.seed));
   state.prepare(program->graph());
 
@@ -207,7 +220,9 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
   const std::string last = (folder / "last.safetensors").string(), best = (folder / "best.safetensors").string();
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error) return make_error(ErrorCode::kIo, "train.output: cannot make the folder '{}': {}", folder.string(), error.message());
+  if (error)
+    return make_error(ErrorCode::kIo, "train.output: cannot make the folder '{}': {}", folder.string(),
+                      error.message());
   Progress progress;
   if (resume) {
     DS_ASSIGN(io::TensorFile file, io::load_safetensors(last));
@@ -217,9 +232,12 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
   } else {
     DS_TRY(write_text((folder / "config.yaml").string(), option_table(options).to_yaml()));
   }
-  hooks.message(fmt::format("model {} with {} parameters, {} training samples, {} steps of {}, {:.1f} MiB arena", options.model.name,
-                            model->num_parameters(), train.size(), total, batch, static_cast<double>(program->arena_bytes()) / (1 << 20)));
-  const auto save = [&](const std::string& path) { return io::save_safetensors(path, {state.tensors(), to_metadata(progress)}); };
+  hooks.message(fmt::format("model {} with {} parameters, {} training samples, {} steps of {}, {:.1f} MiB arena",
+                            options.model.name, model->num_parameters(), train.size(), total, batch,
+                            static_cast<double>(program->arena_bytes()) / (1 << 20)));
+  const auto save = [&](const std::string& path) {
+    return io::save_safetensors(path, {state.tensors(), to_metadata(progress)});
+  };
   const int loss_at = program->graph().find_output("loss"), prediction_at = program->graph().find_output("prediction");
 
   DS_ASSIGN(io::EventFile events, io::EventFile::create(folder.string()));
@@ -238,14 +256,18 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
     }
     Tensor x, y;
     DS_TRY(train.read(std::span(order).subspan(static_cast<size_t>(index * batch), static_cast<size_t>(batch)), x, y));
-    const double rate = options.optimizer.learning_rate * schedule_factor(options.schedule, progress.step, total, per_epoch);
+    const double rate =
+        options.optimizer.learning_rate * schedule_factor(options.schedule, progress.step, total, per_epoch);
     DS_ASSIGN(const std::vector<Tensor> out,
-              state.run(*program, {{"x", x}, {"y", y}, {"learning_rate", Tensor::scalar(DType::kF32, rate)},
+              state.run(*program, {{"x", x},
+                                   {"y", y},
+                                   {"learning_rate", Tensor::scalar(DType::kF32, rate)},
                                    {"step", Tensor::scalar(DType::kF32, static_cast<double>(progress.step + 1))}}));
     const double loss = out[loss_at].at(0);
     if (!std::isfinite(loss))
-      return invalid("the loss is {} at step {}; lower optimizer.learning_rate or set optimizer.clip_norm (last good state: {})", loss,
-                     progress.step, last);
+      return invalid(
+          "the loss is {} at step {}; lower optimizer.learning_rate or set optimizer.clip_norm (last good state: {})",
+          loss, progress.step, last);
     ++progress.step;
     progress.loss_sum += loss * static_cast<double>(batch);
     progress.correct += count_correct(out[prediction_at], y);
@@ -256,8 +278,10 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
       DS_TRY(events.scalar("train/gradient_norm", progress.step, out[norm_at].at(0)));
     }
     const double running = progress.loss_sum / static_cast<double>(progress.seen);
-    if (!hooks.progress(progress.step, total, fmt::format("epoch {}/{} loss {:.4f} accuracy {:.2f}%", epoch + 1, options.train.epochs, running,
-                                                          100.0 * static_cast<double>(progress.correct) / static_cast<double>(progress.seen)))) {
+    if (!hooks.progress(
+            progress.step, total,
+            fmt::format("epoch {}/{} loss {:.4f} accuracy {:.2f}%", epoch + 1, options.train.epochs, running,
+                        100.0 * static_cast<double>(progress.correct) / static_cast<double>(progress.seen)))) {
       DS_TRY(save(last));
       DS_TRY(events.flush());
       hooks.message(fmt::format("interrupted at step {}, saved to {}; continue with --resume", progress.step, last));
@@ -268,14 +292,16 @@ Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& 
     if (progress.step % per_epoch != 0) continue;
     const data::Dataset& held_out = splits.validation.size() > 0 ? splits.validation : splits.test;
     DS_ASSIGN(const Evaluation validation, evaluate(*model, held_out, 256, step));
-    progress.history.push_back({epoch + 1, running, static_cast<double>(progress.correct) / static_cast<double>(progress.seen), validation.loss,
-                                validation.accuracy, seconds_now() - epoch_start});
+    progress.history.push_back({epoch + 1, running,
+                                static_cast<double>(progress.correct) / static_cast<double>(progress.seen),
+                                validation.loss, validation.accuracy, seconds_now() - epoch_start});
     epoch_start = seconds_now();
     DS_TRY(events.scalar("validation/loss", progress.step, validation.loss));
     DS_TRY(events.scalar("validation/accuracy", progress.step, validation.accuracy));
     DS_TRY(events.flush());
-    hooks.message(fmt::format("epoch {}: training loss {:.4f}, validation loss {:.4f}, accuracy {:.2f} %, {:.1f} s", epoch + 1, running,
-                              validation.loss, 100 * validation.accuracy, progress.history.back().seconds));
+    hooks.message(fmt::format("epoch {}: training loss {:.4f}, validation loss {:.4f}, accuracy {:.2f} %, {:.1f} s",
+                              epoch + 1, running, validation.loss, 100 * validation.accuracy,
+                              progress.history.back().seconds));
     progress.loss_sum = 0;
     progress.correct = progress.seen = 0;
     if (validation.accuracy > progress.best) {
@@ -300,7 +326,8 @@ Result<std::shared_ptr<const runtime::Program>> training_program(const RunOption
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
   DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
   const int64_t batch = options.train.batch_size;
-  return compile(training_graph(*model, batch_type(splits.train, batch), target_type(splits.train, batch), step_options(options)));
+  return compile(
+      training_graph(*model, batch_type(splits.train, batch), target_type(splits.train, batch), step_options(options)));
 }
 
 Result<TrainedModel> load_run(const std::string& folder) {

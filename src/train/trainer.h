@@ -29,8 +29,9 @@ struct RunResult {
 };
 
 struct RunHooks {
-  std::function<void(const std::string&)> message;                        // lines for the user
-  std::function<bool(int64_t step, int64_t total, const std::string&)> progress;  // false asks to stop: the run saves first
+  std::function<void(const std::string&)> message;  // lines for the user
+  std::function<bool(int64_t step, int64_t total, const std::string&)>
+      progress;  // false asks to stop: the run saves first
 };
 
 // Writes config.yaml, history.csv, TensorBoard events, last.safetensors, best.safetensors, loss.png, accuracy.png and
@@ -49,6 +50,7 @@ Result<TrainedModel> load_run(const std::string& folder);
 // The compiled training step of a config: what `deepseek explain` shows.
 Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
 
-Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size, const StepOptions& step);
+Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size,
+                            const StepOptions& step);
 
 }  // namespace deepseek::train

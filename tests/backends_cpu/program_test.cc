@@ -102,7 +102,8 @@ TEST(CpuProgram, ServesManyThreads) {
   std::vector<double> results(8);
   for (int t = 0; t < 8; ++t)
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 50; ++i) results[t] = (*program->run(std::vector<Tensor>{Tensor::full(DType::kF32, {50, 50}, t)}))[0].at(0);
+      for (int i = 0; i < 50; ++i)
+        results[t] = (*program->run(std::vector<Tensor>{Tensor::full(DType::kF32, {50, 50}, t)}))[0].at(0);
     });
   for (std::thread& t : threads) t.join();
   for (int t = 0; t < 8; ++t) EXPECT_EQ(results[t], 2500.0 * t * t);
@@ -114,7 +115,8 @@ TEST(CpuProgram, ErrorsNameTheInputOrTheReasons) {
     %1 = exp(%0) : f32[3] @"layer/act"
     output "y" %1
   })");
-  EXPECT_EQ(compile(graph)->run(std::vector<Tensor>{vector({1, 2})}).status().message(), "program: input 'x': expected f32[3], got f32[2]");
+  EXPECT_EQ(compile(graph)->run(std::vector<Tensor>{vector({1, 2})}).status().message(),
+            "program: input 'x': expected f32[3], got f32[2]");
   EXPECT_EQ(compile(graph)->run(std::vector<Tensor>{}).status().message(), "program: expected 1 inputs, got 0");
   runtime::CompileOptions none;
   none.disabled_implementations = {"elementwise", "reference"};
@@ -130,7 +132,8 @@ TEST(Builder, ErrorsNameOpNodeExpectedAndActual) {
     Scope scope(b, "encoder/0/fc");
     ops::matmul(x, x);
   }
-  EXPECT_EQ(b.finish().status().message(), "[matmul] node 'encoder/0/fc': expected equal inner sizes, got 3 of f32[2,3] and 2 of f32[2,3]");
+  EXPECT_EQ(b.finish().status().message(),
+            "[matmul] node 'encoder/0/fc': expected equal inner sizes, got 3 of f32[2,3] and 2 of f32[2,3]");
 }
 
 TEST(Parser, ErrorsGiveThePlace) {

@@ -39,7 +39,7 @@ TEST(DType, RoundingGoesToTheNearestEven) {
     EXPECT_EQ(f32_to_f16(std::nextafter(middle, 0.0f)), i) << i;
     EXPECT_EQ(f32_to_f16(std::nextafter(middle, 1e6f)), i + 1) << i;
   }
-  EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);  // half way to 65536 and beyond is infinite
+  EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);      // half way to 65536 and beyond is infinite
   EXPECT_EQ(f32_to_bf16(1.00390625f), 0x3f80);  // 1 + 2^-8: a tie, to even
   EXPECT_EQ(f32_to_bf16(1.01171875f), 0x3f82);  // 1 + 3 * 2^-8: a tie, to even
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(NAN))));
@@ -57,9 +57,11 @@ TEST(DType, IntegersSaturate) {
 }
 
 TEST(DType, NamesReadBack) {
-  for (DType d : {DType::kBool, DType::kU8, DType::kI8, DType::kI32, DType::kI64, DType::kF16, DType::kBF16, DType::kF32, DType::kF64})
+  for (DType d : {DType::kBool, DType::kU8, DType::kI8, DType::kI32, DType::kI64, DType::kF16, DType::kBF16,
+                  DType::kF32, DType::kF64})
     EXPECT_EQ(*parse_dtype(to_string(d)), d);
-  EXPECT_EQ(parse_dtype("f33").status().message(), "unknown dtype 'f33'; expected one of bool, u8, i8, i32, i64, f16, bf16, f32, f64");
+  EXPECT_EQ(parse_dtype("f33").status().message(),
+            "unknown dtype 'f33'; expected one of bool, u8, i8, i32, i64, f16, bf16, f32, f64");
 }
 
 }  // namespace

@@ -10,7 +10,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace deepseek;
-  Result<graph::Graph> parsed = graph::parse(std::string_view(reinterpret_cast<const char*>(data), size), ops::registry());
+  Result<graph::Graph> parsed =
+      graph::parse(std::string_view(reinterpret_cast<const char*>(data), size), ops::registry());
   if (!parsed.ok()) return 0;
   const std::string text = graph::print(*parsed);
   Result<graph::Graph> again = graph::parse(text, ops::registry());

@@ -37,7 +37,8 @@ struct Ctc {
 Ctc run(const std::vector<double>& log_p, const std::vector<int64_t>& target) {
   Builder b(registry());
   const auto length = static_cast<int64_t>(target.size());
-  const auto outputs = b.emit("ctc_loss", {b.input("x", {DType::kF64, {kSteps, 1, kClasses}}), b.input("t", {DType::kI64, {1, length}})});
+  const auto outputs = b.emit(
+      "ctc_loss", {b.input("x", {DType::kF64, {kSteps, 1, kClasses}}), b.input("t", {DType::kI64, {1, length}})});
   b.output("loss", sum(outputs[0]) * 3.0);
   auto graph = b.finish();
   EXPECT_TRUE(graph.ok()) << graph.status().to_string();
@@ -78,11 +79,13 @@ TEST(Ctc, ImpossibleTargetIsInfiniteWithoutGradient) {
 
 TEST(Ctc, RefusesBlanksInTargets) {
   Builder b(registry());
-  const auto outputs = b.emit("ctc_loss", {b.input("x", {DType::kF32, {2, 1, 3}}), b.input("t", {DType::kI64, {1, 1}})});
+  const auto outputs =
+      b.emit("ctc_loss", {b.input("x", {DType::kF32, {2, 1, 3}}), b.input("t", {DType::kI64, {1, 1}})});
   b.output("loss", outputs[0]);
   auto graph = b.finish();
   ASSERT_TRUE(graph.ok());
-  auto out = evaluate_reference(*graph, {RefTensor(TensorType{DType::kF32, {2, 1, 3}}), RefTensor(TensorType{DType::kI64, {1, 1}})});
+  auto out = evaluate_reference(
+      *graph, {RefTensor(TensorType{DType::kF32, {2, 1, 3}}), RefTensor(TensorType{DType::kI64, {1, 1}})});
   EXPECT_EQ(out.status().message(), "target 0 of sample 0: expected a class in [0, 3) other than the blank 0, got 0");
 }
 

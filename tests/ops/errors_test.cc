@@ -1,4 +1,5 @@
-// Messages of index, loss, attention, random and resizing ops: what was expected, what was given. Embedding's padding row.
+// Messages of index, loss, attention, random and resizing ops: what was expected, what was given. Embedding's padding
+// row.
 #include <gtest/gtest.h>
 
 #include "ops/common.h"
@@ -18,8 +19,10 @@ std::string error_of(const char* op, const std::vector<TensorType>& types, Attrs
 }
 
 TEST(OpErrors, NameExpectedAndActual) {
-  EXPECT_EQ(error_of("gather", {{kF, {3, 2}}, {kF, {4}}}), "[gather] expected i64 or i32 indices, got f32[4]; cast them");
-  EXPECT_EQ(error_of("top_k", {{kF, {3, 2}}}, {{"k", int64_t{5}}}), "[top_k] expected k in [0, 2] on axis 1 of f32[3,2], got 5");
+  EXPECT_EQ(error_of("gather", {{kF, {3, 2}}, {kF, {4}}}),
+            "[gather] expected i64 or i32 indices, got f32[4]; cast them");
+  EXPECT_EQ(error_of("top_k", {{kF, {3, 2}}}, {{"k", int64_t{5}}}),
+            "[top_k] expected k in [0, 2] on axis 1 of f32[3,2], got 5");
   EXPECT_EQ(error_of("take_along_axis", {{kF, {3, 2}}, {kI, {2, 2}}}),
             "[take_along_axis] expected indices with the shape of f32[3,2] but on axis 1, got i64[2,2]");
   EXPECT_EQ(error_of("cross_entropy", {{kF, {4, 3}}, {kI, {3}}}),
@@ -32,10 +35,12 @@ TEST(OpErrors, NameExpectedAndActual) {
   EXPECT_EQ(error_of("lstm", {{kF, {5, 2, 3}}, {kF, {2, 4}}, {kF, {2, 4}}, {kF, {12, 3}}, {kF, {16, 4}}, {kF, {16}}}),
             "[lstm] w_ih: expected f32[16,3], got f32[12,3]");
   EXPECT_EQ(error_of("attention", {{kF, {1, 2, 3, 4}}, {kF, {1, 2, 5, 4}}, {kF, {1, 2, 6, 4}}}),
-            "[attention] expected q and k of one width, k and v of one length, got f32[1,2,3,4], f32[1,2,5,4] and f32[1,2,6,4]");
+            "[attention] expected q and k of one width, k and v of one length, got f32[1,2,3,4], f32[1,2,5,4] and "
+            "f32[1,2,6,4]");
   EXPECT_EQ(error_of("interpolate", {{kF, {1, 2, 3, 4}}}, {{"size", Dims{6}}}),
             "[interpolate] expected 2 sizes, one per spatial axis of f32[1,2,3,4], got [6]");
-  EXPECT_EQ(error_of("clamp", {{kF, {2}}}, {{"min", 1.0}, {"max", 0.0}}), "[clamp] expected min <= max, got min 1 and max 0");
+  EXPECT_EQ(error_of("clamp", {{kF, {2}}}, {{"min", 1.0}, {"max", 0.0}}),
+            "[clamp] expected min <= max, got min 1 and max 0");
   EXPECT_EQ(error_of("gelu", {{kF, {2}}}, {{"approximate", std::string("fast")}}),
             "[gelu] approximate: expected \"none\" or \"tanh\", got \"fast\"");
 }

@@ -36,13 +36,16 @@ inline std::vector<graph::RefTensor> sample_inputs(const graph::Sample& sample) 
 inline Result<graph::Graph> sample_graph(const graph::OpDef& def, const graph::Sample& sample) {
   graph::Builder builder(ops::registry());
   std::vector<graph::Expr> inputs;
-  for (size_t i = 0; i < sample.inputs.size(); ++i) inputs.push_back(builder.input("x" + std::to_string(i), sample.inputs[i].type));
+  for (size_t i = 0; i < sample.inputs.size(); ++i)
+    inputs.push_back(builder.input("x" + std::to_string(i), sample.inputs[i].type));
   graph::Scope scope(builder, "sample");
   const std::vector<graph::Expr> outputs = builder.emit(def.name.value, inputs, sample.attrs);
   for (size_t i = 0; i < outputs.size(); ++i) builder.output("y" + std::to_string(i), outputs[i]);
   return builder.finish();
 }
 
-inline graph::Tensor to_tensor(const graph::RefTensor& t) { return graph::Tensor::from<double>(t.dtype, t.dims, t.data); }
+inline graph::Tensor to_tensor(const graph::RefTensor& t) {
+  return graph::Tensor::from<double>(t.dtype, t.dims, t.data);
+}
 
 }  // namespace deepseek::testing

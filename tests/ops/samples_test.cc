@@ -55,7 +55,8 @@ TEST_P(Samples, CpuEqualsReference) {
       for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
         const double e = (*expected)[o].data[i], a = (*actual)[o].at(i);
         if (std::isnan(e) && std::isnan(a)) continue;
-        ASSERT_NEAR(a, e, sample->tolerance * std::max(1.0, std::fabs(e))) << "output " << o << " element " << i << " run " << run;
+        ASSERT_NEAR(a, e, sample->tolerance * std::max(1.0, std::fabs(e)))
+            << "output " << o << " element " << i << " run " << run;
       }
   }
 }
@@ -103,14 +104,14 @@ TEST_P(Samples, GradientEqualsCentralDifferences) {
       const double down = scalar(inputs);
       inputs[k].data[i] = x;
       const double expected = (up - down) / (2 * h);
-      ASSERT_NEAR(grad.data[i], expected, 1e-5 * std::max(1.0, std::fabs(expected))) << "input " << k << " element " << i;
+      ASSERT_NEAR(grad.data[i], expected, 1e-5 * std::max(1.0, std::fabs(expected)))
+          << "input " << k << " element " << i;
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, Samples, ::testing::ValuesIn(all_cases()), [](const auto& info) {
-  return info.param.def->name.value + "_" + info.param.sample->name;
-});
+INSTANTIATE_TEST_SUITE_P(Registry, Samples, ::testing::ValuesIn(all_cases()),
+                         [](const auto& info) { return info.param.def->name.value + "_" + info.param.sample->name; });
 
 }  // namespace
 }  // namespace deepseek

@@ -70,13 +70,15 @@ TEST(Scan, GradientNeedsSavedCarries) {
   ASSERT_TRUE(graph.ok());
   auto trained = passes::autodiff(*graph, "h", {"xs"}, registry());
   ASSERT_FALSE(trained.ok());
-  EXPECT_NE(trained.status().to_string().find("its gradient reads the carries of every step; set save_carries"), std::string::npos)
+  EXPECT_NE(trained.status().to_string().find("its gradient reads the carries of every step; set save_carries"),
+            std::string::npos)
       << trained.status().to_string();
 }
 
 TEST(Scan, ErrorsNameOperandAndTypes) {
   Builder b(registry());
-  Expr h = b.input("h", {DType::kF32, {}}), xs = b.input("xs", {DType::kF32, {3, 2}}), w = b.input("w", {DType::kF32, {}});
+  Expr h = b.input("h", {DType::kF32, {}}), xs = b.input("xs", {DType::kF32, {3, 2}}),
+       w = b.input("w", {DType::kF32, {}});
   const ScanResult r = scan(b, step(), {h}, {xs}, {w});
   EXPECT_FALSE(r.ys[0].defined());
   EXPECT_EQ(b.status().message(), "[scan] input 1: the body's input 'x' asks for f32[3], got f32[3,2]");

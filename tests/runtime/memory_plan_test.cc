@@ -23,7 +23,8 @@ TEST(MemoryPlan, NoTwoLiveBlocksOverlapAndTheArenaHoldsAll) {
       EXPECT_LE(blocks[i].offset + blocks[i].bytes, total);
       for (size_t j = 0; j < i; ++j) {
         const bool together = blocks[i].first <= blocks[j].last && blocks[j].first <= blocks[i].last;
-        const bool overlap = blocks[i].offset < blocks[j].offset + blocks[j].bytes && blocks[j].offset < blocks[i].offset + blocks[i].bytes;
+        const bool overlap = blocks[i].offset < blocks[j].offset + blocks[j].bytes &&
+                             blocks[j].offset < blocks[i].offset + blocks[i].bytes;
         EXPECT_FALSE(together && overlap) << i << " and " << j;
       }
     }

@@ -53,7 +53,8 @@ class TrainerTest : public ::testing::Test {
   RunOptions options(const std::string& run) const {
     RunOptions o;
     o.data.name = "idx";
-    for (const char* key : {"train_images", "train_labels", "test_images", "test_labels"}) o.data.params[key] = (folder_ / key).string();
+    for (const char* key : {"train_images", "train_labels", "test_images", "test_labels"})
+      o.data.params[key] = (folder_ / key).string();
     o.data.params["class_names"] = "a,b,c,d";
     o.model.params = {{"width", "4"}};
     o.optimizer.name = "adamw";
@@ -65,7 +66,8 @@ class TrainerTest : public ::testing::Test {
     return o;
   }
   static RunHooks quiet(int64_t stop_at = -1) {
-    return {[](const std::string&) {}, [stop_at](int64_t step, int64_t, const std::string&) { return step != stop_at; }};
+    return {[](const std::string&) {},
+            [stop_at](int64_t step, int64_t, const std::string&) { return step != stop_at; }};
   }
   fs::path folder_;
 };
@@ -75,7 +77,8 @@ TEST_F(TrainerTest, LearnsAndWritesTheRunFolder) {
   ASSERT_TRUE(result.ok()) << result.status().to_string();
   EXPECT_GT(result->test.accuracy, 0.9);  // chance is 0.25
   EXPECT_LT(result->history.back().train_loss, result->history.front().train_loss);
-  for (const char* file : {"config.yaml", "history.csv", "last.safetensors", "best.safetensors", "loss.png", "accuracy.png", "confusion.png"})
+  for (const char* file : {"config.yaml", "history.csv", "last.safetensors", "best.safetensors", "loss.png",
+                           "accuracy.png", "confusion.png"})
     EXPECT_GT(fs::file_size(folder_ / "run" / file), 0u) << file;
   Result<TrainedModel> loaded = load_run((folder_ / "run").string());
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
@@ -97,17 +100,20 @@ TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
     ASSERT_TRUE(a.ok() && b.ok());
     ASSERT_EQ(a->tensors.size(), b->tensors.size());
     for (const auto& [name, tensor] : a->tensors)
-      EXPECT_EQ(0, std::memcmp(tensor.data(), b->tensors.at(name).data(), tensor.num_bytes())) << name << " after a stop at " << stop;
+      EXPECT_EQ(0, std::memcmp(tensor.data(), b->tensors.at(name).data(), tensor.num_bytes()))
+          << name << " after a stop at " << stop;
   }
 }
 
 TEST_F(TrainerTest, ErrorsSayWhatToDo) {
   RunOptions o = options("run");
   o.train.batch_size = 1000;
-  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("1000 is more than the 288 training samples"));
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(),
+              HasSubstr("1000 is more than the 288 training samples"));
   o = options("run");
   o.model.name = "resnot";
-  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("there is no model 'resnot'; the zoo has: mlp, small_resnet"));
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(),
+              HasSubstr("there is no model 'resnot'; the zoo has: mlp, small_resnet"));
   o = options("run");
   o.optimizer.name = "sgd";
   o.optimizer.clip_norm = 0;
@@ -117,18 +123,21 @@ TEST_F(TrainerTest, ErrorsSayWhatToDo) {
   ASSERT_TRUE(run_training(options("other"), false, quiet(1)).ok());
   o = options("other");
   o.model.params["width"] = "8";
-  EXPECT_THAT(run_training(o, true, quiet()).status().message(), HasSubstr("the checkpoint does not fit the model and optimizer"));
+  EXPECT_THAT(run_training(o, true, quiet()).status().message(),
+              HasSubstr("the checkpoint does not fit the model and optimizer"));
 }
 
 TEST(RunOptionsTest, CollectsAllMistakesWithPlaces) {
   RunOptions options;
   const Status status = option_table(options).load_yaml(
-      "train:\n  epochs: ten\n  batchsize: 3\noptimzer:\n  name: sgd\noptimizer:\n  name: adam_w\n  momentum: 2\n", "run.yaml");
+      "train:\n  epochs: ten\n  batchsize: 3\noptimzer:\n  name: sgd\noptimizer:\n  name: adam_w\n  momentum: 2\n",
+      "run.yaml");
   EXPECT_EQ(status.message(),
             "run.yaml:2:11: 'train.epochs' expected an integer >= 1, got 'ten'\n"
             "run.yaml:3:3: unknown key 'train.batchsize'; did you mean 'train.batch_size'?\n"
             "run.yaml:4:1: unknown key 'optimzer'; did you mean 'optimizer'?\n"
-            "run.yaml:7:9: 'optimizer.name' expected one of sgd, adam, adamw, lamb, rmsprop, adagrad, lion, got 'adam_w'; did you mean 'adamw'?\n"
+            "run.yaml:7:9: 'optimizer.name' expected one of sgd, adam, adamw, lamb, rmsprop, adagrad, lion, got "
+            "'adam_w'; did you mean 'adamw'?\n"
             "run.yaml:8:13: 'optimizer.momentum' expected a number in [0, 1], got '2'");
 }
 

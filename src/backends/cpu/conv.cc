@@ -25,7 +25,8 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
     Dims dilation = s.window.dilation;
     for (int64_t& d : dilation) --d;  // oneDNN counts the zeros between taps
     const auto any = [&](const Dims& d) { return memory::desc(d, dtype, memory::format_tag::any); };
-    const auto x = onednn_plain(s.x_dims(), dtype), w = onednn_plain(w_dims, dtype), y = onednn_plain(s.y_dims(), dtype);
+    const auto x = onednn_plain(s.x_dims(), dtype), w = onednn_plain(w_dims, dtype),
+               y = onednn_plain(s.y_dims(), dtype);
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const bool forward_only = op == "conv";
@@ -34,8 +35,9 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
     for (size_t i = 0; i < high.size(); ++i)
       high[i] = (s.output[i] - 1) * s.window.stride[i] + s.window.extent(i) - s.input[i] - s.window.padding_low[i];
     const dnnl::convolution_forward::primitive_desc forward(
-        e, forward_only ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-        any(s.x_dims()), any(w_dims), any(s.y_dims()), s.window.stride, dilation, s.window.padding_low, high, attr);
+        e, forward_only ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training,
+        dnnl::algorithm::convolution_direct, any(s.x_dims()), any(w_dims), any(s.y_dims()), s.window.stride, dilation,
+        s.window.padding_low, high, attr);
     std::unique_ptr<OnednnKernel> kernel;
     if (op == "conv") {
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_forward(forward), forward.impl_info_str());
@@ -44,18 +46,18 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
       kernel->add_output(DNNL_ARG_DST, y, forward.dst_desc());
       kernel->set_scratchpad(forward.scratchpad_desc());
     } else if (op == "conv_weight_grad") {
-      const dnnl::convolution_backward_weights::primitive_desc pd(e, dnnl::algorithm::convolution_direct, any(s.x_dims()), any(w_dims),
-                                                                  any(s.y_dims()), s.window.stride, dilation, s.window.padding_low, high,
-                                                                  forward, attr);
+      const dnnl::convolution_backward_weights::primitive_desc pd(
+          e, dnnl::algorithm::convolution_direct, any(s.x_dims()), any(w_dims), any(s.y_dims()), s.window.stride,
+          dilation, s.window.padding_low, high, forward, attr);
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_backward_weights(pd), pd.impl_info_str());
       kernel->add_input(DNNL_ARG_SRC, x, pd.src_desc());
       kernel->add_input(DNNL_ARG_DIFF_DST, y, pd.diff_dst_desc());
       kernel->add_output(DNNL_ARG_DIFF_WEIGHTS, w, pd.diff_weights_desc());
       kernel->set_scratchpad(pd.scratchpad_desc());
     } else {  // conv_input_grad and conv_transpose: from y and w to x
-      const dnnl::convolution_backward_data::primitive_desc pd(e, dnnl::algorithm::convolution_direct, any(s.x_dims()), any(w_dims),
-                                                               any(s.y_dims()), s.window.stride, dilation, s.window.padding_low, high,
-                                                               forward, attr);
+      const dnnl::convolution_backward_data::primitive_desc pd(e, dnnl::algorithm::convolution_direct, any(s.x_dims()),
+                                                               any(w_dims), any(s.y_dims()), s.window.stride, dilation,
+                                                               s.window.padding_low, high, forward, attr);
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_backward_data(pd), pd.impl_info_str());
       kernel->add_input(DNNL_ARG_DIFF_DST, y, pd.diff_dst_desc());
       kernel->add_input(DNNL_ARG_WEIGHTS, w, pd.weights_desc());

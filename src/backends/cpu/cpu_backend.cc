@@ -49,7 +49,7 @@ class CpuProgram : public runtime::Program {
 
   Graph graph_;
   std::vector<Step> steps_;
-  std::vector<Place> places_;     // by value id
+  std::vector<Place> places_;  // by value id
   std::vector<Tensor> constants_;
   std::vector<Copy> copies_;
   std::vector<runtime::NodeReport> report_;
@@ -85,7 +85,8 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
       if (kernel.ok()) {
         step.kernel = std::move(*kernel);
         report.implementation = implementation.name;
-        if (const std::string detail = step.kernel->detail(); !detail.empty()) report.implementation += " (" + detail + ")";
+        if (const std::string detail = step.kernel->detail(); !detail.empty())
+          report.implementation += " (" + detail + ")";
         break;
       }
       if (kernel.status().code() != ErrorCode::kUnsupported) return std::move(kernel).status();
@@ -94,8 +95,8 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     if (!step.kernel) {
       std::string reasons;
       for (const std::string& r : report.refusals) reasons += "\n  " + r;
-      return make_error(ErrorCode::kUnsupported, "[{}] node '{}': no CPU implementation takes {}:{}", node.op_name(), node.scope,
-                        report.types, reasons);
+      return make_error(ErrorCode::kUnsupported, "[{}] node '{}': no CPU implementation takes {}:{}", node.op_name(),
+                        node.scope, report.types, reasons);
     }
     step.node = static_cast<int32_t>(n);
     step.in = node.inputs;
@@ -171,7 +172,8 @@ void CpuProgram::plan() {
         bool legal = step.kernel->in_place(static_cast<int>(o), static_cast<int>(i));
         // The block must not feed another operand that the kernel may not overwrite.
         for (size_t k = 0; k < step.in.size(); ++k)
-          if (block_of[root[step.in[k].id]] == block) legal = legal && step.kernel->in_place(static_cast<int>(o), static_cast<int>(k));
+          if (block_of[root[step.in[k].id]] == block)
+            legal = legal && step.kernel->in_place(static_cast<int>(o), static_cast<int>(k));
         if (!legal) continue;
         blocks[block].last = until;
         block_of[v] = block;
@@ -198,16 +200,16 @@ void CpuProgram::plan() {
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
   DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [](const Graph& g, const Node& node) {
-    if (node.op->traits.elementwise) return false;
-    NodeInfo info{g.context(node), {}, {}};
-    for (int32_t i = 0; i < node.num_outputs; ++i) {
-      info.outputs.push_back(g.type(node.output(i)));
-      info.used.push_back(true);
-    }
-    for (const Implementation& implementation : implementations(node.op_name()))
-      if (implementation.name != "reference" && implementation.make(info).ok()) return false;
-    return true;
-  }));
+              if (node.op->traits.elementwise) return false;
+              NodeInfo info{g.context(node), {}, {}};
+              for (int32_t i = 0; i < node.num_outputs; ++i) {
+                info.outputs.push_back(g.type(node.output(i)));
+                info.used.push_back(true);
+              }
+              for (const Implementation& implementation : implementations(node.op_name()))
+                if (implementation.name != "reference" && implementation.make(info).ok()) return false;
+              return true;
+            }));
   DS_ASSIGN(graph_, passes::fuse_elementwise(graph_, ops::registry()));
   DS_TRY(choose_kernels(options));
   plan();
@@ -285,7 +287,8 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
 
 }  // namespace
 
-Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph& graph, const runtime::CompileOptions& options) const {
+Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph& graph,
+                                                                    const runtime::CompileOptions& options) const {
   auto program = std::make_shared<CpuProgram>();
   DS_TRY(program->build(graph, options));
   return std::shared_ptr<const runtime::Program>(std::move(program));

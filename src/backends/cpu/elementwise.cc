@@ -16,11 +16,11 @@ using namespace graph;
 
 namespace {
 
-struct Leaf {          // an operand in memory: input of the node, or constant of the body
-  int input = -1;      // -1: constant
+struct Leaf {      // an operand in memory: input of the node, or constant of the body
+  int input = -1;  // -1: constant
   Tensor constant;
   DType dtype;
-  Dims strides;        // in elements, by loop dim; the inner one is 0 or 1
+  Dims strides;  // in elements, by loop dim; the inner one is 0 or 1
 };
 struct Operand {
   enum Kind { kLeaf, kRegister, kOutput } kind = kLeaf;  // kOutput: a result that later instructions read back
@@ -30,7 +30,7 @@ struct Operand {
 struct Instruction {
   TileFn fn;
   std::vector<Operand> in;
-  int reg;             // where the result goes, unless output >= 0
+  int reg;  // where the result goes, unless output >= 0
   int output = -1;
 };
 
@@ -50,7 +50,7 @@ class ElementwiseKernel : public Kernel {
   Dims loops_;                     // merged iteration dims; the last is the inner one
   std::vector<size_t> out_sizes_;  // element sizes of outputs
   std::vector<DType> out_dtypes_;
-  std::vector<int> leaf_copies_;   // output -> leaf where an output is just a (broadcast) input
+  std::vector<int> leaf_copies_;  // output -> leaf where an output is just a (broadcast) input
   int num_registers_ = 0;
 };
 
@@ -71,8 +71,7 @@ Status ElementwiseKernel::add_loops(const Dims& dims, const std::vector<Dims>& l
   for (size_t axis = 0; axis < dims.size(); ++axis) {
     if (dims[axis] == 1) continue;
     bool joins = !loops_.empty();
-    for (size_t l = 0; l < strides.size() && joins; ++l)
-      joins = merged[l].back() == strides[l][axis] * dims[axis] ;
+    for (size_t l = 0; l < strides.size() && joins; ++l) joins = merged[l].back() == strides[l][axis] * dims[axis];
     if (joins)
       loops_.back() *= dims[axis];
     else
@@ -135,9 +134,11 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
       if (output_of[v] >= 0 && !place[v].leaf()) return refuse("an output is a broadcast intermediate");
       continue;
     }
-    Instruction instruction{find_tile_fn(node.op_name(), body.type(node.inputs.back()).dtype, body.type({v}).dtype), {}, -1};
+    Instruction instruction{
+        find_tile_fn(node.op_name(), body.type(node.inputs.back()).dtype, body.type({v}).dtype), {}, -1};
     if (instruction.fn == nullptr)
-      return refuse(fmt::format("{} has no tile operation for {}", node.op_name(), to_string(body.type(node.inputs.back()).dtype)));
+      return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
+                                to_string(body.type(node.inputs.back()).dtype)));
     for (Value in : node.inputs) instruction.in.push_back(place[in.id]);
     if (output_of[v] >= 0) {
       instruction.output = output_of[v];
@@ -156,8 +157,11 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
       const Operand& operand = instruction.in[i];
       bool repeated = false;
       for (size_t j = 0; j < i; ++j)
-        repeated = repeated || (instruction.in[j].kind == Operand::kRegister && instruction.in[j].index == operand.index);
-      if (operand.kind == Operand::kRegister && !repeated && last_use[source[node.inputs[i].id]] == static_cast<int32_t>(n)) free_registers.push_back(operand.index);
+        repeated =
+            repeated || (instruction.in[j].kind == Operand::kRegister && instruction.in[j].index == operand.index);
+      if (operand.kind == Operand::kRegister && !repeated &&
+          last_use[source[node.inputs[i].id]] == static_cast<int32_t>(n))
+        free_registers.push_back(operand.index);
     }
     instructions_.push_back(std::move(instruction));
   }
@@ -220,7 +224,8 @@ void ElementwiseKernel::run_range(const KernelArgs& args, int64_t begin, int64_t
       int64_t rest = at / inner, offset = column * leaf.strides.back();
       for (size_t d = loops_.size() - 1; d-- > 0; rest /= loops_[d]) offset += rest % loops_[d] * leaf.strides[d];
       const size_t size = size_of(leaf.dtype);
-      const char* base = static_cast<const char*>(leaf.input >= 0 ? args.in[leaf.input] : leaf.constant.data()) + offset * static_cast<int64_t>(size);
+      const char* base = static_cast<const char*>(leaf.input >= 0 ? args.in[leaf.input] : leaf.constant.data()) +
+                         offset * static_cast<int64_t>(size);
       if (leaf.strides.back() != 0) {
         operand[l] = base;
         continue;
@@ -234,19 +239,22 @@ void ElementwiseKernel::run_range(const KernelArgs& args, int64_t begin, int64_t
       const void* in[4];
       for (size_t i = 0; i < instruction.in.size(); ++i) {
         const Operand& o = instruction.in[i];
-        in[i] = o.kind == Operand::kLeaf       ? operand[o.index]
-                : o.kind == Operand::kRegister ? registers + o.index * kTileBytes
-                                               : static_cast<char*>(args.out[o.index]) + at * static_cast<int64_t>(out_sizes_[o.index]);
+        in[i] = o.kind == Operand::kLeaf ? operand[o.index]
+                : o.kind == Operand::kRegister
+                    ? registers + o.index * kTileBytes
+                    : static_cast<char*>(args.out[o.index]) + at * static_cast<int64_t>(out_sizes_[o.index]);
       }
       void* out = registers + instruction.reg * kTileBytes;
       if (instruction.output >= 0) {
-        out = static_cast<char*>(args.out[instruction.output]) + at * static_cast<int64_t>(out_sizes_[instruction.output]);
+        out = static_cast<char*>(args.out[instruction.output]) +
+              at * static_cast<int64_t>(out_sizes_[instruction.output]);
       }
       instruction.fn(in, out, n);
     }
     for (size_t o = 0; o < leaf_copies_.size(); ++o)
       if (leaf_copies_[o] >= 0 && args.out[o] != nullptr)
-        std::memcpy(static_cast<char*>(args.out[o]) + at * static_cast<int64_t>(out_sizes_[o]), operand[leaf_copies_[o]], static_cast<size_t>(n) * out_sizes_[o]);
+        std::memcpy(static_cast<char*>(args.out[o]) + at * static_cast<int64_t>(out_sizes_[o]),
+                    operand[leaf_copies_[o]], static_cast<size_t>(n) * out_sizes_[o]);
     at += n;
   }
 }
@@ -267,7 +275,8 @@ KernelOrRefusal make_elementwise(const NodeInfo& node) {
   } else {
     Builder builder(registry);
     std::vector<Expr> inputs;
-    for (size_t i = 0; i < node.context.num_inputs(); ++i) inputs.push_back(builder.input(std::to_string(i), node.context.in(i)));
+    for (size_t i = 0; i < node.context.num_inputs(); ++i)
+      inputs.push_back(builder.input(std::to_string(i), node.context.in(i)));
     const std::vector<Expr> outputs = builder.emit(node.context.op->name.value, inputs, *node.context.attrs);
     for (size_t i = 0; i < outputs.size(); ++i) builder.output(std::to_string(i), outputs[i]);
     DS_ASSIGN(body, builder.finish());

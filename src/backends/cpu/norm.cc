@@ -58,7 +58,8 @@ DS_SIMD void row_gradient_sums(const float* dy, const float* x, int64_t n, float
   }
 }
 // The same with dy weighted per element.
-DS_SIMD void row_weighted_sums(const float* dy, const float* w, const float* x, int64_t n, float mean, double& sum, double& dot) {
+DS_SIMD void row_weighted_sums(const float* dy, const float* w, const float* x, int64_t n, float mean, double& sum,
+                               double& dot) {
   float a[16] = {}, b[16] = {};
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
@@ -83,13 +84,16 @@ DS_SIMD void row_affine(const float* x, float* y, int64_t n, float scale, float 
 DS_SIMD void row_combine(const float* dy, const float* x, float* dx, int64_t n, float a, float b, float c) {
   for (int64_t i = 0; i < n; ++i) dx[i] = a * dy[i] + b * x[i] + c;
 }
-DS_SIMD void row_layer(const float* x, const float* scale, const float* bias, float* y, int64_t n, float mean, float rstd) {
+DS_SIMD void row_layer(const float* x, const float* scale, const float* bias, float* y, int64_t n, float mean,
+                       float rstd) {
   for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * rstd * scale[i] + bias[i];
 }
-DS_SIMD void row_layer_dx(const float* dy, const float* w, const float* x, float* dx, int64_t n, float rstd, float b, float c) {
+DS_SIMD void row_layer_dx(const float* dy, const float* w, const float* x, float* dx, int64_t n, float rstd, float b,
+                          float c) {
   for (int64_t i = 0; i < n; ++i) dx[i] = rstd * dy[i] * w[i] + b * x[i] + c;
 }
-DS_SIMD void row_layer_affine_grads(const float* dy, const float* x, float* dscale, float* dbias, int64_t n, float mean, float rstd) {
+DS_SIMD void row_layer_affine_grads(const float* dy, const float* x, float* dscale, float* dbias, int64_t n, float mean,
+                                    float rstd) {
   for (int64_t i = 0; i < n; ++i) {
     dscale[i] += dy[i] * (x[i] - mean) * rstd;
     dbias[i] += dy[i];
@@ -110,14 +114,16 @@ BatchShape batch_shape(const graph::TensorType& t) {
 }
 
 Status batch_forward(const KernelArgs& args, BatchShape s, double momentum, double epsilon) {
-  const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3), *var_in = input(args, 4);
+  const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3),
+              *var_in = input(args, 4);
   const double count = static_cast<double>(s.n * s.inner);
   parallel_for(s.c, 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       double sum = 0, squares = 0;
       for (int64_t n = 0; n < s.n; ++n) sum += row_sum(x + (n * s.c + c) * s.inner, s.inner);
       const double mean = sum / count;
-      for (int64_t n = 0; n < s.n; ++n) squares += row_squares(x + (n * s.c + c) * s.inner, s.inner, static_cast<float>(mean));
+      for (int64_t n = 0; n < s.n; ++n)
+        squares += row_squares(x + (n * s.c + c) * s.inner, s.inner, static_cast<float>(mean));
       const double var = squares / count, rstd = 1 / std::sqrt(var + epsilon);
       store(args, 1, c, mean);
       store(args, 2, c, rstd);
@@ -135,7 +141,8 @@ Status batch_forward(const KernelArgs& args, BatchShape s, double momentum, doub
 }
 
 Status batch_backward(const KernelArgs& args, BatchShape s) {
-  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3), *rstd = input(args, 4);
+  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3),
+              *rstd = input(args, 4);
   const double count = static_cast<double>(s.n * s.inner);
   parallel_for(s.c, 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
@@ -153,7 +160,8 @@ Status batch_backward(const KernelArgs& args, BatchShape s) {
       const double k = -a * sum / count - b * mean[c];
       for (int64_t n = 0; n < s.n; ++n) {
         const int64_t at = (n * s.c + c) * s.inner;
-        row_combine(dy + at, x + at, output(args, 0) + at, s.inner, static_cast<float>(a), static_cast<float>(b), static_cast<float>(k));
+        row_combine(dy + at, x + at, output(args, 0) + at, s.inner, static_cast<float>(a), static_cast<float>(b),
+                    static_cast<float>(k));
       }
     }
   });
@@ -169,14 +177,16 @@ Status layer_forward(const KernelArgs& args, int64_t rows, int64_t n, double eps
       store(args, 1, r, mean);
       store(args, 2, r, rstd);
       if (args.out[0] != nullptr)
-        row_layer(x, input(args, 1), input(args, 2), output(args, 0) + r * n, n, static_cast<float>(mean), static_cast<float>(rstd));
+        row_layer(x, input(args, 1), input(args, 2), output(args, 0) + r * n, n, static_cast<float>(mean),
+                  static_cast<float>(rstd));
     }
   });
   return {};
 }
 
 Status layer_backward(const KernelArgs& args, int64_t rows, int64_t n) {
-  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3), *rstd = input(args, 4);
+  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3),
+              *rstd = input(args, 4);
   if (args.out[0] != nullptr)
     parallel_for(rows, std::max<int64_t>(1, 8192 / n), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -184,7 +194,8 @@ Status layer_backward(const KernelArgs& args, int64_t rows, int64_t n) {
         row_weighted_sums(dy + r * n, scale, x + r * n, n, mean[r], sum, dot);
         const double b = -dot * rstd[r] * rstd[r] * rstd[r] / static_cast<double>(n);
         const double c = -rstd[r] * sum / static_cast<double>(n) - b * mean[r];
-        row_layer_dx(dy + r * n, scale, x + r * n, output(args, 0) + r * n, n, rstd[r], static_cast<float>(b), static_cast<float>(c));
+        row_layer_dx(dy + r * n, scale, x + r * n, output(args, 0) + r * n, n, rstd[r], static_cast<float>(b),
+                     static_cast<float>(c));
       }
     });
   if (args.out[1] == nullptr && args.out[2] == nullptr) return {};
@@ -192,7 +203,8 @@ Status layer_backward(const KernelArgs& args, int64_t rows, int64_t n) {
   parallel_for(n, std::max<int64_t>(16, 65536 / std::max<int64_t>(rows, 1)), [&](int64_t begin, int64_t end) {
     std::vector<float> dscale(static_cast<size_t>(end - begin)), dbias(dscale.size());
     for (int64_t r = 0; r < rows; ++r)
-      row_layer_affine_grads(dy + r * n + begin, x + r * n + begin, dscale.data(), dbias.data(), end - begin, mean[r], rstd[r]);
+      row_layer_affine_grads(dy + r * n + begin, x + r * n + begin, dscale.data(), dbias.data(), end - begin, mean[r],
+                             rstd[r]);
     for (int64_t i = begin; i < end; ++i) {
       store(args, 1, i, dscale[i - begin]);
       store(args, 2, i, dbias[i - begin]);
@@ -202,7 +214,8 @@ Status layer_backward(const KernelArgs& args, int64_t rows, int64_t n) {
 }
 
 Status require_f32(const NodeInfo& node) {
-  if (node.context.in(0).dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
+  if (node.context.in(0).dtype != DType::kF32)
+    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
   if (node.context.in(0).num_elements() == 0) return refuse("the input is empty");
   return {};
 }
@@ -212,7 +225,8 @@ Status require_f32(const NodeInfo& node) {
 KernelOrRefusal make_batch_norm(const NodeInfo& node) {
   DS_TRY(require_f32(node));
   const BatchShape s = batch_shape(node.context.in(0));
-  if (node.context.op->name.value == "batch_norm_grad") return make_kernel([s](const KernelArgs& args) { return batch_backward(args, s); });
+  if (node.context.op->name.value == "batch_norm_grad")
+    return make_kernel([s](const KernelArgs& args) { return batch_backward(args, s); });
   const double momentum = node.context.number("momentum"), epsilon = node.context.number("epsilon");
   return make_kernel([=](const KernelArgs& args) { return batch_forward(args, s, momentum, epsilon); });
 }
@@ -226,7 +240,8 @@ KernelOrRefusal make_batch_norm_inference(const NodeInfo& node) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t c = i % s.c;
         const float a = input(args, 1)[c] / std::sqrt(input(args, 4)[c] + static_cast<float>(epsilon));
-        row_affine(input(args, 0) + i * s.inner, output(args, 0) + i * s.inner, s.inner, a, input(args, 2)[c] - input(args, 3)[c] * a);
+        row_affine(input(args, 0) + i * s.inner, output(args, 0) + i * s.inner, s.inner, a,
+                   input(args, 2)[c] - input(args, 3)[c] * a);
       }
     });
     return {};

@@ -42,7 +42,8 @@ void OnednnKernel::add(std::vector<OnednnOperand>& list, int argument, const dnn
   OnednnOperand operand{argument, ours, theirs, {}, 0};
   if (ours != theirs) {
     const dnnl::engine& e = onednn_engine();
-    operand.reorder = dnnl::reorder(input ? dnnl::reorder::primitive_desc(e, ours, e, theirs) : dnnl::reorder::primitive_desc(e, theirs, e, ours));
+    operand.reorder = dnnl::reorder(input ? dnnl::reorder::primitive_desc(e, ours, e, theirs)
+                                          : dnnl::reorder::primitive_desc(e, theirs, e, ours));
     operand.scratch_offset = reserve(theirs.get_size());
   }
   list.push_back(std::move(operand));
@@ -66,9 +67,11 @@ Status OnednnKernel::run(const KernelArgs& args) const {
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
       const OnednnOperand& o = outputs_[i];
-      memory.emplace(o.argument, o.reorder ? dnnl::memory(o.theirs, engine, scratch + o.scratch_offset) : dnnl::memory(o.ours, engine, args.out[i]));
+      memory.emplace(o.argument, o.reorder ? dnnl::memory(o.theirs, engine, scratch + o.scratch_offset)
+                                           : dnnl::memory(o.ours, engine, args.out[i]));
     }
-    if (scratchpad_.get_size() > 0) memory.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine, scratch + scratchpad_offset_));
+    if (scratchpad_.get_size() > 0)
+      memory.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine, scratch + scratchpad_offset_));
     primitive_.execute(stream, memory);
     for (size_t i = 0; i < outputs_.size(); ++i)
       if (const OnednnOperand& o = outputs_[i]; o.reorder) {

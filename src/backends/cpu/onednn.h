@@ -17,18 +17,23 @@ dnnl::memory::desc onednn_plain(const graph::Dims& dims, dnnl::memory::data_type
 
 // An argument that a primitive wants in a layout of its own: reordered through scratch memory when it differs.
 struct OnednnOperand {
-  int argument = 0;              // DNNL_ARG_...
+  int argument = 0;  // DNNL_ARG_...
   dnnl::memory::desc ours, theirs;
-  dnnl::reorder reorder;         // empty if ours == theirs
+  dnnl::reorder reorder;  // empty if ours == theirs
   size_t scratch_offset = 0;
 };
 
 // One primitive with operands from the node's inputs and outputs.
 class OnednnKernel : public Kernel {
  public:
-  explicit OnednnKernel(dnnl::primitive primitive, std::string detail) : primitive_(std::move(primitive)), detail_(std::move(detail)) {}
-  void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) { add(inputs_, argument, ours, theirs, true); }
-  void add_output(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) { add(outputs_, argument, ours, theirs, false); }
+  explicit OnednnKernel(dnnl::primitive primitive, std::string detail)
+      : primitive_(std::move(primitive)), detail_(std::move(detail)) {}
+  void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
+    add(inputs_, argument, ours, theirs, true);
+  }
+  void add_output(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
+    add(outputs_, argument, ours, theirs, false);
+  }
   void set_scratchpad(const dnnl::memory::desc& md);
 
   Status run(const KernelArgs& args) const override;
@@ -36,7 +41,8 @@ class OnednnKernel : public Kernel {
   std::string detail() const override { return detail_; }
 
  private:
-  void add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs, bool input);
+  void add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours,
+           const dnnl::memory::desc& theirs, bool input);
   size_t reserve(size_t bytes);
 
   dnnl::primitive primitive_;

@@ -1,11 +1,12 @@
 // f32 max and average pooling of 1 to 3 spatial axes, forward and backward: direct loops, one plane per task.
+#include "ops/pool.h"
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
 #include "backends/cpu/kernel.h"
 #include "base/threads.h"
-#include "ops/pool.h"
 
 namespace deepseek::backends::cpu {
 
@@ -65,7 +66,8 @@ void for_outputs(const Pool3& p, Visit visit) {
 }
 
 Status require_f32(const NodeInfo& node) {
-  if (node.context.in(0).dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
+  if (node.context.in(0).dtype != DType::kF32)
+    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
   return {};
 }
 
@@ -109,7 +111,8 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
     parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
       std::memset(to + begin * in_size, 0, static_cast<size_t>((end - begin) * in_size) * sizeof(float));
       for (int64_t plane = begin; plane < end; ++plane)
-        for (int64_t i = 0; i < out_size; ++i) to[plane * in_size + indices[plane * out_size + i]] += from[plane * out_size + i];
+        for (int64_t i = 0; i < out_size; ++i)
+          to[plane * in_size + indices[plane * out_size + i]] += from[plane * out_size + i];
     });
     return {};
   });

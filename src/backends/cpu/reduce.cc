@@ -121,7 +121,8 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
   }
   if (next != loops.size()) return refuse("more than four alternating groups of axes");
-  const float scale = op == "mean" ? static_cast<float>(node.outputs[0].num_elements()) / static_cast<float>(x.num_elements()) : 1.0f;
+  const float scale =
+      op == "mean" ? static_cast<float>(node.outputs[0].num_elements()) / static_cast<float>(x.num_elements()) : 1.0f;
   return make_kernel([=](const KernelArgs& args) -> Status {
     reduce_plan(kind, plan, static_cast<const float*>(args.in[0]), static_cast<float*>(args.out[0]), scale);
     return {};

@@ -16,7 +16,8 @@ KernelOrRefusal make_reference(const NodeInfo& node) {
     std::vector<RefTensor> in, out;
     for (size_t i = 0; i < args.in.size(); ++i) {
       RefTensor& t = in.emplace_back(context.in(i));
-      for (size_t j = 0; j < t.data.size(); ++j) t.data[j] = load_as_double(t.dtype, args.in[i], static_cast<int64_t>(j));
+      for (size_t j = 0; j < t.data.size(); ++j)
+        t.data[j] = load_as_double(t.dtype, args.in[i], static_cast<int64_t>(j));
     }
     for (const TensorType& type : node.outputs) out.emplace_back(type);
     DS_TRY(fn(context, in, out));

@@ -71,7 +71,8 @@ void log_gradient(const float* y, const float* dy, Slab s, int64_t width, float*
   for (int64_t i = 0; i < s.n; ++i)
     for (int64_t j = 0; j < width; ++j) total[j] += dy[i * s.inner + j];
   for (int64_t i = 0; i < s.n; ++i)
-    for (int64_t j = 0; j < width; ++j) dx[i * s.inner + j] = dy[i * s.inner + j] - std::exp(y[i * s.inner + j]) * total[j];
+    for (int64_t j = 0; j < width; ++j)
+      dx[i * s.inner + j] = dy[i * s.inner + j] - std::exp(y[i * s.inner + j]) * total[j];
 }
 
 }  // namespace

@@ -8,11 +8,12 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/tile_ops.cc"
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
 
-// Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by themselves.
+// Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by
+// themselves.
 HWY_BEFORE_NAMESPACE();
 namespace deepseek::backends::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -100,9 +101,15 @@ HWY_INLINE V SafeExp(D d, V x) {  // hwy's Exp is defined up to 104; beyond it t
   const V inf = hn::Set(d, std::numeric_limits<float>::infinity());
   return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), inf, y));
 }
-struct ExpV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return SafeExp(d, x); } };
+struct ExpV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return SafeExp(d, x);
+  }
+};
 struct Expm1V {
-  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
     const V big = hn::Set(d, 20.0f);
     const V small = hn::Expm1(d, hn::Min(hn::Max(x, hn::Set(d, -100.0f)), big));
     return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, big), SafeExp(d, x), small));
@@ -115,29 +122,48 @@ HWY_INLINE V SafeLog(D d, V x, V domain, Inner inner) {  // domain: the log's ow
   y = hn::IfThenElse(hn::Lt(domain, hn::Zero(d)), hn::Set(d, std::numeric_limits<float>::quiet_NaN()), y);
   return hn::IfThenElse(hn::Or(hn::IsNaN(x), hn::Eq(x, inf)), x, y);
 }
-struct LogV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return SafeLog(d, x, x, hn::Log(d, x)); } };
+struct LogV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return SafeLog(d, x, x, hn::Log(d, x));
+  }
+};
 struct Log1pV {
-  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
     return SafeLog(d, x, hn::Add(x, hn::Set(d, 1.0f)), hn::Log1p(d, x));
   }
 };
-struct SinV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return hn::Sin(d, x); } };
-struct CosV { template <class D, class V> static HWY_INLINE V apply(D d, V x) { return hn::Cos(d, x); } };
+struct SinV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return hn::Sin(d, x);
+  }
+};
+struct CosV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return hn::Cos(d, x);
+  }
+};
 struct TanhV {
-  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
     const V limit = hn::Set(d, 10.0f);  // tanh is 1 in f32 from 9.01 on
     return hn::IfThenElse(hn::IsNaN(x), x, hn::Tanh(d, hn::Min(hn::Max(x, hn::Neg(limit)), limit)));
   }
 };
 struct SigmoidV {
-  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
     const V one = hn::Set(d, 1.0f);
     return hn::Div(one, hn::Add(one, SafeExp(d, hn::Neg(x))));
   }
 };
 // Abramowitz and Stegun 7.1.26 has 1.5e-7 absolute error; near 0 the Taylor series keeps the relative error small.
 struct ErfV {
-  template <class D, class V> static HWY_INLINE V apply(D d, V x) {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
     const auto c = [&](float v) HWY_ATTR { return hn::Set(d, v); };
     const V ax = hn::Abs(x), x2 = hn::Mul(x, x);
     const V t = hn::Div(c(1.0f), hn::MulAdd(c(0.3275911f), ax, c(1.0f)));
@@ -161,8 +187,12 @@ void Convert(const void* const* in, void* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
       // Saturating, NaN becomes 0; the upper bound is compared as >= because max() rounds up as a float.
-      const From low = static_cast<From>(std::numeric_limits<To>::min()), high = static_cast<From>(std::numeric_limits<To>::max());
-      y[i] = a[i] != a[i] ? To(0) : a[i] <= low ? std::numeric_limits<To>::min() : a[i] >= high ? std::numeric_limits<To>::max() : static_cast<To>(a[i]);
+      const From low = static_cast<From>(std::numeric_limits<To>::min()),
+                 high = static_cast<From>(std::numeric_limits<To>::max());
+      y[i] = a[i] != a[i]   ? To(0)
+             : a[i] <= low  ? std::numeric_limits<To>::min()
+             : a[i] >= high ? std::numeric_limits<To>::max()
+                            : static_cast<To>(a[i]);
     } else if constexpr (std::is_integral_v<From> && std::is_integral_v<To> && sizeof(To) < sizeof(From)) {
       y[i] = static_cast<To>(std::clamp<From>(a[i], std::numeric_limits<To>::min(), std::numeric_limits<To>::max()));
     } else {
@@ -190,18 +220,31 @@ TileFn Search(std::string_view op, std::initializer_list<Entry> entries) {
 template <class T>
 TileFn FindNumber(std::string_view op, bool to_bool) {
   if (to_bool)
-    return Search(op, {{"equal", Loop2<T, uint8_t, Eq>}, {"not_equal", Loop2<T, uint8_t, Ne>}, {"less", Loop2<T, uint8_t, Lt>},
-                       {"less_equal", Loop2<T, uint8_t, Le>}, {"greater", Loop2<T, uint8_t, Gt>},
+    return Search(op, {{"equal", Loop2<T, uint8_t, Eq>},
+                       {"not_equal", Loop2<T, uint8_t, Ne>},
+                       {"less", Loop2<T, uint8_t, Lt>},
+                       {"less_equal", Loop2<T, uint8_t, Le>},
+                       {"greater", Loop2<T, uint8_t, Gt>},
                        {"greater_equal", Loop2<T, uint8_t, Ge>}});
-  TileFn fn = Search(op, {{"add", Loop2<T, T, Add>}, {"sub", Loop2<T, T, Sub>}, {"mul", Loop2<T, T, Mul>},
-                          {"maximum", Loop2<T, T, Max>}, {"minimum", Loop2<T, T, Min>}, {"select", Select<T>}});
+  TileFn fn = Search(op, {{"add", Loop2<T, T, Add>},
+                          {"sub", Loop2<T, T, Sub>},
+                          {"mul", Loop2<T, T, Mul>},
+                          {"maximum", Loop2<T, T, Max>},
+                          {"minimum", Loop2<T, T, Min>},
+                          {"select", Select<T>}});
   if constexpr (std::is_signed_v<T>)
     if (!fn) fn = Search(op, {{"neg", Loop1<T, T, Neg>}, {"abs", Loop1<T, T, Abs>}, {"sign", Loop1<T, T, Sign>}});
   if constexpr (std::is_floating_point_v<T>)
     if (!fn)
-      fn = Search(op, {{"div", Loop2<T, T, Div>}, {"pow", Loop2<T, T, Pow>}, {"sqrt", Loop1<T, T, Sqrt>},
-                       {"rsqrt", Loop1<T, T, Rsqrt>}, {"reciprocal", Loop1<T, T, Reciprocal>}, {"floor", Loop1<T, T, Floor>},
-                       {"ceil", Loop1<T, T, Ceil>}, {"round", Loop1<T, T, Round>}, {"relu", Loop1<T, T, Relu>}});
+      fn = Search(op, {{"div", Loop2<T, T, Div>},
+                       {"pow", Loop2<T, T, Pow>},
+                       {"sqrt", Loop1<T, T, Sqrt>},
+                       {"rsqrt", Loop1<T, T, Rsqrt>},
+                       {"reciprocal", Loop1<T, T, Reciprocal>},
+                       {"floor", Loop1<T, T, Floor>},
+                       {"ceil", Loop1<T, T, Ceil>},
+                       {"round", Loop1<T, T, Round>},
+                       {"relu", Loop1<T, T, Relu>}});
   return fn;
 }
 
@@ -225,9 +268,12 @@ TileFn Find(std::string_view op, DType in, DType out) {
     case DType::kBool:
       if (cast) return FindConvert<uint8_t>(out);
       if (!to_bool) return nullptr;
-      return Search(op, {{"logical_and", Loop2<uint8_t, uint8_t, And>}, {"logical_or", Loop2<uint8_t, uint8_t, Or>},
-                         {"logical_not", Loop1<uint8_t, uint8_t, Not>}, {"select", Select<uint8_t>},
-                         {"equal", Loop2<uint8_t, uint8_t, Eq>}, {"not_equal", Loop2<uint8_t, uint8_t, Ne>}});
+      return Search(op, {{"logical_and", Loop2<uint8_t, uint8_t, And>},
+                         {"logical_or", Loop2<uint8_t, uint8_t, Or>},
+                         {"logical_not", Loop1<uint8_t, uint8_t, Not>},
+                         {"select", Select<uint8_t>},
+                         {"equal", Loop2<uint8_t, uint8_t, Eq>},
+                         {"not_equal", Loop2<uint8_t, uint8_t, Ne>}});
     case DType::kU8: return cast ? FindConvert<uint8_t>(out) : FindNumber<uint8_t>(op, to_bool);
     case DType::kI8: return cast ? FindConvert<int8_t>(out) : FindNumber<int8_t>(op, to_bool);
     case DType::kI32: return cast ? FindConvert<int32_t>(out) : FindNumber<int32_t>(op, to_bool);
@@ -235,17 +281,27 @@ TileFn Find(std::string_view op, DType in, DType out) {
     case DType::kF64:
       if (cast) return FindConvert<double>(out);
       if (TileFn fn = FindNumber<double>(op, to_bool)) return fn;
-      return Search(op, {{"exp", Loop1<double, double, ExpD>}, {"expm1", Loop1<double, double, Expm1D>},
-                         {"log", Loop1<double, double, LogD>}, {"log1p", Loop1<double, double, Log1pD>},
-                         {"sin", Loop1<double, double, SinD>}, {"cos", Loop1<double, double, CosD>},
-                         {"tanh", Loop1<double, double, TanhD>}, {"sigmoid", Loop1<double, double, SigmoidD>},
+      return Search(op, {{"exp", Loop1<double, double, ExpD>},
+                         {"expm1", Loop1<double, double, Expm1D>},
+                         {"log", Loop1<double, double, LogD>},
+                         {"log1p", Loop1<double, double, Log1pD>},
+                         {"sin", Loop1<double, double, SinD>},
+                         {"cos", Loop1<double, double, CosD>},
+                         {"tanh", Loop1<double, double, TanhD>},
+                         {"sigmoid", Loop1<double, double, SigmoidD>},
                          {"erf", Loop1<double, double, ErfD>}});
     case DType::kF32:
       if (cast) return FindConvert<float>(out);
       if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
-      return Search(op, {{"exp", Vector1<ExpV>}, {"expm1", Vector1<Expm1V>}, {"log", Vector1<LogV>}, {"log1p", Vector1<Log1pV>},
-                         {"sin", Vector1<SinV>}, {"cos", Vector1<CosV>}, {"tanh", Vector1<TanhV>},
-                         {"sigmoid", Vector1<SigmoidV>}, {"erf", Vector1<ErfV>}});
+      return Search(op, {{"exp", Vector1<ExpV>},
+                         {"expm1", Vector1<Expm1V>},
+                         {"log", Vector1<LogV>},
+                         {"log1p", Vector1<Log1pV>},
+                         {"sin", Vector1<SinV>},
+                         {"cos", Vector1<CosV>},
+                         {"tanh", Vector1<TanhV>},
+                         {"sigmoid", Vector1<SigmoidV>},
+                         {"erf", Vector1<ErfV>}});
     default: return nullptr;
   }
 }
