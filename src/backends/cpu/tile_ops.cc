@@ -8,9 +8,12 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/tile_ops.cc"
-#include <hwy/contrib/math/math-inl.h>
+// foreach_target.h must come before what it includes again for each target.
+// clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+// clang-format on
 
 // Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by
 // themselves.
