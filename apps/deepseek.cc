@@ -3,26 +3,30 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cmath>
-#include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "backends/cpu/cpu_backend.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
 #include "base/threads.h"
 #include "graph/text.h"
 #include "io/png.h"
-#include "train/trainer.h"
+#include "models/zoo.h"
+#include "train/run.h"
 
 using namespace deepseek;
 
 namespace {
 
-volatile std::sig_atomic_t stop_requested = 0;
-void on_signal(int) {
-  if (stop_requested) _exit(130);  // the second one means it
-  stop_requested = 1;
+std::string evaluation_text(const train::Evaluation& e) {
+  std::string text = fmt::format("test loss     {:.4f}", e.loss);
+  for (const auto& [name, value] : e.metrics)
+    text += name == "accuracy" ? fmt::format("\ntest accuracy {:.2f} %", 100 * value)
+                               : fmt::format("\n{:<13} {:.4f}", "test " + name, value);
+  return text;
 }
 
 int failed(const Status& status) {
@@ -46,63 +50,45 @@ Status read_config(const std::string& path, const std::vector<std::string>& over
   return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, mistakes);
 }
 
-// Redraws one line on a terminal; otherwise prints a line every ten seconds.
-class ProgressLine {
- public:
-  bool operator()(int64_t done, int64_t total, const std::string& text) {
-    using Clock = std::chrono::steady_clock;
-    const Clock::time_point now = Clock::now();
-    if (first_ < 0) {
-      first_ = done - 1;
-      start_ = now;
-    }
-    const bool terminal = isatty(STDERR_FILENO) != 0;
-    if (now - drawn_ > (terminal ? std::chrono::milliseconds(200) : std::chrono::seconds(10)) || done == total) {
-      drawn_ = now;
-      const double seconds = std::chrono::duration<double>(now - start_).count();
-      const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
-      const int filled = static_cast<int>(30 * done / std::max<int64_t>(total, 1));
-      fmt::print(stderr, "{}[{:#<{}}{:.<{}}] {}/{}  {:.1f} steps/s  {:.0f} s left  {}{}", terminal ? "\r\033[K" : "",
-                 "", filled, "", 30 - filled, done, total, rate,
-                 rate > 0 ? static_cast<double>(total - done) / rate : 0, text, terminal ? "" : "\n");
-      open_ = terminal;
-    }
-    return !stop_requested;
-  }
-  void finish_line() {
-    if (open_) fmt::print(stderr, "\n");
-    open_ = false;
-  }
-
- private:
-  int64_t first_ = -1;
-  bool open_ = false;
-  std::chrono::steady_clock::time_point start_, drawn_;
-};
-
 int train_command(const std::string& config, const std::vector<std::string>& overrides, bool resume) {
   train::RunOptions options;
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
-  ProgressLine line;
-  const auto message = [&](const std::string& text) {
-    line.finish_line();
+  const InterruptGuard interrupt;
+  ProgressBar bar("samples", isatty(STDERR_FILENO) != 0,
+                  [](const std::string& text) { fmt::print(stderr, "{}", text); });
+  train::Hooks hooks;
+  hooks.message = [&](const std::string& text) {
+    bar.clear();
     fmt::print("{}\n", text);
     std::fflush(stdout);
   };
-  Result<train::RunResult> result = train::run_training(
-      options, resume,
-      {message, [&](int64_t done, int64_t total, const std::string& text) { return line(done, total, text); }});
-  line.finish_line();
+  hooks.progress = [&](const train::StepReport& r) {
+    bar.update(r.step, r.first, r.total, r.samples, r.text);
+    return !interrupt.requested();
+  };
+  const Result<train::RunResult> result = train::run_training(options, resume, hooks);
+  bar.clear();
   if (!result.ok()) return failed(result.status());
-  if (result->interrupted) return 130;
-  fmt::print(
-      "\ntest accuracy {:.2f} %, test loss {:.4f}\nrun folder    {} (loss.png, accuracy.png, confusion.png, "
-      "history.csv)\nnext          deepseek predict {} --index 0\n              deepseek train {} --resume --set "
-      "train.epochs={}\n              tensorboard --logdir {}\n",
-      100 * result->test.accuracy, result->test.loss, options.train.output, options.train.output, config,
-      options.train.epochs + 1, options.train.output);
+  if (result->fit.interrupted) return 130;
+  const std::string& folder = options.train.output;
+  fmt::print("\n{}\n", evaluation_text(result->test));
+  std::string pictures;
+  for (const char* name : {"loss.png", "accuracy.png", "confusion.png"})
+    if (std::filesystem::exists(std::filesystem::path(folder) / name)) pictures += std::string(" ") + name;
+  fmt::print("run folder    {} (history.csv{})\n", folder, pictures);
+  fmt::print("predict       deepseek predict {} --index 0\n", folder);
+  fmt::print("              deepseek predict {} --image PICTURE.png\n", folder);
+  fmt::print("train longer  deepseek train {} --resume --set train.epochs={}\n", config, options.train.epochs + 1);
+  fmt::print("see curves    xdg-open {}/loss.png   or   tensorboard --logdir {}\n", folder, folder);
+  return 0;
+}
+
+int evaluate_command(const std::string& folder) {
+  Result<train::TrainedRun> run = train::load_run(folder);
+  if (!run.ok()) return failed(run.status());
+  const Result<train::Evaluation> result = train::Trainer(run->model, run->options).evaluate(run->data.test);
+  if (!result.ok()) return failed(result.status());
+  fmt::print("{}\n", evaluation_text(*result));
   return 0;
 }
 
@@ -123,7 +109,7 @@ Result<data::Dataset> picture(const std::string& path, const data::Dataset& like
 }
 
 int predict_command(const std::string& folder, int64_t index, const std::string& image) {
-  Result<train::TrainedModel> run = train::load_run(folder);
+  Result<train::TrainedRun> run = train::load_run(folder);
   if (!run.ok()) return failed(run.status());
   data::Dataset test = run->data.test;
   if (!image.empty()) {
@@ -134,24 +120,24 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
   }
   graph::Tensor x, y;
   if (Status s = test.read(std::span(&index, 1), x, y); !s.ok()) return failed(s);
-  train::StateStore state(*run->model, 0);
-  Result<graph::Graph> graph = train::evaluation_graph(*run->model, x.type(), nullptr, {});
-  if (!graph.ok()) return failed(graph.status());
-  auto program = backends::cpu::CpuBackend().compile(*graph, {});
-  if (!program.ok()) return failed(program.status());
-  Result<std::vector<graph::Tensor>> out = state.run(**program, {{"x", x}});
+  const Result<graph::Tensor> out = train::Trainer(run->model, run->options).predict(x);
   if (!out.ok()) return failed(out.status());
-  const graph::Tensor& logits = (*out)[0];
-  int64_t best = 0;
-  double total = 0;
-  for (int64_t i = 0; i < logits.num_elements(); ++i)
-    if (logits.at(i) > logits.at(best)) best = i;
-  for (int64_t i = 0; i < logits.num_elements(); ++i) total += std::exp(logits.at(i) - logits.at(best));
-  if (image.empty())
-    fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, test.class_names[best], 100 / total,
-               test.class_names[y.as<int64_t>()[0]]);
-  else
-    fmt::print("{}: {} ({:.1f} %)\n", image, test.class_names[best], 100 / total);
+  if (test.is_classification() && out->num_elements() == test.num_classes()) {
+    int64_t best = 0;
+    double total = 0;
+    for (int64_t i = 0; i < out->num_elements(); ++i)
+      if (out->at(i) > out->at(best)) best = i;
+    for (int64_t i = 0; i < out->num_elements(); ++i) total += std::exp(out->at(i) - out->at(best));
+    const std::string& name = test.class_names[static_cast<size_t>(best)];
+    if (image.empty())
+      fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, name, 100 / total,
+                 test.class_names[static_cast<size_t>(y.as<int64_t>()[0])]);
+    else
+      fmt::print("{}: {} ({:.1f} %)\n", image, name, 100 / total);
+    return 0;
+  }
+  for (int64_t i = 0; i < out->num_elements(); ++i) fmt::print("{}{}", i == 0 ? "" : " ", out->at(i));
+  fmt::print("\n");
   return 0;
 }
 
@@ -204,6 +190,13 @@ int main(int argc, char** argv) {
   explain->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
   explain->footer("Example: deepseek explain examples/fashion_mnist.yaml");
 
+  CLI::App* evaluate = app.add_subcommand("evaluate", "Loss and metrics of a trained run on its test data");
+  evaluate->add_option("run", folder, "run folder")->required();
+  evaluate->footer("Example: deepseek evaluate runs/fashion_mnist");
+
+  CLI::App* models = app.add_subcommand("models", "List the architectures of the zoo");
+  models->footer("Example: deepseek models");
+
   CLI::App* devices = app.add_subcommand("devices", "List the devices that can train here");
   devices->footer("Example: deepseek devices");
 
@@ -214,6 +207,11 @@ int main(int argc, char** argv) {
   }
   if (*train) return train_command(config, overrides, resume);
   if (*predict) return predict_command(folder, index, image);
+  if (*evaluate) return evaluate_command(folder);
+  if (*models) {
+    for (const std::string& name : deepseek::models::names()) fmt::print("{}\n", name);
+    return 0;
+  }
   if (*explain) return explain_command(config, overrides);
   fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
   return 0;

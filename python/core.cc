@@ -88,6 +88,7 @@ class Step {
        double momentum, bool nesterov, double weight_decay, double clip_norm)
       : model_(unwrap(models::create(model, {input, classes}, parameters))), state_(*model_, 0) {
     train::StepOptions options;
+    options.loss = unwrap(train::make_loss("cross_entropy", {}));
     options.optimizer.name = optimizer;
     options.optimizer.momentum = momentum;
     options.optimizer.nesterov = nesterov;

@@ -74,8 +74,8 @@ Status Dataset::validate() const {
     return invalid("[data] inputs and targets need an axis of samples, got {} and {}", to_string(inputs.type()),
                    to_string(targets.type()));
   }
-  if (inputs.dtype() != DType::kU8 && inputs.dtype() != DType::kF32) {
-    return invalid("[data] inputs are {}, expected u8 or f32; convert them first", to_string(inputs.type()));
+  if (inputs.dtype() != DType::kU8 && inputs.dtype() != DType::kF32 && inputs.dtype() != DType::kI64) {
+    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(inputs.type()));
   }
   if (size() == 0) return invalid("[data] the data set is empty; check the path and the split");
   if (inputs.num_elements() == 0) return invalid("[data] samples have no elements: {}", to_string(inputs.type()));
@@ -88,15 +88,16 @@ Status Dataset::validate() const {
   DS_TRY(check_per_channel(stddev, "stddev", channels_of(inputs), true));
   if (inputs.dtype() == DType::kF32) DS_TRY(check_finite(inputs, "inputs"));
   if (targets.dtype() == DType::kF32) return check_finite(targets, "targets");
-  if (targets.dtype() != DType::kI64 || targets.dims().size() != 1) {
-    return invalid("[data] targets are {}, expected i64[N] class labels or f32", to_string(targets.type()));
+  if (targets.dtype() != DType::kI64) {
+    return invalid("[data] targets are {}, expected i64 class labels or f32", to_string(targets.type()));
   }
   if (class_names.empty()) return invalid("[data] class labels need class_names, got none");
-  for (int64_t i = 0; i < size(); ++i) {
+  const int64_t row = row_elements(targets);
+  for (int64_t i = 0; i < targets.num_elements(); ++i) {
     const int64_t label = targets.as<int64_t>()[i];
     if (label < 0 || label >= num_classes()) {
-      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes)", i,
-                        label, num_classes() - 1, num_classes());
+      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes)",
+                        i / row, label, num_classes() - 1, num_classes());
     }
   }
   return {};
@@ -107,6 +108,11 @@ Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) con
     return invalid("[data] the data set lacks inputs or targets");
   }
   for (const int64_t index : indices) DS_TRY(check_index(index, std::min(size(), targets.dims()[0])));
+  if (inputs.dtype() == DType::kI64) {
+    x = gather_rows(inputs, indices);
+    y = gather_rows(targets, indices);
+    return {};
+  }
   graph::Dims dims = inputs.dims();
   dims[0] = static_cast<int64_t>(indices.size());
   Tensor out(DType::kF32, std::move(dims));
@@ -135,7 +141,7 @@ Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) con
   } else if (inputs.dtype() == DType::kF32) {
     convert(inputs.as<float>());
   } else {
-    return invalid("[data] inputs are {}, expected u8 or f32; convert them first", to_string(inputs.type()));
+    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(inputs.type()));
   }
   y = gather_rows(targets, indices);
   x = std::move(out);
@@ -158,6 +164,7 @@ Status Dataset::fit_normalisation() {
   mean.clear();
   stddev.clear();
   DS_TRY(validate());
+  if (inputs.dtype() == DType::kI64) return invalid("[data] inputs are i64 indices, which have no mean");
   const int64_t channels = channels_of(inputs), row = row_elements(inputs), plane = row / channels;
   for (int64_t c = 0; c < channels; ++c) {
     double sum = 0, squares = 0;

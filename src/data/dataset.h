@@ -15,8 +15,8 @@ namespace deepseek::data {
 
 struct Dataset {
   std::vector<std::string> class_names;  // empty for regression
-  graph::Tensor inputs;                  // [N, ...] u8 or f32; images are [N, C, H, W]
-  graph::Tensor targets;                 // i64 [N] class labels, or f32 [N, ...]
+  graph::Tensor inputs;                  // [N, ...] u8, f32 or i64; images are [N, C, H, W], i64 are indices (tokens)
+  graph::Tensor targets;                 // i64 [N, ...] class labels, or f32 [N, ...]
   // x = (raw * scale - mean[c]) / stddev[c], with c the index on axis 1. One value serves all channels; an empty list
   // means 0 and 1. For u8 images scale is 1/255.
   double scale = 1.0;
@@ -31,8 +31,8 @@ struct Dataset {
   // [0, class_names.size()), floats are finite, stddev is positive. The first fault is named with its sample's index.
   Status validate() const;
 
-  // x becomes f32 [n, ...] and y the targets' rows [n, ...] in the order of `indices`; both are new tensors.
-  // Errors: kInvalidArgument for an index outside [0, size()).
+  // x becomes f32 [n, ...] (i64 stays as it is) and y the targets' rows [n, ...] in the order of `indices`; both are
+  // new tensors. Errors: kInvalidArgument for an index outside [0, size()).
   Status read(std::span<const int64_t> indices, graph::Tensor& x, graph::Tensor& y) const;
 
   // The samples at `indices` as a data set of their own (a copy), with the same names and normalisation.

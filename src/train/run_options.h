@@ -4,8 +4,10 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/options.h"
+#include "train/loss.h"
 #include "train/schedule.h"
 #include "train/step.h"
 
@@ -47,40 +49,83 @@ struct RunOptimizerOptions : OptimizerOptions {
   }
 };
 
+struct LossOptions {
+  std::string name = "auto";
+  OptionTable::FreeMap params;
+  void describe(OptionTable& t) {
+    t.field("name", name,
+            {.doc = "what to minimise; auto: cross_entropy for class labels, else mse_loss", .choices = loss_names()});
+    t.rest(params, "parameters of the loss (label_smoothing, ignore_index, delta, ...): see its op");
+  }
+};
+
 struct TrainOptions {
   int64_t epochs = 4;
   int64_t batch_size = 64;
+  int64_t accumulate = 1;
+  bool drop_last = false;
+  std::string augment = "none";
+  std::vector<std::string> metrics;
+  std::string monitor = "auto";
+  int64_t patience = 0;
+  double min_delta = 0;
+  double ema_decay = 0;
+  int64_t save_every = 0;
   int64_t seed = 0;
   int64_t threads = 0;
-  double label_smoothing = 0;
   std::string output = "runs/run";
   void describe(OptionTable& t) {
     t.field("epochs", epochs, {.doc = "passes over the training set", .min = 1});
-    t.field("batch_size", batch_size, {.doc = "samples per step", .min = 1});
-    t.field("seed", seed, {.doc = "of weights, order and dropout", .min = 0});
+    t.field("batch_size", batch_size, {.doc = "samples per forward and backward pass", .min = 1});
+    t.field("accumulate", accumulate, {.doc = "batches whose mean gradient makes one update", .min = 1});
+    t.field("drop_last", drop_last, {.doc = "leave out an epoch's last batch where it is smaller"});
+    t.field(
+        "augment", augment,
+        {.doc = "images: random mirroring, and moving by up to 4 pixels", .choices = {"none", "flip", "crop_flip"}});
+    t.field("metrics", metrics,
+            {.doc = "accuracy, top<k>, precision, recall, f1, auc, mae, rmse, r2; none: accuracy, or mae, rmse, r2"});
+    t.field("monitor", monitor,
+            {.doc = "validation value that picks the best checkpoint: loss or a metric; auto: the first metric"});
+    t.field("patience", patience, {.doc = "epochs without a better monitor after which to stop, 0 is off", .min = 0});
+    t.field("min_delta", min_delta, {.doc = "least change of the monitor that counts as better", .min = 0});
+    t.field("ema_decay", ema_decay,
+            {.doc = "decay of the weights' moving average, which is then validated and kept, 0 is off",
+             .min = 0,
+             .max = 1});
+    t.field("save_every", save_every, {.doc = "updates between checkpoints beside each epoch's, 0 is off", .min = 0});
+    t.field("seed", seed, {.doc = "of weights, order, augmentation and dropout", .min = 0});
     t.field("threads", threads, {.doc = "CPU threads, 0 means all cores", .min = 0, .max = 4096});
-    t.field("label_smoothing", label_smoothing, {.doc = "weight of the uniform target", .min = 0, .max = 1});
     t.field("output", output, {.doc = "run folder"});
   }
 };
 
-struct RunOptions {
-  DataOptions data;
-  ModelOptions model;
+// What training needs beside a model and data: the keywords of Python's Trainer.
+struct TrainerOptions {
+  LossOptions loss;
   RunOptimizerOptions optimizer;
   ScheduleOptions schedule;
   TrainOptions train;
   void describe(OptionTable& t) {
-    t.group("data", data, "what to train on");
-    t.group("model", model, "what to train");
+    t.group("loss", loss, "what to minimise");
     t.group("optimizer", optimizer, "how to update");
     t.group("schedule", schedule, "the learning rate over time");
     t.group("train", train, "how long, how much, where to");
   }
 };
 
+struct RunOptions : TrainerOptions {
+  DataOptions data;
+  ModelOptions model;
+  void describe(OptionTable& t) {
+    t.group("data", data, "what to train on");
+    t.group("model", model, "what to train");
+    TrainerOptions::describe(t);
+  }
+};
+
 // A table over `options`, which must outlive it.
-inline OptionTable option_table(RunOptions& options) {
+template <class Options>
+OptionTable option_table(Options& options) {
   OptionTable table;
   options.describe(table);
   return table;

@@ -30,4 +30,11 @@ double schedule_factor(const ScheduleOptions& o, int64_t step, int64_t total, in
   return 1;
 }
 
+void Plateau::epoch(const ScheduleOptions& options, bool better) {
+  bad_epochs = better ? 0 : bad_epochs + 1;
+  if (bad_epochs <= options.patience) return;
+  factor = std::max(factor * options.gamma, options.final_factor);
+  bad_epochs = 0;
+}
+
 }  // namespace deepseek::train

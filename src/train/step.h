@@ -9,38 +9,50 @@
 
 #include "nn/module.h"
 #include "runtime/program.h"
+#include "train/loss.h"
 #include "train/optimizer.h"
 
 namespace deepseek::train {
 
 struct StepOptions {
-  std::string loss = "cross_entropy";  // an op (logits, targets) -> scalar
-  graph::Attrs loss_attrs;
+  LossFunction loss;
   OptimizerOptions optimizer;
   double clip_norm = 0;   // global L2 norm; 0 is off
   double clip_value = 0;  // each element to [-v, v], before the norm; 0 is off
+  double ema_decay = 0;   // of the parameters' moving average; 0 is off
 };
 
-// Data inputs: "x", "y", "learning_rate" f32[], "step" f32[] (1 in the first update). Outputs: "loss", "prediction",
-// "gradient_norm" (before clipping). State: the module's tensors by name, "optimizer/<parameter>/<moment>", "random".
+enum class StepKind {
+  kUpdate,      // one batch, one update
+  kAccumulate,  // adds the batch's gradients to "accumulated/<parameter>"
+  kLast,        // the last batch of an update: adds, then updates with the sum and clears it
+};
+
+// Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
+// unless it is kUpdate "weight" f32[], the batch's share in the update. Outputs: "loss", "prediction", and
+// "gradient_norm" (before clipping) where there is an update. State: the module's tensors by name,
+// "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random".
+// The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's ExponentialMovingAverage.
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
-                                    const StepOptions& options);
+                                    const StepOptions& options, StepKind kind = StepKind::kUpdate);
 // Data inputs: "x", and "y" if given. Outputs: "prediction", and "loss" if y is given.
 Result<graph::Graph> evaluation_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
-                                      const StepOptions& options);
+                                      const LossFunction& loss);
 
-// Tensors by state name, shared with the module. Makes what a graph needs and the module does not own: moments (zeros)
-// and the random counter (seed, 0).
+// Tensors by state name, shared with the module. Makes what a graph needs and the module does not own: moments and
+// sums (zeros), averages (the parameter's value) and the random counter (seed, 0).
 class StateStore {
  public:
   StateStore(const nn::Module& model, uint64_t seed);
   void prepare(const graph::Graph& graph);
   const std::map<std::string, graph::Tensor>& tensors() const { return tensors_; }
-  // Overwrites values by name; moments may be new. The error lists all that don't fit.
+  // What a checkpoint holds: all but the gradients' sums, which are zero between updates.
+  std::map<std::string, graph::Tensor> persistent() const;
+  // Overwrites what persistent() has, by name. The error lists all that don't fit.
   Status load(const std::map<std::string, graph::Tensor>& values);
-  // Runs with data inputs by name.
+  // Runs with data inputs by name; with `averaged`, parameters that have a moving average are read from it.
   Result<std::vector<graph::Tensor>> run(const runtime::Program& program,
-                                         const std::map<std::string, graph::Tensor>& data) const;
+                                         const std::map<std::string, graph::Tensor>& data, bool averaged = false) const;
 
  private:
   std::map<std::string, graph::Tensor> tensors_;

@@ -1,20 +1,17 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
-#include <random>
-#include <sstream>
 
 #include "backends/cpu/cpu_backend.h"
+#include "base/strings.h"
 #include "base/threads.h"
 #include "io/atomic_file.h"
 #include "io/event_file.h"
-#include "io/plot.h"
-#include "io/safetensors.h"
-#include "models/zoo.h"
 
 namespace deepseek::train {
 
@@ -23,326 +20,367 @@ using graph::TensorType;
 
 namespace {
 
+constexpr int64_t kEvaluationBatch = 256;
+constexpr int64_t kLogEvery = 20;  // updates between TensorBoard points
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-TensorType batch_type(const data::Dataset& d, int64_t n) {
-  graph::Dims dims = d.inputs.dims();
-  dims[0] = n;
-  return {DType::kF32, dims};
-}
-TensorType target_type(const data::Dataset& d, int64_t n) {
-  TensorType t = d.targets.type();
-  t.dims[0] = n;
-  return t;
+Status write_text(const std::filesystem::path& path, const std::string& text) {
+  return io::write_file_atomic(path.string(), std::as_bytes(std::span(text.data(), text.size())));
 }
 
-StepOptions step_options(const RunOptions& o) {
-  StepOptions s;
-  s.optimizer = o.optimizer;
-  s.clip_norm = o.optimizer.clip_norm;
-  s.clip_value = o.optimizer.clip_value;
-  s.loss_attrs = {{"label_smoothing", o.train.label_smoothing}};
-  return s;
-}
-
-// The order of an epoch depends on the seed and the epoch only, so that a resumed run sees the same batches.
-std::vector<int64_t> epoch_order(int64_t n, int64_t seed, int64_t epoch) {
-  std::vector<int64_t> order(static_cast<size_t>(n));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::mt19937_64 random(static_cast<uint64_t>(seed) * 0x9e3779b97f4a7c15u + static_cast<uint64_t>(epoch));
-  for (size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[random() % i]);  // std::shuffle differs by library
-  return order;
-}
-
-int64_t count_correct(const Tensor& prediction, const Tensor& y) {
-  const int64_t classes = prediction.dims().back(), n = prediction.num_elements() / classes;
-  int64_t correct = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float* row = prediction.as<float>() + i * classes;
-    correct += std::max_element(row, row + classes) - row == y.as<int64_t>()[i];
-  }
-  return correct;
-}
-
-Result<std::shared_ptr<const runtime::Program>> compile(Result<graph::Graph> graph) {
-  DS_TRY(graph.ok() ? Status() : graph.status());
-  return backends::cpu::CpuBackend().compile(*graph, {});
-}
-
-Result<std::string> read_text(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return make_error(ErrorCode::kNotFound, "{}: cannot be read; is it a run folder?", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-Status write_text(const std::string& path, const std::string& text) {
-  return io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size())));
-}
-
-std::string history_csv(const std::vector<EpochRecord>& history) {
-  std::string csv = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,seconds\n";
-  for (const EpochRecord& r : history)
-    csv += fmt::format("{},{},{},{},{},{:.3f}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss,
-                       r.validation_accuracy, r.seconds);
-  return csv;
-}
-
-// loss.png, accuracy.png and confusion.png of the run folder.
-Status draw_charts(const std::filesystem::path& folder, const std::vector<EpochRecord>& history, const Evaluation& test,
-                   const std::vector<std::string>& class_names) {
-  std::vector<double> epochs, train_loss, validation_loss, train_accuracy, validation_accuracy;
-  for (const EpochRecord& r : history) {
-    epochs.push_back(static_cast<double>(r.epoch));
-    train_loss.push_back(r.train_loss);
-    validation_loss.push_back(r.validation_loss);
-    train_accuracy.push_back(100 * r.train_accuracy);
-    validation_accuracy.push_back(100 * r.validation_accuracy);
-  }
-  DS_TRY(io::line_chart((folder / "loss.png").string(), "Loss", "epoch", "loss",
-                        {{"training", epochs, train_loss}, {"validation", epochs, validation_loss}}));
-  DS_TRY(io::line_chart((folder / "accuracy.png").string(), "Accuracy", "epoch", "accuracy in %",
-                        {{"training", epochs, train_accuracy}, {"validation", epochs, validation_accuracy}}));
-  return io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class",
-                                    class_names, test.confusion);
-}
-
-// What of a run is not a tensor, kept as text so that doubles stay exact.
-struct Progress {
-  int64_t step = 0;     // updates done
-  double loss_sum = 0;  // of the running epoch
-  int64_t correct = 0, seen = 0;
-  double best = -1;
-  std::vector<EpochRecord> history;
-};
-
-std::map<std::string, std::string> to_metadata(const Progress& p) {
-  std::string history;
-  for (const EpochRecord& r : p.history)
-    history += fmt::format("{} {:a} {:a} {:a} {:a} {:a}\n", r.epoch, r.train_loss, r.train_accuracy, r.validation_loss,
-                           r.validation_accuracy, r.seconds);
-  return {{"step", std::to_string(p.step)},       {"loss_sum", fmt::format("{:a}", p.loss_sum)},
-          {"correct", std::to_string(p.correct)}, {"seen", std::to_string(p.seen)},
-          {"best", fmt::format("{:a}", p.best)},  {"history", history}};
-}
-
-Result<Progress> from_metadata(const std::map<std::string, std::string>& m, const std::string& where) {
-  Progress p;
-  for (const char* key : {"step", "loss_sum", "correct", "seen", "best", "history"})
-    if (!m.contains(key))
-      return make_error(ErrorCode::kDataCorrupt, "{}: the checkpoint lacks '{}'; it is no training checkpoint", where,
-                        key);
-  p.step = std::strtoll(m.at("step").c_str(), nullptr, 10);
-  p.loss_sum = std::strtod(m.at("loss_sum").c_str(), nullptr);
-  p.correct = std::strtoll(m.at("correct").c_str(), nullptr, 10);
-  p.seen = std::strtoll(m.at("seen").c_str(), nullptr, 10);
-  p.best = std::strtod(m.at("best").c_str(), nullptr);
-  const char* at = m.at("history").c_str();
-  while (*at != 0) {
-    EpochRecord r{};
-    char* end = nullptr;
-    r.epoch = std::strtoll(at, &end, 10);
-    for (double* field : {&r.train_loss, &r.train_accuracy, &r.validation_loss, &r.validation_accuracy, &r.seconds})
-      *field = std::strtod(end, &end);
-    p.history.push_back(r);
-    at = *end == '\n' ? end + 1 : end + std::strlen(end);
-  }
-  return p;
-}
-
-Result<nn::ModulePtr> make_model(const RunOptions& o, const data::Dataset& d) {
-  nn::manual_seed(static_cast<uint64_t>(o.train.seed));
-  const graph::Dims& dims = d.inputs.dims();
-  return models::create(o.model.name, {graph::Dims(dims.begin() + 1, dims.end()), d.num_classes()}, o.model.params);
-}
-
-}  // namespace
-
-Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size,
-                            const StepOptions& step) {
-  DS_TRY(dataset.validate());
-  if (!dataset.is_classification()) return invalid("evaluate: expected class labels as targets");
-  Evaluation result;
-  result.classes = dataset.num_classes();
-  result.confusion.assign(static_cast<size_t>(result.classes * result.classes), 0);
-  StateStore state(model, 0);
-  std::map<int64_t, std::shared_ptr<const runtime::Program>> programs;  // the last batch may be smaller
-  const int64_t n = dataset.size();
-  for (int64_t begin = 0; begin < n; begin += batch_size) {
-    std::vector<int64_t> indices(static_cast<size_t>(std::min(batch_size, n - begin)));
-    std::iota(indices.begin(), indices.end(), begin);
-    const int64_t count = static_cast<int64_t>(indices.size());
-    auto& program = programs[count];
-    if (!program) {
-      const TensorType y_type = target_type(dataset, count);
-      DS_ASSIGN(program, compile(evaluation_graph(model, batch_type(dataset, count), &y_type, step)));
-      state.prepare(program->graph());
-    }
-    Tensor x, y;
-    DS_TRY(dataset.read(indices, x, y));
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}, {"y", y}}));
-    const Tensor& prediction = out[program->graph().find_output("prediction")];
-    result.loss += out[program->graph().find_output("loss")].at(0) * static_cast<double>(count);
-    for (int64_t i = 0; i < count; ++i) {
-      const float* row = prediction.as<float>() + i * result.classes;
-      ++result.confusion[y.as<int64_t>()[i] * result.classes + (std::max_element(row, row + result.classes) - row)];
-    }
-  }
-  int64_t correct = 0;
-  for (int64_t c = 0; c < result.classes; ++c) correct += result.confusion[c * result.classes + c];
-  result.loss /= static_cast<double>(n);
-  result.accuracy = static_cast<double>(correct) / static_cast<double>(n);
-  return result;
-}
-
-Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& hooks) {
-  if (options.train.threads > 0) set_num_threads(static_cast<int>(options.train.threads));
-  DS_ASSIGN(data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  const data::Dataset& train = splits.train;
-  DS_TRY(train.validate());
-  const int64_t batch = options.train.batch_size;
-  const int64_t per_epoch = train.size() / batch, total = per_epoch * options.train.epochs;
-  if (per_epoch == 0)
-    return invalid("train.batch_size: {} is more than the {} training samples; choose a smaller one", batch,
-                   train.size());
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, train));
-  const StepOptions step = step_options(options);
-  DS_ASSIGN(const auto program,
-            compile(training_graph(*model, batch_type(train, batch), target_type(train, batch), step)));
-  StateStore state(*model, static_cast<uint64_t>(options.train.seed));
-  state.prepare(program->graph());
-
-  const std::filesystem::path folder = options.train.output;
-  const std::string last = (folder / "last.safetensors").string(), best = (folder / "best.safetensors").string();
+// An earlier run in the folder is moved to "<folder>.1", ".2", ...: no run is lost to another.
+Status prepare_folder(const std::filesystem::path& folder, bool resume, const Hooks& hooks) {
   std::error_code error;
+  if (!resume && std::filesystem::exists(folder / "last.safetensors", error)) {
+    std::filesystem::path old;
+    for (int i = 1; old.empty() || std::filesystem::exists(old, error); ++i)
+      old = folder.string() + "." + std::to_string(i);
+    std::filesystem::rename(folder, old, error);
+    if (error)
+      return make_error(ErrorCode::kIo, "train.output: cannot move the earlier run '{}' to '{}': {}", folder.string(),
+                        old.string(), error.message());
+    hooks.message(fmt::format("the earlier run in {} is now {}", folder.string(), old.string()));
+  }
   std::filesystem::create_directories(folder, error);
   if (error)
     return make_error(ErrorCode::kIo, "train.output: cannot make the folder '{}': {}", folder.string(),
                       error.message());
-  Progress progress;
-  if (resume) {
-    DS_ASSIGN(io::TensorFile file, io::load_safetensors(last));
-    DS_TRY(state.load(file.tensors));
-    DS_ASSIGN(progress, from_metadata(file.metadata, last));
-    hooks.message(fmt::format("resumed at step {} of {}", progress.step, total));
-  } else {
-    DS_TRY(write_text((folder / "config.yaml").string(), option_table(options).to_yaml()));
+  return {};
+}
+
+std::string values_text(const NamedValues& values) {
+  std::string text;
+  for (const auto& [name, value] : values) text += fmt::format("  {} {:.4f}", name, value);
+  return text;
+}
+
+double find(const NamedValues& values, const std::string& name) {
+  for (const auto& [key, value] : values)
+    if (key == name) return value;
+  return std::nan("");
+}
+
+NamedValues named(double loss, const std::vector<std::string>& names, const std::vector<double>& values) {
+  NamedValues out{{"loss", loss}};
+  for (size_t i = 0; i < names.size(); ++i) out.emplace_back(names[i], values[i]);
+  return out;
+}
+
+}  // namespace
+
+Trainer::Trainer(nn::ModulePtr model, TrainerOptions options, LossFunction loss)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      custom_loss_(std::move(loss)),
+      state_(*model_, static_cast<uint64_t>(options_.train.seed)),
+      evaluator_(model_) {}
+
+Result<LossFunction> Trainer::loss_for(const data::Dataset& dataset) {
+  if (custom_loss_) return custom_loss_;
+  return make_loss(resolve_loss(options_.loss.name, dataset.targets.dtype()), options_.loss.params);
+}
+
+Task Trainer::task_for(const data::Dataset& dataset) const {
+  if (custom_loss_) return dataset.is_classification() ? Task::kMulticlass : Task::kRegression;
+  return task_of(resolve_loss(options_.loss.name, dataset.targets.dtype()));
+}
+
+std::vector<std::string> Trainer::metrics_for(const data::Dataset& dataset) const {
+  return options_.train.metrics.empty() ? Metrics::defaults(task_for(dataset)) : options_.train.metrics;
+}
+
+std::string Trainer::monitor_for(const data::Dataset& dataset) const {
+  return options_.train.monitor == "auto" ? metrics_for(dataset)[0] : options_.train.monitor;
+}
+
+Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorType& x, const TensorType& y,
+                                                                 const LossFunction& loss, StepKind kind) {
+  auto& program = programs_[fmt::format("{} {} {}", to_string(x), to_string(y), static_cast<int>(kind))];
+  if (!program) {
+    const RunOptimizerOptions& o = options_.optimizer;
+    const StepOptions step{loss, o, o.clip_norm, o.clip_value, options_.train.ema_decay};
+    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind));
+    DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
   }
-  hooks.message(fmt::format("model {} with {} parameters, {} training samples, {} steps of {}, {:.1f} MiB arena",
-                            options.model.name, model->num_parameters(), train.size(), total, batch,
-                            static_cast<double>(program->arena_bytes()) / (1 << 20)));
-  const auto save = [&](const std::string& path) {
-    return io::save_safetensors(path, {state.tensors(), to_metadata(progress)});
-  };
-  const int loss_at = program->graph().find_output("loss"), prediction_at = program->graph().find_output("prediction");
+  state_.prepare(program->graph());
+  return program;
+}
 
-  DS_ASSIGN(io::EventFile events, io::EventFile::create(folder.string()));
-  constexpr int64_t kLogEvery = 20;
-  const int norm_at = program->graph().find_output("gradient_norm");
+Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& train) {
+  DS_TRY(train.validate());
+  DS_ASSIGN(const LossFunction loss, loss_for(train));
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.train.batch_size, train.size())), 0);
+  Tensor x, y;
+  DS_TRY(train.read(indices, x, y));
+  return program(x.type(), y.type(), loss, StepKind::kUpdate);
+}
 
-  RunResult result;
-  std::vector<int64_t> order;
-  int64_t order_epoch = -1;
-  double epoch_start = seconds_now();
-  while (progress.step < total) {
-    const int64_t epoch = progress.step / per_epoch, index = progress.step % per_epoch;
-    if (order_epoch != epoch) {
-      order = epoch_order(train.size(), options.train.seed, epoch);
-      order_epoch = epoch;
+Result<Evaluation> Trainer::evaluate(const data::Dataset& dataset) {
+  DS_TRY(dataset.validate());
+  DS_ASSIGN(const LossFunction loss, loss_for(dataset));
+  return evaluator_.evaluate(dataset, kEvaluationBatch, loss, metrics_for(dataset), task_for(dataset), state_);
+}
+
+Result<Tensor> Trainer::predict(const Tensor& inputs) { return evaluator_.predict(inputs, kEvaluationBatch, state_); }
+
+// One call of fit(): what its steps share.
+struct Trainer::Fit {
+  Trainer& self;
+  const data::Dataset& train;
+  const data::Dataset& validation;
+  const Hooks& hooks;
+  LossFunction loss;
+  std::string monitor;
+  std::vector<std::string> metric_names;
+  std::filesystem::path folder;  // empty: nothing is written
+  std::optional<Metrics> metrics;
+  std::optional<io::EventFile> events;
+  std::map<std::string, Tensor> best;  // the model's tensors at the best epoch
+  Progress progress;
+  int64_t batches = 0, updates_per_epoch = 0, total = 0, first = 0, samples = 0;
+  double epoch_start = 0;
+
+  const TrainOptions& options() const { return self.options_.train; }
+
+  void say(const std::string& text) {
+    hooks.message(text);
+    if (!folder.empty()) std::ofstream(folder / "log.txt", std::ios::app) << text << "\n";
+  }
+
+  Status save() {
+    if (folder.empty()) return {};
+    progress.metrics = metrics->state();
+    Progress now = progress;
+    now.epoch_seconds += seconds_now() - epoch_start;
+    return save_checkpoint((folder / "last.safetensors").string(), self.state_.persistent(), now);
+  }
+
+  Status start(bool resume);
+  Status compile_first();
+  Status keep_best();
+  Status update(data::BatchStream& stream, int64_t window_begin);
+  Status end_epoch();
+  std::string text() const;
+};
+
+Status Trainer::Fit::compile_first() {
+  const int64_t window = std::min(options().accumulate, batches);
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(options().batch_size, train.size())), 0);
+  Tensor x, y;
+  DS_TRY(train.read(indices, x, y));
+  // State must have all its tensors before a checkpoint is loaded into it.
+  const StepKind kind = window == 1 ? StepKind::kUpdate : StepKind::kLast;
+  DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
+  const size_t prediction = static_cast<size_t>(program->graph().find_output("prediction"));
+  const TensorType& out = program->graph().type(program->graph().outputs()[prediction].value);
+  if (train.is_classification() && out.rank() >= 2 && !self.custom_loss_ && out.dims[1] < train.num_classes())
+    return invalid("the data has {} classes, the model predicts {} ({}); widen its last layer", train.num_classes(),
+                   out.dims[1], to_string(out));
+  say(fmt::format("{} parameters, {} training samples, {} updates, {:.1f} MiB arena", self.model_->num_parameters(),
+                  train.size(), total, static_cast<double>(program->arena_bytes()) / (1 << 20)));
+  return {};
+}
+
+Status Trainer::Fit::start(bool resume) {
+  if (!folder.empty()) DS_TRY(prepare_folder(folder, resume, hooks));
+  const bool monitors_metric = std::find(metric_names.begin(), metric_names.end(), monitor) != metric_names.end();
+  if (monitor != "loss" && !monitors_metric)
+    return invalid("train.monitor: '{}' is neither loss nor one of train.metrics ({})", monitor,
+                   join(metric_names, ", "));
+  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
+  if (!resume) self.state_ = StateStore(*self.model_, static_cast<uint64_t>(options().seed));
+  DS_TRY(compile_first());
+  epoch_start = seconds_now();
+  if (resume) {
+    const std::string last = (folder / "last.safetensors").string();
+    std::map<std::string, Tensor> tensors;
+    DS_TRY(load_checkpoint(last, tensors, progress));
+    DS_TRY(self.state_.load(tensors));
+    DS_TRY(metrics->set_state(progress.metrics));
+    if (progress.has_best) {
+      DS_ASSIGN(io::TensorFile file, io::load_safetensors((folder / "best.safetensors").string()));
+      best = std::move(file.tensors);
     }
+    say(fmt::format("resumed at update {} of {}", progress.step, total));
+  } else if (!folder.empty()) {
+    DS_TRY(write_text(folder / "config.yaml",
+                      self.config_.empty() ? option_table(self.options_).to_yaml() : self.config_));
+    DS_TRY(write_text(folder / "environment.txt",
+                      fmt::format("device cpu\nisa {}\nthreads {}\n", backends::cpu::isa_name(), num_threads())));
+  }
+  if (!folder.empty()) {
+    DS_ASSIGN(io::EventFile file, io::EventFile::create(folder.string()));
+    events.emplace(std::move(file));
+  }
+  first = progress.step;
+  return {};
+}
+
+Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
+  const int64_t window_end = std::min(window_begin + options().accumulate, batches);
+  const int64_t used = options().drop_last ? batches * options().batch_size : train.size();
+  const int64_t window_samples =
+      std::min(window_end * options().batch_size, used) - window_begin * options().batch_size;
+  const double rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
+                      schedule_factor(self.options_.schedule, progress.step, total, updates_per_epoch);
+  double window_loss = 0, norm = 0;
+  for (int64_t i = window_begin; i < window_end; ++i) {
     Tensor x, y;
-    DS_TRY(train.read(std::span(order).subspan(static_cast<size_t>(index * batch), static_cast<size_t>(batch)), x, y));
-    const double rate =
-        options.optimizer.learning_rate * schedule_factor(options.schedule, progress.step, total, per_epoch);
-    DS_ASSIGN(const std::vector<Tensor> out,
-              state.run(*program, {{"x", x},
+    DS_ASSIGN(const bool more, stream.next(x, y));
+    if (!more) return internal_error("the loader ended before batch {} of {}", i, batches);
+    const bool last = i + 1 == window_end;
+    const StepKind kind = window_end - window_begin == 1 ? StepKind::kUpdate
+                          : last                         ? StepKind::kLast
+                                                         : StepKind::kAccumulate;
+    DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
+    const int64_t n = x.dims()[0];
+    DS_ASSIGN(
+        const std::vector<Tensor> out,
+        self.state_.run(*program, {{"x", x},
                                    {"y", y},
+                                   {"weight", Tensor::scalar(DType::kF32, static_cast<double>(n) /
+                                                                              static_cast<double>(window_samples))},
                                    {"learning_rate", Tensor::scalar(DType::kF32, rate)},
                                    {"step", Tensor::scalar(DType::kF32, static_cast<double>(progress.step + 1))}}));
-    const double loss = out[loss_at].at(0);
-    if (!std::isfinite(loss))
-      return invalid(
-          "the loss is {} at step {}; lower optimizer.learning_rate or set optimizer.clip_norm (last good state: {})",
-          loss, progress.step, last);
-    ++progress.step;
-    progress.loss_sum += loss * static_cast<double>(batch);
-    progress.correct += count_correct(out[prediction_at], y);
-    progress.seen += batch;
-    if (progress.step % kLogEvery == 0) {
-      DS_TRY(events.scalar("train/loss", progress.step, loss));
-      DS_TRY(events.scalar("train/learning_rate", progress.step, rate));
-      DS_TRY(events.scalar("train/gradient_norm", progress.step, out[norm_at].at(0)));
-    }
-    const double running = progress.loss_sum / static_cast<double>(progress.seen);
-    if (!hooks.progress(
-            progress.step, total,
-            fmt::format("epoch {}/{} loss {:.4f} accuracy {:.2f}%", epoch + 1, options.train.epochs, running,
-                        100.0 * static_cast<double>(progress.correct) / static_cast<double>(progress.seen)))) {
-      DS_TRY(save(last));
-      DS_TRY(events.flush());
-      hooks.message(fmt::format("interrupted at step {}, saved to {}; continue with --resume", progress.step, last));
-      result.history = progress.history;
-      result.interrupted = true;
-      return result;
-    }
-    if (progress.step % per_epoch != 0) continue;
-    const data::Dataset& held_out = splits.validation.size() > 0 ? splits.validation : splits.test;
-    DS_ASSIGN(const Evaluation validation, evaluate(*model, held_out, 256, step));
-    progress.history.push_back({epoch + 1, running,
-                                static_cast<double>(progress.correct) / static_cast<double>(progress.seen),
-                                validation.loss, validation.accuracy, seconds_now() - epoch_start});
-    epoch_start = seconds_now();
-    DS_TRY(events.scalar("validation/loss", progress.step, validation.loss));
-    DS_TRY(events.scalar("validation/accuracy", progress.step, validation.accuracy));
-    DS_TRY(events.flush());
-    hooks.message(fmt::format("epoch {}: training loss {:.4f}, validation loss {:.4f}, accuracy {:.2f} %, {:.1f} s",
-                              epoch + 1, running, validation.loss, 100 * validation.accuracy,
-                              progress.history.back().seconds));
-    progress.loss_sum = 0;
-    progress.correct = progress.seen = 0;
-    if (validation.accuracy > progress.best) {
-      progress.best = validation.accuracy;
-      DS_TRY(save(best));
-    }
-    DS_TRY(save(last));
-    DS_TRY(write_text((folder / "history.csv").string(), history_csv(progress.history)));
+    const auto result = [&](const char* name) -> const Tensor& {
+      return out[static_cast<size_t>(program->graph().find_output(name))];
+    };
+    const double value = result("loss").at(0);
+    if (!std::isfinite(value))
+      return invalid("the loss is {} at update {}; lower optimizer.learning_rate or set optimizer.clip_norm{}", value,
+                     progress.step, folder.empty() ? "" : " (the last good state is in " + folder.string() + ")");
+    if (last) norm = result("gradient_norm").at(0);
+    window_loss += value * static_cast<double>(n);
+    DS_TRY(metrics->add(result("prediction"), y));
   }
-  DS_ASSIGN(const io::TensorFile file, io::load_safetensors(best));
-  std::map<std::string, Tensor> weights;
-  for (const nn::State& s : model->named_state())
-    if (auto it = file.tensors.find(s.name); it != file.tensors.end()) weights[s.name] = it->second;
-  DS_TRY(model->load_state(weights));
-  DS_ASSIGN(result.test, evaluate(*model, splits.test, 256, step));
+  ++progress.step;
+  progress.loss_sum += window_loss;
+  progress.seen += window_samples;
+  samples += window_samples;
+  if (events && progress.step % kLogEvery == 0) {
+    DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_samples)));
+    DS_TRY(events->scalar("train/learning_rate", progress.step, rate));
+    DS_TRY(events->scalar("train/gradient_norm", progress.step, norm));
+  }
+  return {};
+}
+
+std::string Trainer::Fit::text() const {
+  const int64_t epoch = (progress.step - 1) / updates_per_epoch + 1;
+  const double mean = progress.seen == 0 ? 0 : progress.loss_sum / static_cast<double>(progress.seen);
+  return fmt::format("epoch {}/{}{}", epoch, options().epochs,
+                     values_text(named(mean, metric_names, metrics->values())));
+}
+
+Status Trainer::Fit::keep_best() {
+  best.clear();
+  const auto& tensors = self.state_.tensors();
+  for (const nn::State& s : self.model_->named_state()) {
+    const auto average = tensors.find("ema/" + s.name);
+    best[s.name] = (average == tensors.end() ? s.value : average->second).clone();
+  }
+  if (folder.empty()) return {};
+  return io::save_safetensors((folder / "best.safetensors").string(), {best, {}});
+}
+
+Status Trainer::Fit::end_epoch() {
+  EpochRecord record;
+  record.epoch = progress.step / updates_per_epoch;
+  record.learning_rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
+                         schedule_factor(self.options_.schedule, progress.step - 1, total, updates_per_epoch);
+  record.training = named(progress.loss_sum / static_cast<double>(progress.seen), metric_names, metrics->values());
+  if (validation.size() > 0) {
+    DS_ASSIGN(const Evaluation e, self.evaluator_.evaluate(validation, kEvaluationBatch, loss, metric_names,
+                                                           self.task_for(validation), self.state_, true));
+    record.validation = {{"loss", e.loss}};
+    record.validation.insert(record.validation.end(), e.metrics.begin(), e.metrics.end());
+  }
+  record.seconds = progress.epoch_seconds + seconds_now() - epoch_start;
+  epoch_start = seconds_now();
+  const NamedValues& judged = record.validation.empty() ? record.training : record.validation;
+  const double value = find(judged, monitor);
+  const double gain = Metrics::higher_is_better(monitor) ? value - progress.best : progress.best - value;
+  const bool better = !progress.has_best || gain > options().min_delta;
+  progress.plateau.epoch(self.options_.schedule, better);
+  progress.bad_epochs = better ? 0 : progress.bad_epochs + 1;
+  progress.loss_sum = progress.epoch_seconds = 0;
+  progress.seen = 0;
+  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
+  progress.history.push_back(record);
+  if (better && !std::isnan(value)) {
+    progress.best = value;
+    progress.has_best = true;
+    DS_TRY(keep_best());
+  }
+  progress.stopped_early = options().patience > 0 && progress.bad_epochs >= options().patience;
+  say(fmt::format("epoch {}/{}  {:.1f} s{}{}", record.epoch, options().epochs, record.seconds,
+                  values_text(record.training),
+                  record.validation.empty() ? "" : "  | validation" + values_text(record.validation)));
+  if (progress.stopped_early)
+    say(fmt::format("stopped early: {} has not been better than {:.4f} for {} epochs", monitor, progress.best,
+                    progress.bad_epochs));
+  if (events) {
+    for (const auto& [name, v] : record.training)
+      if (name != "loss") DS_TRY(events->scalar("train/" + name, progress.step, v));
+    for (const auto& [name, v] : record.validation) DS_TRY(events->scalar("validation/" + name, progress.step, v));
+    DS_TRY(events->flush());
+    DS_TRY(write_text(folder / "history.csv", history_csv(progress.history)));
+  }
+  return save();
+}
+
+Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& validation, bool resume,
+                               const Hooks& hooks) {
+  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  DS_ASSIGN(const data::DataLoader loader,
+            data::DataLoader::create(train, {.batch_size = options_.train.batch_size,
+                                             .shuffle = true,
+                                             .seed = static_cast<uint64_t>(options_.train.seed),
+                                             .drop_last = options_.train.drop_last,
+                                             .augment = options_.train.augment}));
+  if (validation.size() > 0) DS_TRY(validation.validate());
+  DS_ASSIGN(const LossFunction loss, loss_for(train));
+  Fit fit{*this, train, validation, hooks, loss, monitor_for(train), metrics_for(train), options_.train.output};
+  if (resume && fit.folder.empty()) return invalid("resume needs train.output, the folder of the run");
+  fit.batches = loader.num_batches();
+  fit.updates_per_epoch = (fit.batches + options_.train.accumulate - 1) / options_.train.accumulate;
+  fit.total = fit.updates_per_epoch * options_.train.epochs;
+  DS_TRY(fit.start(resume));
+  Progress& progress = fit.progress;
+  std::unique_ptr<data::BatchStream> stream;
+  FitResult result;
+  while (progress.step < fit.total && !progress.stopped_early && !result.interrupted) {
+    const int64_t epoch = progress.step / fit.updates_per_epoch;
+    const int64_t begin = progress.step % fit.updates_per_epoch * options_.train.accumulate;
+    if (begin == 0 || !stream) {
+      stream.reset();
+      stream = std::make_unique<data::BatchStream>(loader, epoch, begin);
+    }
+    DS_TRY(fit.update(*stream, begin));
+    result.interrupted =
+        !hooks.progress({progress.step, fit.first, fit.total, fit.samples, [&fit] { return fit.text(); }});
+    if (progress.step % fit.updates_per_epoch == 0) {
+      DS_TRY(fit.end_epoch());
+    } else if (result.interrupted ||
+               (options_.train.save_every > 0 && progress.step % options_.train.save_every == 0)) {
+      DS_TRY(fit.save());
+    }
+  }
+  if (fit.events) DS_TRY(fit.events->flush());
+  result.interrupted = result.interrupted && progress.step < fit.total && !progress.stopped_early;
+  if (result.interrupted)
+    fit.say(fit.folder.empty() ? fmt::format("interrupted at update {}", progress.step)
+                               : fmt::format("interrupted at update {}, saved to {}; continue with --resume",
+                                             progress.step, (fit.folder / "last.safetensors").string()));
   result.history = progress.history;
-  DS_TRY(draw_charts(folder, result.history, result.test, splits.test.class_names));
+  result.stopped_early = progress.stopped_early;
+  if (!result.interrupted && !fit.best.empty()) {
+    DS_TRY(model_->load_state(fit.best));
+  }
   return result;
-}
-
-Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options) {
-  DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
-  const int64_t batch = options.train.batch_size;
-  return compile(
-      training_graph(*model, batch_type(splits.train, batch), target_type(splits.train, batch), step_options(options)));
-}
-
-Result<TrainedModel> load_run(const std::string& folder) {
-  TrainedModel run;
-  const std::string config = folder + "/config.yaml";
-  DS_ASSIGN(const std::string text, read_text(config));
-  DS_TRY(option_table(run.options).load_yaml(text, config));
-  DS_ASSIGN(run.data, data::open_dataset(run.options.data.name, run.options.data.params));
-  DS_ASSIGN(run.model, make_model(run.options, run.data.train));
-  DS_ASSIGN(const io::TensorFile file, io::load_safetensors(folder + "/best.safetensors"));
-  std::map<std::string, Tensor> weights;
-  for (const nn::State& s : run.model->named_state())
-    if (auto it = file.tensors.find(s.name); it != file.tensors.end()) weights[s.name] = it->second;
-  DS_TRY(run.model->load_state(weights));
-  return run;
 }
 
 }  // namespace deepseek::train

@@ -1,56 +1,79 @@
-// One run from config to trained model: data, step program, schedule, validation, checkpoints, resume, run folder.
-// Test: tests/train/trainer_test.cc
+// Trains a module on data: batches, programs, schedule, validation, checkpoints, early stopping, resume.
+// Invariant: what a run computes depends on its options, data and initial weights only; an interrupted and resumed run
+// equals an uninterrupted one bit for bit on the same kind of machine. Test: tests/train/trainer_test.cc
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "data/sources.h"
+#include "data/loader.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
 #include "train/run_options.h"
 
 namespace deepseek::train {
 
-struct Evaluation {
-  double loss = 0, accuracy = 0;
-  int64_t classes = 0;
-  std::vector<int64_t> confusion;  // [true * classes + predicted]
+// After each update.
+struct StepReport {
+  int64_t step, first, total;         // updates done, where this call began, of all
+  int64_t samples;                    // trained on in this call
+  std::function<std::string()> text;  // epoch, loss, metrics
 };
 
-struct EpochRecord {
-  int64_t epoch;
-  double train_loss, train_accuracy, validation_loss, validation_accuracy, seconds;
+struct Hooks {
+  std::function<void(const std::string&)> message = [](const std::string&) {};               // lines for the user
+  std::function<bool(const StepReport&)> progress = [](const StepReport&) { return true; };  // false: save and stop
 };
 
-struct RunResult {
+struct FitResult {
   std::vector<EpochRecord> history;
-  Evaluation test;
   bool interrupted = false;
+  bool stopped_early = false;
 };
 
-struct RunHooks {
-  std::function<void(const std::string&)> message;  // lines for the user
-  std::function<bool(int64_t step, int64_t total, const std::string&)>
-      progress;  // false asks to stop: the run saves first
+class Trainer {
+ public:
+  // `loss` replaces options.loss where given; metrics then default to those of its targets' type.
+  Trainer(nn::ModulePtr model, TrainerOptions options, LossFunction loss = {});
+
+  // What config.yaml says; by default the options.
+  void set_config(std::string yaml) { config_ = std::move(yaml); }
+
+  // Trains until options.train.epochs. In the folder options.train.output (none where empty) it keeps config.yaml,
+  // log.txt, history.csv, TensorBoard events, last.safetensors (everything needed to resume) and best.safetensors (the
+  // model's tensors by name). `resume` continues from last.safetensors. Without validation data the training values are
+  // monitored. At the end the model holds the best epoch's weights.
+  Result<FitResult> fit(const data::Dataset& train, const data::Dataset& validation, bool resume, const Hooks& hooks);
+
+  // Loss and metrics of the model as it is.
+  Result<Evaluation> evaluate(const data::Dataset& dataset);
+  // Predictions [N, ...] for inputs f32 or i64 [N, ...].
+  Result<graph::Tensor> predict(const graph::Tensor& inputs);
+
+  // The compiled step for a batch like the first `train` has.
+  Result<std::shared_ptr<const runtime::Program>> step_program(const data::Dataset& train);
+
+  const nn::ModulePtr& model() const { return model_; }
+  const TrainerOptions& options() const { return options_; }
+
+ private:
+  struct Fit;
+  Result<LossFunction> loss_for(const data::Dataset& dataset);
+  Task task_for(const data::Dataset& dataset) const;
+  std::vector<std::string> metrics_for(const data::Dataset& dataset) const;
+  std::string monitor_for(const data::Dataset& dataset) const;
+  Result<std::shared_ptr<const runtime::Program>> program(const graph::TensorType& x, const graph::TensorType& y,
+                                                          const LossFunction& loss, StepKind kind);
+
+  nn::ModulePtr model_;
+  TrainerOptions options_;
+  LossFunction custom_loss_;
+  std::string config_;
+  StateStore state_;
+  Evaluator evaluator_;
+  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
 };
-
-// Writes config.yaml, history.csv, TensorBoard events, last.safetensors, best.safetensors, loss.png, accuracy.png and
-// confusion.png into options.train.output. With `resume`, continues
-// from last.safetensors bit-exactly on the same kind of machine; the result equals an uninterrupted run's.
-Result<RunResult> run_training(RunOptions options, bool resume, const RunHooks& hooks);
-
-// The model of a run folder with its best weights, and class names.
-struct TrainedModel {
-  nn::ModulePtr model;
-  RunOptions options;
-  data::Splits data;
-};
-Result<TrainedModel> load_run(const std::string& folder);
-
-// The compiled training step of a config: what `deepseek explain` shows.
-Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
-
-Result<Evaluation> evaluate(nn::Module& model, const data::Dataset& dataset, int64_t batch_size,
-                            const StepOptions& step);
 
 }  // namespace deepseek::train

@@ -1,6 +1,4 @@
 // Runs on a small set of striped pictures in IDX files: learning, bit-exact resume, clear errors.
-#include "train/trainer.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +8,8 @@
 #include <random>
 
 #include "io/safetensors.h"
+#include "nn/layers.h"
+#include "train/run.h"
 
 namespace deepseek::train {
 namespace {
@@ -65,9 +65,10 @@ class TrainerTest : public ::testing::Test {
     o.train.output = (folder_ / run).string();
     return o;
   }
-  static RunHooks quiet(int64_t stop_at = -1) {
-    return {[](const std::string&) {},
-            [stop_at](int64_t step, int64_t, const std::string&) { return step != stop_at; }};
+  static Hooks quiet(int64_t stop_at = -1) {
+    Hooks hooks;
+    hooks.progress = [stop_at](const StepReport& r) { return r.step != stop_at; };
+    return hooks;
   }
   fs::path folder_;
 };
@@ -75,14 +76,15 @@ class TrainerTest : public ::testing::Test {
 TEST_F(TrainerTest, LearnsAndWritesTheRunFolder) {
   Result<RunResult> result = run_training(options("run"), false, quiet());
   ASSERT_TRUE(result.ok()) << result.status().to_string();
-  EXPECT_GT(result->test.accuracy, 0.9);  // chance is 0.25
-  EXPECT_LT(result->history.back().train_loss, result->history.front().train_loss);
+  EXPECT_GT(result->test.value("accuracy"), 0.9);  // chance is 0.25
+  const std::vector<EpochRecord>& history = result->fit.history;
+  EXPECT_LT(history.back().training[0].second, history.front().training[0].second);
   for (const char* file : {"config.yaml", "history.csv", "last.safetensors", "best.safetensors", "loss.png",
                            "accuracy.png", "confusion.png"})
     EXPECT_GT(fs::file_size(folder_ / "run" / file), 0u) << file;
-  Result<TrainedModel> loaded = load_run((folder_ / "run").string());
+  Result<TrainedRun> loaded = load_run((folder_ / "run").string());
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
-  Result<Evaluation> again = evaluate(*loaded->model, loaded->data.test, 7, {});  // another batch size, same answers
+  Result<Evaluation> again = Trainer(loaded->model, loaded->options).evaluate(loaded->data.test);
   ASSERT_TRUE(again.ok()) << again.status().to_string();
   EXPECT_EQ(again->confusion, result->test.confusion);
 }
@@ -92,7 +94,7 @@ TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
   for (const int64_t stop : {1, 9, 13}) {
     Result<RunResult> stopped = run_training(options("parts"), false, quiet(stop));
     ASSERT_TRUE(stopped.ok()) << stopped.status().to_string();
-    ASSERT_TRUE(stopped->interrupted);
+    ASSERT_TRUE(stopped->fit.interrupted);
     Result<RunResult> resumed = run_training(options("parts"), true, quiet());
     ASSERT_TRUE(resumed.ok()) << resumed.status().to_string();
     Result<io::TensorFile> a = io::load_safetensors((folder_ / "whole/last.safetensors").string());
@@ -108,8 +110,9 @@ TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
 TEST_F(TrainerTest, ErrorsSayWhatToDo) {
   RunOptions o = options("run");
   o.train.batch_size = 1000;
+  o.train.drop_last = true;
   EXPECT_THAT(run_training(o, false, quiet()).status().message(),
-              HasSubstr("1000 is more than the 288 training samples"));
+              HasSubstr("batch_size 1000 with drop_last leaves no batch of 288 samples"));
   o = options("run");
   o.model.name = "resnot";
   EXPECT_THAT(run_training(o, false, quiet()).status().message(),
@@ -125,6 +128,120 @@ TEST_F(TrainerTest, ErrorsSayWhatToDo) {
   o.model.params["width"] = "8";
   EXPECT_THAT(run_training(o, true, quiet()).status().message(),
               HasSubstr("the checkpoint does not fit the model and optimizer"));
+}
+
+// Every kind of state at once: average, accumulation with a remainder, dropout-free model, plateau, auc's scores.
+TEST_F(TrainerTest, ResumeIsExactWithAccumulationAverageAndPlateau) {
+  const auto make = [&](const std::string& run) {
+    RunOptions o = options(run);
+    o.train.accumulate = 2;
+    o.train.batch_size = 50;  // 288 samples: 6 batches, the last of 38
+    o.train.ema_decay = 0.9;
+    o.train.metrics = {"f1", "auc"};
+    o.train.augment = "crop_flip";
+    o.schedule.name = "plateau";
+    o.schedule.patience = 0;
+    return o;
+  };
+  Result<RunResult> whole = run_training(make("whole"), false, quiet());
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  for (const int64_t stop : {2, 4}) {
+    ASSERT_TRUE(run_training(make("parts"), false, quiet(stop))->fit.interrupted);
+    Result<RunResult> resumed = run_training(make("parts"), true, quiet());
+    ASSERT_TRUE(resumed.ok()) << resumed.status().to_string();
+    for (const char* file : {"last.safetensors", "best.safetensors"}) {
+      Result<io::TensorFile> a = io::load_safetensors((folder_ / "whole" / file).string());
+      Result<io::TensorFile> b = io::load_safetensors((folder_ / "parts" / file).string());
+      ASSERT_TRUE(a.ok() && b.ok());
+      ASSERT_EQ(a->tensors.size(), b->tensors.size());
+      for (const auto& [name, tensor] : a->tensors)
+        EXPECT_EQ(0, std::memcmp(tensor.data(), b->tensors.at(name).data(), tensor.num_bytes())) << name;
+    }
+    ASSERT_EQ(whole->fit.history.size(), resumed->fit.history.size());
+    for (size_t i = 0; i < whole->fit.history.size(); ++i) {
+      EXPECT_EQ(whole->fit.history[i].training, resumed->fit.history[i].training);
+      EXPECT_EQ(whole->fit.history[i].validation, resumed->fit.history[i].validation);
+    }
+    EXPECT_EQ(whole->test.metrics, resumed->test.metrics);
+  }
+}
+
+TEST_F(TrainerTest, AnEarlierRunIsMovedAway) {
+  RunOptions o = options("run");
+  o.train.epochs = 1;
+  ASSERT_TRUE(run_training(o, false, quiet()).ok());
+  std::string said;
+  Hooks hooks = quiet();
+  hooks.message = [&](const std::string& text) { said += text + "\n"; };
+  ASSERT_TRUE(run_training(o, false, hooks).ok());
+  EXPECT_THAT(said, HasSubstr("is now " + (folder_ / "run.1").string()));
+  EXPECT_TRUE(fs::exists(folder_ / "run.1/best.safetensors"));
+}
+
+TEST_F(TrainerTest, StopsEarly) {
+  RunOptions o = options("run");
+  o.train.epochs = 50;
+  o.train.patience = 2;
+  o.optimizer.learning_rate = 0;  // nothing gets better after the first epoch
+  const Result<RunResult> result = run_training(o, false, quiet());
+  ASSERT_TRUE(result.ok()) << result.status().to_string();
+  EXPECT_TRUE(result->fit.stopped_early);
+  EXPECT_LE(result->fit.history.size(), 5u);
+  // Batch norm's statistics still move; a run that is resumed after its early stop stays stopped.
+  const Result<RunResult> again = run_training(o, true, quiet());
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(again->fit.history.size(), result->fit.history.size());
+}
+
+// Two batches of 16 accumulated are one batch of 32 where no layer looks across samples.
+TEST_F(TrainerTest, AccumulationEqualsTheLargeBatch) {
+  const auto weights = [&](int64_t batch, int64_t accumulate) {
+    RunOptions o = options("run" + std::to_string(batch));
+    o.model = {"mlp", {{"width", "8"}}};
+    o.train.epochs = 2;
+    o.train.batch_size = batch;
+    o.train.accumulate = accumulate;
+    EXPECT_TRUE(run_training(o, false, quiet()).ok());
+    return io::load_safetensors(o.train.output + "/last.safetensors")->tensors;
+  };
+  const auto large = weights(64, 1), small = weights(16, 4);  // 288 = 4 * 64 + 32: the last window is smaller
+  double moved = 0;
+  for (const auto& [name, tensor] : large) {
+    if (name.starts_with("training/")) continue;
+    for (int64_t i = 0; i < tensor.num_elements(); ++i) {
+      EXPECT_NEAR(tensor.at(i), small.at(name).at(i), 1e-4 * std::max(1.0, std::abs(tensor.at(i)))) << name;
+      moved = std::max(moved, std::abs(tensor.at(i)));
+    }
+  }
+  EXPECT_GT(moved, 0);
+}
+
+// Regression by hand: one weight, one sample, learning rate 1/32 and mse: w' = w - 2/32 (w x - y) x. The average follows
+// min(0.5, (1 + t) / (10 + t)).
+TEST(TrainerRegressionTest, FollowsTheClosedForm) {
+  auto model = std::make_shared<nn::Linear>(1, 1, false);
+  double w = model->named_state()[0].value.at(0), average = w;
+  data::Dataset d;
+  d.inputs = graph::Tensor::full(DType::kF32, {1, 1}, 2);
+  d.targets = graph::Tensor::full(DType::kF32, {1}, 3);
+  TrainerOptions o;
+  o.optimizer.learning_rate = 0.03125;
+  o.schedule.name = "constant";
+  o.train.epochs = 4;
+  o.train.ema_decay = 0.5;
+  o.train.monitor = "loss";
+  o.train.output = "";
+  Trainer trainer(model, o);
+  data::Dataset none;
+  const Result<FitResult> result = trainer.fit(d, none, false, {});
+  ASSERT_TRUE(result.ok()) << result.status().to_string();
+  for (int t = 1; t <= 4; ++t) {
+    EXPECT_NEAR(result->history[static_cast<size_t>(t - 1)].training[0].second, (2 * w - 3) * (2 * w - 3), 1e-5);
+    w -= 0.03125 * 2 * (2 * w - 3) * 2;
+    const double decay = std::min(0.5, (1.0 + t) / (10 + t));
+    average = decay * average + (1 - decay) * w;
+  }
+  EXPECT_NEAR(model->named_state()[0].value.at(0), average, 1e-5);
 }
 
 TEST(RunOptionsTest, CollectsAllMistakesWithPlaces) {
@@ -161,6 +278,17 @@ TEST(RunOptionsTest, Overrides) {
   EXPECT_EQ(options.train.epochs, 7);
   EXPECT_EQ(table.set("train.epochs", "--set #1").message(), "--set #1: expected key=value, got 'train.epochs'");
   EXPECT_THAT(table.set("train.epoch=7", "--set #2").message(), HasSubstr("did you mean 'train.epochs'?"));
+}
+
+TEST(ScheduleTest, PlateauDropsAfterPatience) {
+  const ScheduleOptions o{.name = "plateau", .gamma = 0.5, .final_factor = 0.2, .patience = 1};
+  Plateau p;
+  std::vector<double> factors;
+  for (const bool better : {true, false, false, false, false, true, false, false}) {
+    p.epoch(o, better);
+    factors.push_back(p.factor);
+  }
+  EXPECT_EQ(factors, (std::vector<double>{1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2}));
 }
 
 TEST(ScheduleTest, ClosedForms) {

@@ -1,0 +1,81 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "backends/cpu/cpu_backend.h"
+#include "data/loader.h"
+
+namespace deepseek::train {
+
+using graph::Tensor;
+
+double Evaluation::value(const std::string& name) const {
+  if (name == "loss") return loss;
+  for (const auto& [metric, v] : metrics)
+    if (metric == name) return v;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t batch_size, const LossFunction& loss,
+                                       const std::vector<std::string>& metrics, Task task, StateStore& state,
+                                       bool averaged) {
+  DS_ASSIGN(Metrics totals, Metrics::create(metrics, task));
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(dataset, {.batch_size = batch_size}));
+  data::BatchStream batches(loader, 0);
+  Evaluation result;
+  Tensor x, y;
+  while (true) {
+    DS_ASSIGN(const bool more, batches.next(x, y));
+    if (!more) break;
+    auto& program = programs_[to_string(x.type()) + " -> " + to_string(y.type())];
+    if (!program) {
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), &y.type(), loss));
+      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
+      state.prepare(program->graph());
+    }
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}, {"y", y}}, averaged));
+    result.loss +=
+        out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(x.dims()[0]);
+    DS_TRY(totals.add(out[static_cast<size_t>(program->graph().find_output("prediction"))], y));
+  }
+  result.loss /= static_cast<double>(dataset.size());
+  const std::vector<double> values = totals.values();
+  for (size_t i = 0; i < values.size(); ++i) result.metrics.emplace_back(totals.names()[i], values[i]);
+  result.classes = totals.classes();
+  result.confusion = totals.confusion();
+  return result;
+}
+
+Result<Tensor> Evaluator::predict(const Tensor& inputs, int64_t batch_size, StateStore& state) {
+  if (inputs.dims().empty()) return invalid("predict: expected inputs [N, ...], got a scalar");
+  const int64_t n = inputs.dims()[0];
+  if (n == 0) return invalid("predict: no inputs were given");
+  Tensor all;
+  for (int64_t begin = 0; begin < n; begin += batch_size) {
+    const Tensor x = inputs.rows(begin, std::min(begin + batch_size, n));
+    auto& program = programs_[to_string(x.type())];
+    if (!program) {
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), nullptr, {}));
+      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
+      state.prepare(program->graph());
+    }
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}}));
+    const Tensor& y = out[0];
+    if (y.dims().empty() || y.dims()[0] != x.dims()[0])
+      return invalid("predict: expected one prediction per input ({}), the model gives {}", x.dims()[0],
+                     to_string(y.type()));
+    if (!all.defined()) {
+      graph::Dims dims = y.dims();
+      dims[0] = n;
+      all = Tensor(y.dtype(), dims);
+    }
+    std::memcpy(all.as<char>() + y.num_bytes() / static_cast<size_t>(y.dims()[0]) * static_cast<size_t>(begin),
+                y.data(), y.num_bytes());
+  }
+  return all;
+}
+
+}  // namespace deepseek::train

@@ -1,0 +1,43 @@
+// A model on data it does not learn from: loss, metrics, confusion matrix, predictions. Programs are kept per batch
+// size, so repeated evaluations compile once. Test: tests/train/trainer_test.cc
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "train/metrics.h"
+#include "train/step.h"
+
+namespace deepseek::train {
+
+struct Evaluation {
+  double loss = 0;                                      // mean over samples
+  std::vector<std::pair<std::string, double>> metrics;  // by name, in the order asked for
+  int64_t classes = 0;
+  std::vector<int64_t> confusion;  // [true * classes + predicted]; empty for regression
+
+  // "loss" or a metric's value; NaN for a name that was not computed.
+  double value(const std::string& name) const;
+};
+
+class Evaluator {
+ public:
+  explicit Evaluator(nn::ModulePtr model) : model_(std::move(model)) {}
+
+  // Metrics that are named wrongly or do not fit the task are errors. `state` holds the model's tensors (and moving
+  // averages, which `averaged` asks for).
+  Result<Evaluation> evaluate(const data::Dataset& dataset, int64_t batch_size, const LossFunction& loss,
+                              const std::vector<std::string>& metrics, Task task, StateStore& state,
+                              bool averaged = false);
+  // Predictions [N, ...] for inputs as the model takes them, f32 or i64 [N, ...].
+  Result<graph::Tensor> predict(const graph::Tensor& inputs, int64_t batch_size, StateStore& state);
+
+ private:
+  nn::ModulePtr model_;
+  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;  // by types
+};
+
+}  // namespace deepseek::train

@@ -1,0 +1,100 @@
+#include "train/loss.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/strings.h"
+#include "ops/dsl.h"
+#include "ops/registry.h"
+
+namespace deepseek::train {
+
+using namespace graph;
+
+namespace {
+
+struct Entry {
+  const char* name;
+  Task task;
+};
+constexpr Entry kLosses[] = {
+    {"cross_entropy", Task::kMulticlass}, {"nll_loss", Task::kMulticlass},   {"mse_loss", Task::kRegression},
+    {"l1_loss", Task::kRegression},       {"huber_loss", Task::kRegression}, {"quantile_loss", Task::kRegression},
+    {"bce_with_logits", Task::kBinary},   {"focal_loss", Task::kBinary},     {"dice_loss", Task::kMulticlass}};
+
+// The text as a value of the attribute's kind, if it is one.
+std::optional<AttrValue> read(const AttrSpec& spec, const std::string& text) {
+  const char *begin = text.data(), *end = begin + text.size();
+  if (spec.kind == AttrKind::kString) return AttrValue(text);
+  if (spec.kind == AttrKind::kBool && (text == "true" || text == "false")) return AttrValue(text == "true");
+  if (int64_t v = 0; spec.kind == AttrKind::kInt)
+    if (const auto [stop, error] = std::from_chars(begin, end, v); error == std::errc() && stop == end)
+      return AttrValue(v);
+  if (double v = 0; spec.kind == AttrKind::kFloat)
+    if (const auto [stop, error] = std::from_chars(begin, end, v); error == std::errc() && stop == end)
+      return AttrValue(v);
+  return {};
+}
+
+Dims without_ones(const Dims& dims) {
+  Dims out;
+  std::copy_if(dims.begin(), dims.end(), std::back_inserter(out), [](int64_t d) { return d != 1; });
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> loss_names() {
+  std::vector<std::string> names{"auto"};
+  for (const Entry& e : kLosses) names.push_back(e.name);
+  return names;
+}
+
+std::string resolve_loss(const std::string& name, DType target) {
+  if (name != "auto") return name;
+  return is_float(target) ? "mse_loss" : "cross_entropy";
+}
+
+Task task_of(const std::string& loss) {
+  for (const Entry& e : kLosses)
+    if (loss == e.name) return e.task;
+  return Task::kMulticlass;
+}
+
+Result<LossFunction> make_loss(const std::string& name, const std::map<std::string, std::string>& params) {
+  const std::vector<std::string> names = loss_names();
+  const OpDef* def =
+      std::find(names.begin() + 1, names.end(), name) == names.end() ? nullptr : ops::registry().find(name);
+  if (def == nullptr) {
+    const std::string near = nearest(name, names);
+    return invalid("loss.name: there is no loss '{}'; {}", name,
+                   near.empty() ? "known: " + join(names, ", ") : "did you mean '" + near + "'?");
+  }
+  Attrs attrs;
+  std::vector<std::string> problems, known;
+  for (const AttrSpec& spec : def->attrs)
+    if (spec.name != "reduction") known.push_back(spec.name);
+  for (const auto& [key, text] : params) {
+    const AttrSpec* spec = def->find_attr(key);
+    if (spec == nullptr || key == "reduction") {
+      problems.push_back(fmt::format("loss.{}: {} has no such parameter; it has: {}", key, name,
+                                     known.empty() ? "none" : join(known, ", ")));
+      continue;
+    }
+    if (std::optional<AttrValue> value = read(*spec, text))
+      attrs.set(key, *value);
+    else
+      problems.push_back(
+          fmt::format("loss.{}: expected {} ({}), got '{}'", key, to_string(spec->kind), spec->doc, text));
+  }
+  if (!problems.empty()) return Status(ErrorCode::kInvalidArgument, join(problems, "\n"));
+  return LossFunction([name, attrs](Expr prediction, Expr target) {
+    // A model's [N, 1] against targets [N]: the same numbers, never a broadcast.
+    if (is_float(target.dtype()) && prediction.dims() != target.dims() &&
+        without_ones(prediction.dims()) == without_ones(target.dims()))
+      prediction = ops::reshape(prediction, target.dims());
+    return prediction.builder().op(name, {prediction, target}, attrs);
+  });
+}
+
+}  // namespace deepseek::train

@@ -1,0 +1,59 @@
+// Metrics over predictions that arrive in batches. Definitions are scikit-learn's. What training needs to resume
+// mid-epoch is in state(). Test: tests/train/metrics_test.cc, tests/python/test_metrics.py
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/tensor.h"
+
+namespace deepseek::train {
+
+enum class Task {
+  kMulticlass,  // prediction [N,C,...] logits; target [N,...] classes, or probabilities [N,C,...] whose largest counts
+  kBinary,      // prediction of any shape, logits; target of the same count, positive where > 0.5
+  kRegression,  // prediction and target of equal count
+};
+
+// Known names, each with the tasks it fits:
+//   accuracy, top<k> (top5: the true class is among the k largest), precision, recall, f1: for two classes those of
+//   class 1, for more the plain mean over classes (0 where undefined); auc: area under the ROC curve, for more classes
+//   the mean of one against the rest over softmax; mae, rmse, r2.
+class Metrics {
+ public:
+  // Errors: kInvalidArgument for unknown names and those that do not fit the task; all are listed.
+  static Result<Metrics> create(std::vector<std::string> names, Task task);
+  // What a task's users look at first: accuracy; mae, rmse and r2.
+  static std::vector<std::string> defaults(Task task);
+  static bool higher_is_better(const std::string& name);
+
+  const std::vector<std::string>& names() const { return names_; }
+  // Rows whose target class is `ignore` (negative) are left out. Errors name expected and actual shapes.
+  Status add(const graph::Tensor& prediction, const graph::Tensor& target);
+  // One value per name; NaN where nothing was added or the metric is undefined (auc without both classes).
+  std::vector<double> values() const;
+  // counts[true * classes + predicted]; empty for regression and before the first batch.
+  const std::vector<int64_t>& confusion() const { return confusion_; }
+  int64_t classes() const { return classes_; }
+
+  // Everything that was added, exactly; scores for auc are left out when `names` has none.
+  std::vector<double> state() const;
+  Status set_state(const std::vector<double>& state);
+
+ private:
+  void add_class(int64_t truth, const std::vector<double>& scores);
+  double auc() const;
+
+  std::vector<std::string> names_;
+  Task task_ = Task::kMulticlass;
+  bool keep_scores_ = false;
+  int64_t classes_ = 0;
+  std::vector<int64_t> confusion_, ranks_;        // ranks_[r]: the true class has r classes above it
+  std::vector<double> scores_;                    // kept rows of [truth, scores...]
+  double count_ = 0, absolute_ = 0, square_ = 0;  // regression sums
+  double mean_ = 0, spread_ = 0;                  // Welford's mean and sum of squared deviations of the targets
+};
+
+}  // namespace deepseek::train

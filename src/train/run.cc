@@ -1,0 +1,96 @@
+#include "train/run.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "io/atomic_file.h"
+#include "io/plot.h"
+#include "models/zoo.h"
+
+namespace deepseek::train {
+
+namespace {
+
+constexpr int64_t kMostClassesDrawn = 100;
+
+Result<nn::ModulePtr> make_model(const RunOptions& o, const data::Dataset& d) {
+  nn::manual_seed(static_cast<uint64_t>(o.train.seed));
+  const graph::Dims& dims = d.inputs.dims();
+  return models::create(o.model.name, {graph::Dims(dims.begin() + 1, dims.end()), d.num_classes()}, o.model.params);
+}
+
+Status write_text(const std::filesystem::path& path, const std::string& text) {
+  return io::write_file_atomic(path.string(), std::as_bytes(std::span(text.data(), text.size())));
+}
+
+// One chart per value of the history: loss.png, accuracy.png, ...
+Status draw_history(const std::filesystem::path& folder, const std::vector<EpochRecord>& history) {
+  if (history.empty()) return {};
+  for (size_t i = 0; i < history[0].training.size(); ++i) {
+    const std::string& name = history[0].training[i].first;
+    io::Series training{"training", {}, {}}, validation{"validation", {}, {}};
+    for (const EpochRecord& r : history) {
+      training.xs.push_back(static_cast<double>(r.epoch));
+      training.ys.push_back(r.training[i].second);
+      if (i >= r.validation.size()) continue;
+      validation.xs.push_back(static_cast<double>(r.epoch));
+      validation.ys.push_back(r.validation[i].second);
+    }
+    std::vector<io::Series> series{training};
+    if (!validation.xs.empty()) series.push_back(validation);
+    std::string title = name;
+    title[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(title[0])));
+    DS_TRY(io::line_chart((folder / (name + ".png")).string(), title, "epoch", name, series));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<RunResult> run_training(const RunOptions& options, bool resume, const Hooks& hooks) {
+  DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  const std::filesystem::path folder = options.train.output;
+  if (folder.empty()) return invalid("train.output: expected a run folder, got ''");
+  Trainer trainer(model, options);
+  hooks.message(fmt::format("model {} on {}", options.model.name, options.data.name));
+  RunOptions resolved = options;
+  trainer.set_config(option_table(resolved).to_yaml());
+  RunResult result;
+  result.class_names = splits.test.class_names;
+  DS_ASSIGN(result.fit, trainer.fit(splits.train, splits.validation, resume, hooks));
+  if (result.fit.interrupted) return result;
+  DS_ASSIGN(result.test, trainer.evaluate(splits.test));
+  std::string text = fmt::format("loss {}\n", result.test.loss);
+  for (const auto& [name, value] : result.test.metrics) text += fmt::format("{} {}\n", name, value);
+  DS_TRY(write_text(folder / "test.txt", text));
+  DS_TRY(draw_history(folder, result.fit.history));
+  if (!result.test.confusion.empty() && result.test.classes <= kMostClassesDrawn)
+    DS_TRY(io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class",
+                                      splits.test.class_names, result.test.confusion));
+  return result;
+}
+
+Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options) {
+  DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  return Trainer(model, options).step_program(splits.train);
+}
+
+Result<TrainedRun> load_run(const std::string& folder) {
+  TrainedRun run;
+  const std::string config = folder + "/config.yaml";
+  std::ifstream file(config);
+  if (!file) return make_error(ErrorCode::kNotFound, "{}: cannot be read; is it a run folder?", config);
+  std::stringstream text;
+  text << file.rdbuf();
+  DS_TRY(option_table(run.options).load_yaml(text.str(), config));
+  DS_ASSIGN(run.data, data::open_dataset(run.options.data.name, run.options.data.params));
+  DS_ASSIGN(run.model, make_model(run.options, run.data.train));
+  DS_ASSIGN(const io::TensorFile weights, io::load_safetensors(folder + "/best.safetensors"));
+  DS_TRY(run.model->load_state(weights.tensors).note("while loading '" + folder + "/best.safetensors'"));
+  return run;
+}
+
+}  // namespace deepseek::train

@@ -1,0 +1,33 @@
+// A run from a config: opens data, makes the model, trains, tests, draws; and what a finished run folder gives back.
+// Test: tests/train/run_test.cc
+#pragma once
+
+#include <string>
+
+#include "data/sources.h"
+#include "train/trainer.h"
+
+namespace deepseek::train {
+
+struct RunResult {
+  FitResult fit;
+  Evaluation test;  // of the best weights
+  std::vector<std::string> class_names;
+};
+
+// Trains as Trainer::fit does, then writes test.txt, loss.png, a chart per metric, and confusion.png for classes.
+// An interrupted run has no test result.
+Result<RunResult> run_training(const RunOptions& options, bool resume, const Hooks& hooks);
+
+// A run folder's model with its best weights, and its data.
+struct TrainedRun {
+  nn::ModulePtr model;
+  RunOptions options;
+  data::Splits data;
+};
+Result<TrainedRun> load_run(const std::string& folder);
+
+// The compiled training step of a config: what `deepseek explain` shows.
+Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
+
+}  // namespace deepseek::train
