@@ -11,7 +11,8 @@ struct Entry {
   const char* name;
   Result<nn::ModulePtr> (*make)(const Task&, const Parameters&);
 };
-constexpr Entry kModels[] = {{"mlp", make_mlp}, {"small_resnet", make_small_resnet}};
+constexpr Entry kModels[] = {
+    {"mlp", make_mlp}, {"small_resnet", make_small_resnet}, {"lstm", make_lstm}, {"transformer", make_transformer}};
 
 }  // namespace
 
@@ -49,6 +50,17 @@ Status only(const Parameters& parameters, const std::vector<std::string>& known,
       for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
       return invalid("model.{}: model '{}' has no such parameter; it has: {}", key, model, list);
     }
+  return {};
+}
+
+Status check_sequence(const Task& task, int64_t vocabulary, const std::string& model) {
+  if (vocabulary > 0 && task.input.size() != 1)
+    return invalid("model '{}' with a vocabulary takes tokens [T], the data has samples of shape {}", model,
+                   graph::to_string(task.input));
+  if (vocabulary == 0 && task.input.size() != 2)
+    return invalid(
+        "model '{}' takes sequences [T, F], or tokens [T] with model.vocabulary; the data has samples of shape {}",
+        model, graph::to_string(task.input));
   return {};
 }
 

@@ -1,25 +1,16 @@
 #include "nn/layers.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/dsl.h"
 
 namespace deepseek::nn {
 
-namespace {
-
-Dims per_axis(const Dims& given, size_t axes) { return given.size() == 1 ? Dims(axes, given[0]) : given; }
-
-// [C] as [1, C, 1, ...].
-Expr per_channel(Expr v, int64_t rank) {
-  Dims dims(static_cast<size_t>(rank), 1);
-  if (rank > 1) dims[1] = v.dim(0);
-  return ops::reshape(v, dims);
-}
-
-}  // namespace
-
 Linear::Linear(int64_t in_features, int64_t out_features, bool bias) : bias_(bias) {
+  if (!require(in_features >= 1 && out_features >= 1,
+               "Linear: expected in_features and out_features >= 1, got {} and {}", in_features, out_features))
+    return;
   const double bound = 1 / std::sqrt(static_cast<double>(in_features));
   register_parameter("weight", default_initializer().uniform({out_features, in_features}, bound));
   if (bias) register_parameter("bias", default_initializer().uniform({out_features}, bound));
@@ -31,56 +22,6 @@ std::vector<Expr> Linear::forward(Trace& trace, const std::vector<Expr>& inputs)
   return {y};
 }
 
-Conv::Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options)
-    : kernel_(std::move(kernel)), options_(std::move(options)) {
-  Dims dims = {out_channels, in_channels / options_.groups};
-  dims.insert(dims.end(), kernel_.begin(), kernel_.end());
-  const double bound = 1 / std::sqrt(static_cast<double>(graph::product(dims)) / static_cast<double>(out_channels));
-  register_parameter("weight", default_initializer().uniform(dims, bound));
-  if (options_.bias) register_parameter("bias", default_initializer().uniform({out_channels}, bound));
-}
-
-std::vector<Expr> Conv::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  const size_t axes = kernel_.size();
-  const Dims padding = per_axis(options_.padding, axes);
-  Expr y = trace.builder().op("conv", {inputs[0], trace.state(*this, "weight")},
-                              {{"stride", per_axis(options_.stride, axes)},
-                               {"padding_low", padding},
-                               {"padding_high", padding},
-                               {"dilation", per_axis(options_.dilation, axes)},
-                               {"groups", options_.groups}});
-  if (options_.bias) y = y + per_channel(trace.state(*this, "bias"), y.rank());
-  return {y};
-}
-
-BatchNorm::BatchNorm(int64_t channels, double epsilon, double momentum) : epsilon_(epsilon), momentum_(momentum) {
-  register_parameter("weight", Tensor::full(DType::kF32, {channels}, 1));
-  register_parameter("bias", Tensor::zeros(DType::kF32, {channels}));
-  register_buffer("running_mean", Tensor::zeros(DType::kF32, {channels}));
-  register_buffer("running_var", Tensor::full(DType::kF32, {channels}, 1));
-}
-
-std::vector<Expr> BatchNorm::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  const std::vector<Expr> args = {inputs[0], trace.state(*this, "weight"), trace.state(*this, "bias"),
-                                  trace.state(*this, "running_mean"), trace.state(*this, "running_var")};
-  if (!trace.training()) return {trace.builder().op("batch_norm_inference", args, {{"epsilon", epsilon_}})};
-  const std::vector<Expr> out =
-      trace.builder().emit("batch_norm", args, {{"epsilon", epsilon_}, {"momentum", momentum_}});
-  trace.update(*this, "running_mean", out[3]);
-  trace.update(*this, "running_var", out[4]);
-  return {out[0]};
-}
-
-LayerNorm::LayerNorm(Dims shape, double epsilon) : axes_count_(static_cast<int64_t>(shape.size())), epsilon_(epsilon) {
-  register_parameter("weight", Tensor::full(DType::kF32, shape, 1));
-  register_parameter("bias", Tensor::zeros(DType::kF32, shape));
-}
-
-std::vector<Expr> LayerNorm::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  return {trace.builder().op("layer_norm", {inputs[0], trace.state(*this, "weight"), trace.state(*this, "bias")},
-                             {{"axes_count", axes_count_}, {"epsilon", epsilon_}})};
-}
-
 ModulePtr activation(const std::string& op, graph::Attrs attrs) {
   return std::make_shared<Lambda>([op, attrs](Trace& trace, Expr x) { return trace.builder().op(op, {x}, attrs); });
 }
@@ -89,6 +30,31 @@ ModulePtr max_pool(Dims kernel, Dims stride, Dims padding) {
   return std::make_shared<Lambda>([=](Trace& trace, Expr x) {
     return trace.builder().op(
         "max_pool", {x}, {{"kernel", kernel}, {"stride", stride}, {"padding_low", padding}, {"padding_high", padding}});
+  });
+}
+
+ModulePtr avg_pool(Dims kernel, Dims stride, Dims padding, bool count_include_pad) {
+  return std::make_shared<Lambda>([=](Trace& trace, Expr x) {
+    return trace.builder().op("avg_pool", {x},
+                              {{"kernel", kernel},
+                               {"stride", stride},
+                               {"padding_low", padding},
+                               {"padding_high", padding},
+                               {"count_include_pad", count_include_pad}});
+  });
+}
+
+ModulePtr adaptive_avg_pool(Dims output_size) {
+  return std::make_shared<Lambda>([=](Trace& trace, Expr x) {
+    return trace.builder().op("adaptive_avg_pool", {x}, {{"output_size", output_size}});
+  });
+}
+
+ModulePtr upsample(Dims factors, const std::string& mode, bool align_corners) {
+  return std::make_shared<Lambda>([=](Trace& trace, Expr x) {
+    Dims size;
+    for (size_t i = 0; i < factors.size(); ++i) size.push_back(x.dim(static_cast<int64_t>(i) + 2) * factors[i]);
+    return trace.builder().op("interpolate", {x}, {{"size", size}, {"mode", mode}, {"align_corners", align_corners}});
   });
 }
 
@@ -104,8 +70,25 @@ ModulePtr flatten() {
   return std::make_shared<Lambda>([](Trace&, Expr x) { return ops::reshape(x, {x.dim(0), -1}); });
 }
 
+Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding) {
+  const int64_t row = padding ? *padding + (*padding < 0 ? rows : 0) : -1;
+  padding_ = row;
+  if (!require(rows >= 1 && width >= 1, "Embedding: expected num_embeddings and embedding_dim >= 1, got {} and {}",
+               rows, width) ||
+      !require(!padding || (row >= 0 && row < rows), "Embedding: expected padding_idx in [-{}, {}), got {}", rows, rows,
+               padding.value_or(0)))
+    return;
+  Tensor weight = default_initializer().normal({rows, width}, 0, 1);
+  if (padding) std::fill_n(weight.as<float>() + row * width, width, 0.0f);
+  register_parameter("weight", weight);
+}
+
+std::vector<Expr> Embedding::forward(Trace& trace, const std::vector<Expr>& inputs) {
+  return {trace.builder().op("embedding", {trace.state(*this, "weight"), inputs[0]}, {{"padding_idx", padding_}})};
+}
+
 std::vector<Expr> Dropout::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  if (!trace.training() || rate_ == 0) return {inputs[0]};
+  if (!trace.training(*this) || rate_ == 0) return {inputs[0]};
   return {trace.builder().op("dropout", {inputs[0], trace.random_state()},
                              {{"rate", rate_}, {"stream", trace.next_stream()}})};
 }

@@ -1,9 +1,14 @@
-// The layers. Parameter names, shapes and initial distributions are PyTorch's. Test: tests/nn/layers_test.cc
+// The layers without a family of their own; conv.h, norm.h, recurrent.h and attention.h hold the others. Parameter
+// names, shapes and initial distributions are PyTorch's. A constructor's bad argument shows in status() and fails the
+// trace. Test: tests/nn/layers_test.cc
 #pragma once
 
 #include <functional>
+#include <optional>
 
+#include "nn/conv.h"
 #include "nn/module.h"
+#include "nn/norm.h"
 
 namespace deepseek::nn {
 
@@ -15,44 +20,6 @@ class Linear : public Module {
 
  private:
   bool bias_;
-};
-
-struct ConvOptions {
-  Dims stride = {1}, padding = {0}, dilation = {1};  // one entry stands for all axes
-  int64_t groups = 1;
-  bool bias = true;
-};
-
-// Convolution over kernel.size() spatial axes; weight [out, in/groups, kernel...], bias [out].
-class Conv : public Module {
- public:
-  Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options = {});
-  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
-
- private:
-  Dims kernel_;
-  ConvOptions options_;
-};
-
-// Over [N, C, ...]; weight and bias [C], buffers running_mean and running_var [C].
-class BatchNorm : public Module {
- public:
-  explicit BatchNorm(int64_t channels, double epsilon = 1e-5, double momentum = 0.1);
-  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
-
- private:
-  double epsilon_, momentum_;
-};
-
-// Over the trailing axes `shape`; weight and bias of that shape.
-class LayerNorm : public Module {
- public:
-  explicit LayerNorm(Dims shape, double epsilon = 1e-5);
-  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
-
- private:
-  int64_t axes_count_;
-  double epsilon_;
 };
 
 // Any op or expression without parameters as a module: Lambda([](Trace&, Expr x) { return ops::relu(x); }).
@@ -69,14 +36,32 @@ class Lambda : public Module {
 };
 
 ModulePtr activation(const std::string& op, graph::Attrs attrs = {});
+// Windows over the spatial axes of [N, C, ...]; an empty stride means the kernel, an empty padding none.
 ModulePtr max_pool(Dims kernel, Dims stride = {}, Dims padding = {});
-ModulePtr global_average_pool();  // [N, C, ...] -> [N, C]
-ModulePtr flatten();              // [N, ...] -> [N, product]
+ModulePtr avg_pool(Dims kernel, Dims stride = {}, Dims padding = {}, bool count_include_pad = true);
+ModulePtr adaptive_avg_pool(Dims output_size);  // [N, C, ...] -> [N, C, output_size...]
+ModulePtr global_average_pool();                // [N, C, ...] -> [N, C]
+ModulePtr flatten();                            // [N, ...] -> [N, product]
+// Resizes the spatial axes by whole factors; `mode` is "nearest" or "linear" (bilinear, trilinear).
+ModulePtr upsample(Dims factors, const std::string& mode = "nearest", bool align_corners = false);
+
+// Rows of `weight` [rows, width] by integer index; weights start as N(0, 1). The row `padding` starts as 0 and takes no
+// gradient.
+class Embedding : public Module {
+ public:
+  Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding = {});
+  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+
+ private:
+  int64_t padding_;  // -1: none
+};
 
 // Zeroes elements with probability `rate` in training and scales the rest by 1 / (1 - rate).
 class Dropout : public Module {
  public:
-  explicit Dropout(double rate) : rate_(rate) {}
+  explicit Dropout(double rate) : rate_(rate) {
+    require(rate >= 0 && rate < 1, "Dropout: expected a probability in [0, 1), got {}", rate);
+  }
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
 
  private:

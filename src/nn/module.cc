@@ -59,22 +59,42 @@ void Trace::finish() {
   updates_.clear();
 }
 
-std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
-  std::string scope = trace.path(*this);
+bool Trace::training(const Module& module) const { return training_ && module.training(); }
+
+ModuleScope::ModuleScope(Trace& trace, const Module& module)
+    : builder_(trace.builder()), outer_(trace.builder().scope()) {
+  std::string scope = trace.path(module);
   for (char& c : scope)
     if (c == '.') c = '/';
-  const std::string outer = trace.builder().scope();
-  if (!scope.empty()) trace.builder().set_scope(scope);
-  std::vector<Expr> outputs = forward(trace, inputs);
-  trace.builder().set_scope(outer);
-  return outputs;
+  if (!scope.empty()) builder_.set_scope(scope);
+  if (!module.status().ok()) builder_.fail(Status(module.status()).note("in module '" + trace.path(module) + "'"));
 }
 
-void Module::register_parameter(const std::string& name, Tensor value) {
-  own_.push_back({name, std::move(value), true});
+std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
+  ModuleScope scope(trace, *this);
+  if (!status_.ok()) return {Expr(&trace.builder(), {})};
+  return forward(trace, inputs);
 }
-void Module::register_buffer(const std::string& name, Tensor value) { own_.push_back({name, std::move(value), false}); }
+
+void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
+  if (!require(!name.empty() && name.find('.') == std::string::npos,
+               "expected a name without dots for a parameter or buffer, got '{}'", name))
+    return;
+  for (State& s : own_)
+    if (s.name == name) {
+      s = {name, std::move(value), trainable};
+      return;
+    }
+  own_.push_back({name, std::move(value), trainable});
+}
+void Module::register_parameter(const std::string& name, Tensor value) {
+  register_tensor(name, std::move(value), true);
+}
+void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
+  if (!require(!name.empty() && name.find('.') == std::string::npos,
+               "expected a name without dots for a module, got '{}'", name))
+    return;
   for (auto& [existing, module] : children_)
     if (existing == name) {
       module = std::move(child);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/status.h"
 #include "graph/builder.h"
 #include "graph/tensor.h"
 
@@ -35,7 +36,9 @@ class Trace {
   Trace(Builder& builder, const Module& root, bool training);
 
   Builder& builder() { return builder_; }
+  // Whether the trace is of training; a module that was set to evaluate does so in training too.
   bool training() const { return training_; }
+  bool training(const Module& module) const;
   // The graph's value of one of `module`'s own tensors.
   Expr state(const Module& module, const std::string& name);
   // The tensor takes `value` after each run (batch norm's running statistics).
@@ -60,14 +63,17 @@ class Trace {
 
 class Module {
  public:
+  Module() = default;
   virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
   // Writes the module into the trace. Errors stick to the builder.
   virtual std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) = 0;
   // forward() inside the module's name scope.
   std::vector<Expr> call(Trace& trace, const std::vector<Expr>& inputs);
   Expr operator()(Trace& trace, Expr x) { return call(trace, {x})[0]; }
 
-  // A name may be used once per module and holds no dots; otherwise internal errors surface in status().
+  // A name holds no dots, else status() tells. A second value of a name takes the first one's place.
   void register_parameter(const std::string& name, Tensor value);
   void register_buffer(const std::string& name, Tensor value);
   void register_module(const std::string& name, ModulePtr child);
@@ -85,10 +91,42 @@ class Module {
   // Copies values by name. Every name must match in both directions and have the same shape; the error lists all that
   // don't.
   Status load_state(const std::map<std::string, Tensor>& values);
+  // What was wrong with the constructor's arguments; tracing such a module fails with it.
+  const Status& status() const { return status_; }
+  // false: this module (not its children) behaves as in evaluation even where the trace is of training.
+  void set_training(bool training) { training_ = training; }
+  bool training() const { return training_; }
+  // Expires with the module, for those who must not own it.
+  std::weak_ptr<Module*> handle() const { return self_; }
+
+ protected:
+  // Keeps the first error; true where `holds`.
+  template <class... Args>
+  bool require(bool holds, fmt::format_string<Args...> format, Args&&... args) {
+    if (!holds && status_.ok()) status_ = invalid(format, std::forward<Args>(args)...);
+    return holds;
+  }
 
  private:
+  void register_tensor(const std::string& name, Tensor value, bool trainable);
   std::vector<State> own_;
   std::vector<std::pair<std::string, ModulePtr>> children_;
+  std::shared_ptr<Module*> self_ = std::make_shared<Module*>(this);
+  Status status_;
+  bool training_ = true;
+};
+
+// The name scope of a module inside a trace; reports the module's status to the builder.
+class ModuleScope {
+ public:
+  ModuleScope(Trace& trace, const Module& module);
+  ~ModuleScope() { builder_.set_scope(outer_); }
+  ModuleScope(const ModuleScope&) = delete;
+  ModuleScope& operator=(const ModuleScope&) = delete;
+
+ private:
+  Builder& builder_;
+  std::string outer_;
 };
 
 // Seeded source of initial weights. The same seed gives the same weights on every platform.

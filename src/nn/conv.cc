@@ -1,0 +1,85 @@
+#include "nn/conv.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/dsl.h"
+
+namespace deepseek::nn {
+
+namespace {
+
+Dims per_axis(const Dims& given, size_t axes) { return given.size() == 1 ? Dims(axes, given[0]) : given; }
+
+bool all_positive(const Dims& dims) {
+  return !dims.empty() && std::all_of(dims.begin(), dims.end(), [](int64_t d) { return d >= 1; });
+}
+
+graph::Attrs window_attrs(const ConvOptions& options, size_t axes) {
+  const Dims low = per_axis(options.padding, axes);
+  return {{"stride", per_axis(options.stride, axes)},
+          {"padding_low", low},
+          {"padding_high", options.padding_high.empty() ? low : per_axis(options.padding_high, axes)},
+          {"dilation", per_axis(options.dilation, axes)},
+          {"groups", options.groups}};
+}
+
+// [C] as [1, C, 1, ...].
+Expr per_channel(Expr v, int64_t rank) {
+  Dims dims(static_cast<size_t>(rank), 1);
+  if (rank > 1) dims[1] = v.dim(0);
+  return ops::reshape(v, dims);
+}
+
+}  // namespace
+
+Conv::Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options)
+    : kernel_(std::move(kernel)), options_(std::move(options)) {
+  const int64_t groups = options_.groups;
+  if (!require(in_channels >= 1 && out_channels >= 1 && all_positive(kernel_),
+               "Conv: expected channels and kernel sizes >= 1, got in_channels {}, out_channels {}, kernel {}",
+               in_channels, out_channels, graph::to_string(kernel_)) ||
+      !require(groups >= 1 && in_channels % groups == 0 && out_channels % groups == 0,
+               "Conv: expected groups to divide in_channels {} and out_channels {}, got {}", in_channels, out_channels,
+               groups))
+    return;
+  Dims dims = {out_channels, in_channels / groups};
+  dims.insert(dims.end(), kernel_.begin(), kernel_.end());
+  const double bound = 1 / std::sqrt(static_cast<double>(graph::product(dims)) / static_cast<double>(out_channels));
+  register_parameter("weight", default_initializer().uniform(dims, bound));
+  if (options_.bias) register_parameter("bias", default_initializer().uniform({out_channels}, bound));
+}
+
+std::vector<Expr> Conv::forward(Trace& trace, const std::vector<Expr>& inputs) {
+  Expr y =
+      trace.builder().op("conv", {inputs[0], trace.state(*this, "weight")}, window_attrs(options_, kernel_.size()));
+  if (options_.bias) y = y + per_channel(trace.state(*this, "bias"), y.rank());
+  return {y};
+}
+
+ConvTranspose::ConvTranspose(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options)
+    : kernel_(std::move(kernel)), options_(std::move(options)) {
+  const int64_t groups = options_.groups;
+  if (!require(in_channels >= 1 && out_channels >= 1 && all_positive(kernel_),
+               "ConvTranspose: expected channels and kernel sizes >= 1, got in_channels {}, out_channels {}, kernel {}",
+               in_channels, out_channels, graph::to_string(kernel_)) ||
+      !require(groups >= 1 && in_channels % groups == 0 && out_channels % groups == 0,
+               "ConvTranspose: expected groups to divide in_channels {} and out_channels {}, got {}", in_channels,
+               out_channels, groups))
+    return;
+  Dims dims = {in_channels, out_channels / groups};
+  dims.insert(dims.end(), kernel_.begin(), kernel_.end());
+  const double bound = 1 / std::sqrt(static_cast<double>(graph::product(dims)) / static_cast<double>(in_channels));
+  register_parameter("weight", default_initializer().uniform(dims, bound));
+  if (options_.bias) register_parameter("bias", default_initializer().uniform({out_channels}, bound));
+}
+
+std::vector<Expr> ConvTranspose::forward(Trace& trace, const std::vector<Expr>& inputs) {
+  graph::Attrs attrs = window_attrs(options_, kernel_.size());
+  attrs.set("output_padding", per_axis(options_.output_padding, kernel_.size()));
+  Expr y = trace.builder().op("conv_transpose", {inputs[0], trace.state(*this, "weight")}, std::move(attrs));
+  if (options_.bias) y = y + per_channel(trace.state(*this, "bias"), y.rank());
+  return {y};
+}
+
+}  // namespace deepseek::nn

@@ -1,0 +1,40 @@
+// Convolution layers. Parameter names, shapes and initial distributions are PyTorch's. Test: tests/nn/layers_test.cc
+#pragma once
+
+#include "nn/module.h"
+
+namespace deepseek::nn {
+
+struct ConvOptions {
+  Dims stride = {1}, padding = {0}, dilation = {1};  // one entry stands for all axes
+  int64_t groups = 1;
+  bool bias = true;
+  Dims padding_high = {};    // after each axis; empty means as before it, that is `padding`
+  Dims output_padding = {};  // ConvTranspose only: elements added at the end of each axis; empty means none
+};
+
+// Convolution of [N, in, ...] over kernel.size() spatial axes; weight [out, in/groups, kernel...], bias [out]. Both
+// start as U(-b, b), b = 1 / sqrt(in/groups * product(kernel)).
+class Conv : public Module {
+ public:
+  Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options = {});
+  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+
+ private:
+  Dims kernel_;
+  ConvOptions options_;
+};
+
+// The adjoint of a convolution as a layer; weight [in, out/groups, kernel...], bias [out]. Both start as U(-b, b),
+// b = 1 / sqrt(out/groups * product(kernel)).
+class ConvTranspose : public Module {
+ public:
+  ConvTranspose(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options = {});
+  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+
+ private:
+  Dims kernel_;
+  ConvOptions options_;
+};
+
+}  // namespace deepseek::nn
