@@ -33,6 +33,7 @@ nb::object attr_to_python(const graph::AttrValue& value);
 // Reads a Python value as the kind that the op's record says; the error names op, attribute, expected and actual.
 graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& spec, nb::handle value);
 
-void bind_trace(nb::module_& m);  // Value, tracing of functions and modules, layers
+void bind_trace(nb::module_& m);   // Value, Parameter, Module, tracing of functions and modules
+void bind_layers(nb::module_& m);  // the engine's layers and the model zoo; after bind_trace
 
 }  // namespace deepseek::python

@@ -129,6 +129,7 @@ class Step {
 
 NB_MODULE(_core, m) {
   bind_trace(m);
+  bind_layers(m);
   m.def("set_num_threads", &set_num_threads, nb::arg("n"));
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);

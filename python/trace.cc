@@ -1,5 +1,7 @@
 // Tracing: Value is a symbolic tensor with NumPy's operators; ops are emitted by name from the registry; modules are
 // the C++ ones of src/nn, and Python classes derive from them.
+#include "trace.h"
+
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -8,10 +10,10 @@
 #include <nanobind/stl/vector.h>
 #include <nanobind/trampoline.h>
 
-#include "binding.h"
-#include "nn/layers.h"
+#include "nn/module.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
+#include "passes/autodiff.h"
 
 namespace deepseek::python {
 
@@ -19,17 +21,24 @@ using namespace graph;
 
 namespace {
 
-// One tracing under way. Values keep it alive.
-struct Session {
-  Builder builder{ops::registry()};
-  std::unique_ptr<nn::Trace> trace;
-};
 thread_local std::shared_ptr<Session> current;
 
-struct Value {
-  std::shared_ptr<Session> session;
-  Expr expr;
+// A parameter or buffer of a Python module: an array outside, a state input while tracing.
+struct Parameter {
+  nb::object array;
+  bool trainable = true;
+  std::string name;
+  std::weak_ptr<nn::Module*> module = {};  // the one it is assigned to
 };
+
+}  // namespace
+
+Session::Session() : builder(ops::registry()) {}
+
+Activate::Activate(std::shared_ptr<Session> session) : outer(std::exchange(current, std::move(session))) {}
+Activate::~Activate() { current = outer; }
+
+bool tracing() { return current != nullptr; }
 
 std::shared_ptr<Session> active() {
   if (!current)
@@ -39,21 +48,20 @@ std::shared_ptr<Session> active() {
   return current;
 }
 
-// A parameter or buffer of a Python module: an array outside, a state input while tracing.
-struct Parameter {
-  nb::object array;
-  bool trainable = true;
-  std::string name;
-  nn::Module* module = nullptr;  // set when it is assigned to one, which then outlives it in practice
-};
+nn::Trace& active_trace() {
+  if (!active()->trace)
+    throw nb::value_error("a module can be called on symbolic values only inside another module's forward");
+  return *active()->trace;
+}
 
 Value wrap(Expr e) {
   check(active()->builder.take_status());
   return {active(), e};
 }
 
-// `like` gives numbers their dtype.
-Expr to_expr(nb::handle object, Expr like = {}) {
+Expr to_optional_expr(nb::handle object) { return object.is_none() ? Expr() : to_expr(object); }
+
+Expr to_expr(nb::handle object, Expr like) {
   const std::shared_ptr<Session> session = active();
   if (nb::isinstance<Value>(object)) {
     const Value& v = nb::cast<const Value&>(object);
@@ -64,10 +72,13 @@ Expr to_expr(nb::handle object, Expr like = {}) {
   }
   if (nb::isinstance<Parameter>(object)) {
     const Parameter& p = nb::cast<const Parameter&>(object);
-    if (p.module == nullptr || !session->trace)
+    const std::shared_ptr<nn::Module*> module = p.module.lock();
+    if (!module || !session->trace)
       throw nb::value_error(
           "this Parameter belongs to no module of the trace; assign it to an attribute of the module");
-    return session->trace->state(*p.module, p.name);
+    const Expr e = session->trace->state(**module, p.name);
+    check(session->builder.take_status());
+    return e;
   }
   if (nb::isinstance<nb::float_>(object) || nb::isinstance<nb::int_>(object)) {
     DType dtype = nb::isinstance<nb::int_>(object) ? DType::kI64 : DType::kF32;
@@ -82,13 +93,24 @@ Expr to_expr(nb::handle object, Expr like = {}) {
           .c_str());
 }
 
+nb::object unpack(const std::vector<Expr>& out) {
+  if (out.size() == 1) return nb::cast(wrap(out[0]));
+  nb::list list;
+  for (Expr e : out) list.append(nb::cast(wrap(e)));
+  return nb::tuple(list);
+}
+
+namespace {
+
 nb::object emit(const std::string& op, nb::tuple inputs, nb::dict attrs) {
   const OpDef* def = ops::registry().find(op);
   if (def == nullptr) throw nb::attribute_error(("there is no op '" + op + "'").c_str());
   std::vector<Expr> exprs;
   Expr like;
+  // Numbers take the dtype of the first value; a condition counts only where there is nothing else.
   for (nb::handle h : inputs)
-    if (!like.defined() && (nb::isinstance<Value>(h) || nb::isinstance<Parameter>(h))) like = to_expr(h);
+    if (!like.defined() || like.dtype() == DType::kBool)
+      if (nb::isinstance<Value>(h) || nb::isinstance<Parameter>(h)) like = to_expr(h);
   for (nb::handle h : inputs)
     if (!h.is_none()) exprs.push_back(to_expr(h, like));
   Attrs given;
@@ -98,17 +120,26 @@ nb::object emit(const std::string& op, nb::tuple inputs, nb::dict attrs) {
     if (spec == nullptr) throw nb::type_error(fmt::format("{}() has no argument '{}'", op, name).c_str());
     given.set(name, attr_from_python(op, *spec, value));
   }
-  const std::vector<Expr> out = active()->builder.emit(op, exprs, given);
-  check(active()->builder.take_status());
-  if (out.size() == 1) return nb::cast(Value{active(), out[0]});
-  nb::list list;
-  for (Expr e : out) list.append(nb::cast(Value{active(), e}));
-  return nb::tuple(list);
+  return unpack(active()->builder.emit(op, exprs, given));
+}
+
+// bool meets anything as 0 and 1, an integer meets a float as that float; two floats or two integers must agree.
+void promote(Expr& x, Expr& y) {
+  const auto rank = [](DType d) { return is_float(d) ? 2 : d == DType::kBool ? 0 : 1; };
+  if (!x.defined() || !y.defined()) return;
+  if (rank(x.dtype()) < rank(y.dtype())) x = ops::cast(x, y.dtype());
+  if (rank(y.dtype()) < rank(x.dtype())) y = ops::cast(y, x.dtype());
 }
 
 nb::object binary(const char* op, nb::handle a, nb::handle b) {
   const Expr like = nb::isinstance<Value>(a) ? nb::cast<const Value&>(a).expr : nb::cast<const Value&>(b).expr;
-  const Expr x = to_expr(a, like), y = to_expr(b, like);
+  // 2.5 beside an integer value makes the result a float, as in NumPy.
+  const auto read = [&](nb::handle h) {
+    const bool widens = nb::isinstance<nb::float_>(h) && !is_float(like.dtype());
+    return to_expr(h, widens || nb::isinstance<nb::bool_>(h) ? Expr() : like);
+  };
+  Expr x = read(a), y = read(b);
+  promote(x, y);
   return nb::cast(wrap(active()->builder.op(op, {x, y})));
 }
 
@@ -129,22 +160,9 @@ class PyModule : public nn::Module {
   }
 };
 
-// Makes `session` current for a scope, also when Python raises.
-struct Activate {
-  explicit Activate(std::shared_ptr<Session> session) : outer(std::exchange(current, std::move(session))) {}
-  ~Activate() { current = outer; }
-  std::shared_ptr<Session> outer;
-};
-
-nb::object unpack(const std::vector<Expr>& out) {
-  if (out.size() == 1) return nb::cast(wrap(out[0]));
-  nb::list list;
-  for (Expr e : out) list.append(nb::cast(wrap(e)));
-  return nb::tuple(list);
-}
-
-// Graph of module(inputs) with inputs named x0, x1, ... and outputs y0, y1, ...
-Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training) {
+// Graph of module(inputs), or of function(inputs) where it is given, with inputs named x0, x1, ... and outputs y0, ...
+Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training,
+                   nb::object function) {
   auto session = std::make_shared<Session>();
   session->trace = std::make_unique<nn::Trace>(session->builder, module, training);
   Activate activate(session);
@@ -152,7 +170,14 @@ Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, 
   for (size_t i = 0; i < inputs.size(); ++i)
     args.push_back(
         session->builder.input("x" + std::to_string(i), {unwrap(parse_dtype(inputs[i].first)), inputs[i].second}));
-  const std::vector<Expr> out = module.call(*session->trace, args);
+  std::vector<Expr> out;
+  if (function.is_none()) {
+    out = module.call(*session->trace, args);
+  } else {
+    nb::list values;
+    for (Expr e : args) values.append(nb::cast(Value{session, e}));
+    for (nb::handle h : nb::list(function(*nb::tuple(values)))) out.push_back(to_expr(h));
+  }
   check(session->builder.take_status());
   for (size_t i = 0; i < out.size(); ++i) session->builder.output("y" + std::to_string(i), out[i]);
   session->trace->finish();
@@ -193,19 +218,19 @@ void bind_trace(nb::module_& m) {
                  "a symbolic value has no truth value while tracing; use deepseek.ops.select instead of if");
            })
       .def("__neg__", [](const Value& v) { return wrap(ops::neg(v.expr)); });
+  value.def_prop_ro("_id", [](const Value& v) { return v.expr.value().id; });
   const std::pair<const char*, const char*> operators[] = {
-      {"add", "add"}, {"sub", "sub"}, {"mul", "mul"}, {"truediv", "div"}, {"pow", "pow"}};
+      {"add", "add"}, {"sub", "sub"},       {"mul", "mul"},         {"truediv", "div"},
+      {"pow", "pow"}, {"matmul", "matmul"}, {"and", "logical_and"}, {"or", "logical_or"}};
   for (const auto& [name, op] : operators) {
     value.def(("__" + std::string(name) + "__").c_str(),
               [op = op](nb::handle a, nb::handle b) { return binary(op, a, b); }, nb::is_operator());
     value.def(("__r" + std::string(name) + "__").c_str(),
               [op = op](nb::handle b, nb::handle a) { return binary(op, a, b); }, nb::is_operator());
   }
-  const std::pair<const char*, const char*> comparisons[] = {{"__lt__", "less"},
-                                                             {"__le__", "less_equal"},
-                                                             {"__gt__", "greater"},
-                                                             {"__ge__", "greater_equal"},
-                                                             {"__matmul__", "matmul"}};
+  const std::pair<const char*, const char*> comparisons[] = {{"__lt__", "less"},    {"__le__", "less_equal"},
+                                                             {"__gt__", "greater"}, {"__ge__", "greater_equal"},
+                                                             {"__eq__", "equal"},   {"__ne__", "not_equal"}};
   for (const auto& [name, op] : comparisons)
     value.def(
         name, [op = op](nb::handle a, nb::handle b) { return binary(op, a, b); }, nb::is_operator());
@@ -214,26 +239,77 @@ void bind_trace(nb::module_& m) {
       .def(
           "__init__",
           [](Parameter* p, Array array, bool trainable) {
-            new (p) Parameter{to_numpy(to_tensor(array).clone()), trainable, "", nullptr};
+            new (p) Parameter{to_numpy(to_tensor(array).clone()), trainable, "", {}};
           },
           nb::arg("data"), nb::arg("trainable") = true)
       .def_prop_ro(
-          "data", [](const Parameter& p) { return p.array; }, "The values, as a NumPy array over the module's memory.");
+          "data", [](const Parameter& p) { return p.array; }, "The values, as a NumPy array over the module's memory.")
+      .def_ro("trainable", &Parameter::trainable)
+      .def_ro("name", &Parameter::name)
+      .def(
+          "_value", [](nb::handle self) { return wrap(to_expr(self)); }, "The value inside the trace under way.");
+  m.def("tracing", &tracing, "Whether a module or function is being traced.");
   m.def("emit", &emit, nb::arg("op"), nb::arg("inputs"), nb::arg("attrs"));
   m.def("trace_function", &trace_function);
-  m.def("trace_module", &trace_module);
+  m.def(
+      "autodiff",
+      [](const Graph& graph, const std::string& output, const std::vector<std::string>& wrt) {
+        return unwrap(passes::autodiff(graph, output, wrt, ops::registry()));
+      },
+      nb::arg("graph"), nb::arg("output"), nb::arg("wrt"),
+      "The graph with one more output \"grad:<name>\" per input of `wrt`, the gradient of the scalar `output`.");
+  m.def("trace_module", &trace_module, nb::arg("module"), nb::arg("inputs"), nb::arg("training"),
+        nb::arg("function") = nb::none());
+  m.def(
+      "in_scope",
+      [](nn::Module& module, nb::callable function) {
+        nn::ModuleScope scope(active_trace(), module);
+        check(active()->builder.take_status());
+        return nb::object(function());
+      },
+      nb::arg("module"), nb::arg("function"), "function() under the module's name scope.");
+  m.def(
+      "dropout",
+      [](nb::handle x, double rate) {
+        nn::Trace& trace = active_trace();
+        return wrap(trace.builder().op("dropout", {to_expr(x), trace.random_state()},
+                                       {{"rate", rate}, {"stream", trace.next_stream()}}));
+      },
+      nb::arg("x"), nb::arg("rate"), "Draws a new mask in each run.");
 
   nb::class_<nn::Module, PyModule>(m, "Module", nb::dynamic_attr(), nb::is_weak_referenceable())
       .def(nb::init<>())
-      .def("_register_module", [](nn::Module& self, const std::string& name,
-                                  std::shared_ptr<nn::Module> child) { self.register_module(name, std::move(child)); })
-      .def("_register_parameter",
-           [](nn::Module& self, const std::string& name, Parameter& p) {
-             const Tensor tensor = to_tensor(nb::cast<Array>(p.array));
-             p.trainable ? self.register_parameter(name, tensor) : self.register_buffer(name, tensor);
-             p.name = name;
-             p.module = &self;
+      .def("_register_module",
+           [](nn::Module& self, const std::string& name, std::shared_ptr<nn::Module> child) {
+             self.register_module(name, std::move(child));
+             check(self.status());
            })
+      .def(
+          "_register_parameter",
+          [](nn::Module& self, const std::string& name, Parameter& p) {
+            if (const std::shared_ptr<nn::Module*> other = p.module.lock();
+                other && !(*other == &self && p.name == name))
+              throw nb::value_error(
+                  fmt::format("this Parameter is '{}' of a module already; share the module, or make another Parameter",
+                              p.name)
+                      .c_str());
+            const Tensor tensor = to_tensor(nb::cast<Array>(p.array));
+            p.trainable ? self.register_parameter(name, tensor) : self.register_buffer(name, tensor);
+            check(self.status());
+            p.name = name;
+            p.module = self.handle();
+          })
+      .def(
+          "_parameter",
+          [](nn::Module& self, const std::string& name) -> nb::object {
+            for (const nn::State& s : self.own_state())
+              if (s.name == name) return nb::cast(Parameter{to_numpy(s.value), s.trainable, name, self.handle()});
+            return nb::none();
+          },
+          "The module's own parameter or buffer of this name, or None.")
+      .def_prop_rw(
+          "training", [](const nn::Module& self) { return self.training(); }, &nn::Module::set_training,
+          "False: this module behaves as in evaluation. train() and eval() set it for all below.")
       .def("_state",
            [](const nn::Module& self) {
              nb::list out;
@@ -243,27 +319,11 @@ void bind_trace(nb::module_& m) {
            })
       .def("_children", &nn::Module::children)
       .def("_call", [](nn::Module& self, nb::args inputs) {
-        const std::shared_ptr<Session> session = active();
-        if (!session->trace)
-          throw nb::value_error("a module can be called on symbolic values only inside another module's forward");
+        nn::Trace& trace = active_trace();
         std::vector<Expr> args;
-        for (nb::handle h : inputs) args.push_back(to_expr(h));
-        const std::vector<Expr> out = self.call(*session->trace, args);
-        return unpack(out);
+        for (nb::handle h : inputs) args.push_back(to_optional_expr(h));
+        return unpack(self.call(trace, args));
       });
-  nb::class_<nn::Linear, nn::Module>(m, "Linear")
-      .def(nb::init<int64_t, int64_t, bool>(), nb::arg("in_features"), nb::arg("out_features"), nb::arg("bias") = true);
-  nb::class_<nn::Conv, nn::Module>(m, "Conv").def(
-      "__init__", [](nn::Conv* self, int64_t in, int64_t out, Dims kernel, Dims stride, Dims padding, Dims dilation,
-                     int64_t groups, bool bias) {
-        new (self) nn::Conv(in, out, std::move(kernel),
-                            {std::move(stride), std::move(padding), std::move(dilation), groups, bias});
-      });
-  nb::class_<nn::BatchNorm, nn::Module>(m, "BatchNorm")
-      .def(nb::init<int64_t, double, double>(), nb::arg("channels"), nb::arg("eps") = 1e-5, nb::arg("momentum") = 0.1);
-  nb::class_<nn::LayerNorm, nn::Module>(m, "LayerNorm")
-      .def(nb::init<Dims, double>(), nb::arg("shape"), nb::arg("eps") = 1e-5);
-  nb::class_<nn::Dropout, nn::Module>(m, "Dropout").def(nb::init<double>(), nb::arg("p") = 0.5);
   m.def("manual_seed", &nn::manual_seed, nb::arg("seed"));
 }
 

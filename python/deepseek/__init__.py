@@ -1,6 +1,6 @@
 """DeepSeek: a modelling framework in which a model is a graph and a training step is one compiled program."""
 
-from . import _core, nn, ops
+from . import _core, models, nn, ops
 from ._core import Graph, Program, Step, Value, compile, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 
 
@@ -11,5 +11,5 @@ def trace(function, *arrays):
     return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
 
 
-__all__ = ["Graph", "Program", "Step", "Value", "compile", "isa", "manual_seed", "nn", "num_threads", "op_names", "ops", "samples",
+__all__ = ["Graph", "Program", "Step", "Value", "compile", "isa", "manual_seed", "models", "nn", "num_threads", "op_names", "ops", "samples",
            "set_num_threads", "trace"]

@@ -1,0 +1,17 @@
+"""The model zoo: deepseek.models.create("transformer", input=[16, 8], classes=5, width=32)."""
+
+from . import _core
+from . import nn  # noqa: F401  gives modules their methods
+
+
+def names():
+    """The architectures of the zoo."""
+    return _core.model_names()
+
+
+def create(name, input, classes=10, **parameters):
+    """A model of the zoo for samples of shape `input`, without the batch. Its parameters are integers: width, layers, ...
+
+    Raises ValueError that names the unknown model or parameter and lists the known ones.
+    """
+    return _core.create_model(name, list(input), classes, {key: str(value) for key, value in parameters.items()})

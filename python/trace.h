@@ -1,0 +1,49 @@
+// Tracing from Python: the trace under way, symbolic values in it, and Python objects as values of the graph.
+// Test: tests/python/test_nn.py
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "binding.h"
+#include "nn/module.h"
+
+namespace deepseek::python {
+
+// One tracing under way. Values keep it alive.
+struct Session {
+  Session();
+  graph::Builder builder;
+  std::unique_ptr<nn::Trace> trace;  // none while a bare function is traced
+};
+
+struct Value {
+  std::shared_ptr<Session> session;
+  graph::Expr expr;
+};
+
+// Makes `session` current for a scope, also when Python raises.
+struct Activate {
+  explicit Activate(std::shared_ptr<Session> session);
+  ~Activate();
+  Activate(const Activate&) = delete;
+  Activate& operator=(const Activate&) = delete;
+  std::shared_ptr<Session> outer;
+};
+
+// The current session; raises ValueError where nothing is traced.
+std::shared_ptr<Session> active();
+bool tracing();
+// The module trace of the current session; raises ValueError while a bare function is traced.
+nn::Trace& active_trace();
+
+// A symbolic value, parameter, array or number as a value of the current graph. `like` gives numbers their dtype.
+graph::Expr to_expr(nb::handle object, graph::Expr like = {});
+// The same; an undefined Expr for None.
+graph::Expr to_optional_expr(nb::handle object);
+Value wrap(graph::Expr e);
+// One Value, or a tuple of them. Raises what the builder has to say.
+nb::object unpack(const std::vector<graph::Expr>& out);
+
+}  // namespace deepseek::python
