@@ -34,6 +34,7 @@ nn::AttentionMasks masks(nb::handle attention, nb::handle key_padding, bool caus
 }
 
 void bind_basic(nb::module_& m) {
+  nb::class_<nn::Sequential, nn::Module>(m, "Sequential", "Modules one after the other; nn.Sequential of the engine.");
   nb::class_<nn::Linear, nn::Module>(m, "Linear")
       .def(
           "__init__", [](nn::Linear* self, int64_t in, int64_t out, bool bias) { construct(self, in, out, bias); },
@@ -120,12 +121,16 @@ void bind_attention(nb::module_& m) {
               int64_t key_width, int64_t value_width) {
              construct(self, width, heads, nn::AttentionOptions{dropout, bias, batch_first, key_width, value_width});
            })
-      .def("_attend", [](nn::MultiheadAttention& self, nb::handle q, nb::handle k, nb::handle v, nb::handle padding,
-                         nb::handle attention, bool causal, bool weights) {
-        const Expr query = to_expr(q), key = k.is(q) ? query : to_expr(k);
-        const Expr value = v.is(q) ? query : v.is(k) ? key : to_expr(v);
-        return unpack(self.attend(active_trace(), query, key, value, masks(attention, padding, causal), weights));
-      });
+      .def(
+          "_attend",
+          [](nn::MultiheadAttention& self, nb::handle q, nb::handle k, nb::handle v, nb::handle padding,
+             nb::handle attention, bool causal, bool weights) {
+            const Expr query = to_expr(q), key = k.is(q) ? query : to_expr(k);
+            const Expr value = v.is(q) ? query : v.is(k) ? key : to_expr(v);
+            return unpack(self.attend(active_trace(), query, key, value, masks(attention, padding, causal), weights));
+          },
+          nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("key_padding_mask").none(),
+          nb::arg("attn_mask").none(), nb::arg("causal"), nb::arg("weights"));
   using Layer = nn::TransformerEncoderLayer;
   nb::class_<Layer, nn::Module>(m, "TransformerEncoderLayer")
       .def("__init__",
@@ -134,9 +139,12 @@ void bind_attention(nb::module_& m) {
              construct(self, width, heads,
                        nn::EncoderOptions{feedforward, dropout, activation, epsilon, batch_first, norm_first, bias});
            })
-      .def("_encode", [](Layer& self, nb::handle x, nb::handle attention, nb::handle padding, bool causal) {
-        return wrap(self.encode(active_trace(), to_expr(x), masks(attention, padding, causal)));
-      });
+      .def(
+          "_encode",
+          [](Layer& self, nb::handle x, nb::handle attention, nb::handle padding, bool causal) {
+            return wrap(self.encode(active_trace(), to_expr(x), masks(attention, padding, causal)));
+          },
+          nb::arg("src"), nb::arg("mask").none(), nb::arg("key_padding_mask").none(), nb::arg("causal"));
   using Encoder = nn::TransformerEncoder;
   nb::class_<Encoder, nn::Module>(m, "TransformerEncoder")
       .def(
@@ -148,9 +156,12 @@ void bind_attention(nb::module_& m) {
             construct(self, layers, norm);
           },
           nb::arg("encoder_layer"), nb::arg("num_layers"), nb::arg("norm").none() = nb::none())
-      .def("_encode", [](Encoder& self, nb::handle x, nb::handle attention, nb::handle padding, bool causal) {
-        return wrap(self.encode(active_trace(), to_expr(x), masks(attention, padding, causal)));
-      });
+      .def(
+          "_encode",
+          [](Encoder& self, nb::handle x, nb::handle attention, nb::handle padding, bool causal) {
+            return wrap(self.encode(active_trace(), to_expr(x), masks(attention, padding, causal)));
+          },
+          nb::arg("src"), nb::arg("mask").none(), nb::arg("key_padding_mask").none(), nb::arg("causal"));
 }
 
 }  // namespace

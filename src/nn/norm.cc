@@ -25,13 +25,9 @@ Expr state_or(Trace& trace, const Module& module, bool has, const char* name, co
   return has ? trace.state(module, name) : full(trace, dims, value);
 }
 
-// Writes `batch` into the running mean and variance, and counts.
-void track(Trace& trace, const Module& module, const std::optional<double>& momentum, Expr mean, Expr var) {
-  Expr count = trace.state(module, kCount);
-  Expr next = count + 1;
-  trace.update(module, kCount, next);
+// Moves the running mean and variance towards the batch's by `weight`.
+void track(Trace& trace, const Module& module, Expr weight, Expr mean, Expr var) {
   Expr running_mean = trace.state(module, kMean), running_var = trace.state(module, kVar);
-  Expr weight = momentum ? ops::constant_like(running_mean, *momentum) : 1.0 / ops::cast(next, running_mean.dtype());
   trace.update(module, kMean, running_mean + (mean - running_mean) * weight);
   trace.update(module, kVar, running_var + (var - running_var) * weight);
 }
@@ -62,12 +58,14 @@ std::vector<Expr> BatchNorm::forward(Trace& trace, const std::vector<Expr>& inpu
   // With momentum 1 the op hands out the batch's own statistics.
   const std::vector<Expr> out = trace.builder().emit(
       "batch_norm", args, {{"epsilon", options_.epsilon}, {"momentum", options_.momentum.value_or(1)}});
-  if (tracks && options_.momentum) {
-    trace.update(*this, kCount, trace.state(*this, kCount) + 1);
+  if (!tracks) return {out[0]};
+  Expr count = trace.state(*this, kCount) + 1;
+  trace.update(*this, kCount, count);
+  if (options_.momentum) {
     trace.update(*this, kMean, out[3]);
     trace.update(*this, kVar, out[4]);
-  } else if (tracks) {
-    track(trace, *this, options_.momentum, out[3], out[4]);
+  } else {
+    track(trace, *this, 1.0 / ops::cast(count, DType::kF32), out[3], out[4]);
   }
   return {out[0]};
 }
@@ -102,7 +100,8 @@ std::vector<Expr> InstanceNorm::forward(Trace& trace, const std::vector<Expr>& i
     }
     Expr sample = ops::cast(x, DType::kF32), mean = ops::mean(sample, spatial, true);
     Expr var = ops::mean(ops::sum(ops::square(sample - mean), spatial), {0}) / (n - 1);
-    track(trace, *this, options_.momentum, ops::reshape(ops::mean(mean, {0}), {channels_}), var);
+    track(trace, *this, trace.builder().scalar(DType::kF32, options_.momentum.value_or(0)),
+          ops::reshape(ops::mean(mean, {0}), {channels_}), var);
   }
   return {trace.builder().op("instance_norm", {x, weight, bias}, {{"epsilon", options_.epsilon}})};
 }

@@ -26,7 +26,8 @@ class BatchNorm : public Module {
   RunningOptions options_;
 };
 
-// Per sample and channel of [N, C, spatial...]. The running statistics are the means of the samples' ones.
+// Per sample and channel of [N, C, spatial...]. The running statistics follow the means of the samples' ones; as in
+// PyTorch nothing counts the batches, and without a momentum they stay.
 class InstanceNorm : public Module {
  public:
   explicit InstanceNorm(int64_t channels, RunningOptions options = {.affine = false, .track = false});

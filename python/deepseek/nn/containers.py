@@ -1,6 +1,12 @@
 """Modules that hold modules."""
 
+from .. import _core
 from .module import Module
+
+# The engine's own, which models of the zoo are made of.
+_core.Sequential.__len__ = lambda self: len(self._children())
+_core.Sequential.__iter__ = lambda self: iter(self.children())
+_core.Sequential.__getitem__ = lambda self, index: self.children()[index]
 
 
 class Sequential(Module):
