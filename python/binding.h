@@ -8,6 +8,7 @@
 
 #include "graph/builder.h"
 #include "graph/tensor.h"
+#include "nn/module.h"
 
 namespace deepseek::python {
 
@@ -33,7 +34,13 @@ nb::object attr_to_python(const graph::AttrValue& value);
 // Reads a Python value as the kind that the op's record says; the error names op, attribute, expected and actual.
 graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& spec, nb::handle value);
 
+// Calls a Python callable with symbolic values for `inputs` while C++ traces into `builder` (and `trace`, if modules
+// may be called); returns what it returns. Python's exceptions pass through.
+std::vector<graph::Expr> call_traced(nb::handle callable, graph::Builder& builder, nn::Trace* trace,
+                                     const std::vector<graph::Expr>& inputs);
+
 void bind_trace(nb::module_& m);   // Value, Parameter, Module, tracing of functions and modules
 void bind_layers(nb::module_& m);  // the engine's layers and the model zoo; after bind_trace
+void bind_files(nb::module_& m);   // safetensors
 
 }  // namespace deepseek::python

@@ -130,6 +130,7 @@ class Step {
 NB_MODULE(_core, m) {
   bind_trace(m);
   bind_layers(m);
+  bind_files(m);
   m.def("set_num_threads", &set_num_threads, nb::arg("n"));
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);

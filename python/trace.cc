@@ -23,6 +23,12 @@ namespace {
 
 thread_local std::shared_ptr<Session> current;
 
+// The expression of a value whose trace still exists.
+const Expr& live(const Value& v) {
+  if (!v.session->alive) throw nb::value_error("this symbolic value is from a trace that has ended; don't keep values");
+  return v.expr;
+}
+
 // A parameter or buffer of a Python module: an array outside, a state input while tracing.
 struct Parameter {
   nb::object array;
@@ -33,7 +39,11 @@ struct Parameter {
 
 }  // namespace
 
-Session::Session() : builder(ops::registry()) {}
+Session::Session() : own_builder(std::make_unique<Builder>(ops::registry())), builder(*own_builder) {}
+void Session::trace_into(nn::Module& module, bool training) {
+  own_trace = std::make_unique<nn::Trace>(builder, module, training);
+  trace = own_trace.get();
+}
 
 Activate::Activate(std::shared_ptr<Session> session) : outer(std::exchange(current, std::move(session))) {}
 Activate::~Activate() { current = outer; }
@@ -147,16 +157,9 @@ nb::object binary(const char* op, nb::handle a, nb::handle b) {
 class PyModule : public nn::Module {
  public:
   NB_TRAMPOLINE(nn::Module, 1);
-  std::vector<Expr> forward(nn::Trace&, const std::vector<Expr>& inputs) override {
-    nb::list args;
-    for (Expr e : inputs) args.append(nb::cast(Value{active(), e}));
-    const nb::object result = nb::find(static_cast<nn::Module*>(this)).attr("forward")(*nb::tuple(args));
-    std::vector<Expr> out;
-    if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result))
-      for (nb::handle h : result) out.push_back(to_expr(h));
-    else
-      out.push_back(to_expr(result));
-    return out;
+  std::vector<Expr> forward(nn::Trace& trace, const std::vector<Expr>& inputs) override {
+    const nb::gil_scoped_acquire gil;
+    return call_traced(nb::find(static_cast<nn::Module*>(this)).attr("forward"), trace.builder(), &trace, inputs);
   }
 };
 
@@ -164,7 +167,7 @@ class PyModule : public nn::Module {
 Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training,
                    nb::object function) {
   auto session = std::make_shared<Session>();
-  session->trace = std::make_unique<nn::Trace>(session->builder, module, training);
+  session->trace_into(module, training);
   Activate activate(session);
   std::vector<Expr> args;
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -205,20 +208,43 @@ Graph trace_function(nb::callable function, const std::vector<std::pair<std::str
 
 }  // namespace
 
+std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* trace,
+                              const std::vector<Expr>& inputs) {
+  const nb::gil_scoped_acquire gil;
+  std::shared_ptr<Session> session = current;
+  const bool foreign = !session || &session->builder != &builder;
+  if (foreign) session = std::make_shared<Session>(builder, trace);
+  const Activate activate(session);
+  const auto end = [foreign](Session* s) { s->alive = !foreign; };
+  const std::unique_ptr<Session, decltype(end)> ends(session.get(), end);
+  nb::list args;
+  for (Expr e : inputs) args.append(nb::cast(Value{session, e}));
+  const nb::object result = callable(*nb::tuple(args));
+  std::vector<Expr> out;
+  if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result))
+    for (nb::handle h : result) out.push_back(to_expr(h));
+  else
+    out.push_back(to_expr(result));
+  return out;
+}
+
 void bind_trace(nb::module_& m) {
   auto value =
       nb::class_<Value>(m, "Value", "A symbolic tensor inside a trace. NumPy's operators and broadcasting apply.");
-  value.def_prop_ro("shape", [](const Value& v) { return nb::tuple(nb::cast(v.expr.dims())); })
-      .def_prop_ro("ndim", [](const Value& v) { return v.expr.rank(); })
-      .def_prop_ro("dtype", [](const Value& v) { return std::string(to_string(v.expr.dtype())); })
-      .def("__repr__", [](const Value& v) { return "Value(" + to_string(v.expr.type()) + ")"; })
+  value.def_prop_ro("shape", [](const Value& v) { return nb::tuple(nb::cast(live(v).dims())); })
+      .def_prop_ro("ndim", [](const Value& v) { return live(v).rank(); })
+      .def_prop_ro("dtype", [](const Value& v) { return std::string(to_string(live(v).dtype())); })
+      .def("__repr__",
+           [](const Value& v) {
+             return v.session->alive ? "Value(" + to_string(v.expr.type()) + ")"
+                                     : std::string("Value(of an ended trace)");
+           })
       .def("__bool__",
            [](const Value&) -> bool {
              throw nb::type_error(
                  "a symbolic value has no truth value while tracing; use deepseek.ops.select instead of if");
            })
       .def("__neg__", [](const Value& v) { return wrap(ops::neg(v.expr)); });
-  value.def_prop_ro("_id", [](const Value& v) { return v.expr.value().id; });
   const std::pair<const char*, const char*> operators[] = {
       {"add", "add"}, {"sub", "sub"},       {"mul", "mul"},         {"truediv", "div"},
       {"pow", "pow"}, {"matmul", "matmul"}, {"and", "logical_and"}, {"or", "logical_or"}};

@@ -7,15 +7,19 @@
 #include <vector>
 
 #include "binding.h"
-#include "nn/module.h"
 
 namespace deepseek::python {
 
-// One tracing under way. Values keep it alive.
+// One tracing under way, into a builder of its own or one that C++ lends for a while. Values keep it alive.
 struct Session {
   Session();
-  graph::Builder builder;
-  std::unique_ptr<nn::Trace> trace;  // none while a bare function is traced
+  Session(graph::Builder& b, nn::Trace* t) : builder(b), trace(t) {}
+  void trace_into(nn::Module& module, bool training);
+  std::unique_ptr<graph::Builder> own_builder;
+  std::unique_ptr<nn::Trace> own_trace;
+  graph::Builder& builder;
+  nn::Trace* trace = nullptr;  // none while a bare function is traced
+  bool alive = true;           // false once a builder that is not ours is gone
 };
 
 struct Value {

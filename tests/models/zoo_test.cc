@@ -1,0 +1,84 @@
+// The zoo: parameter counts against the closed forms, output shapes, refused names and shapes.
+#include "models/zoo.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ops/registry.h"
+
+namespace deepseek::models {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+int64_t count(const std::string& name, const Task& task, const Parameters& parameters) {
+  Result<nn::ModulePtr> model = create(name, task, parameters);
+  EXPECT_TRUE(model.ok()) << model.status().to_string();
+  return model.ok() ? (*model)->num_parameters() : -1;
+}
+
+std::string error(const std::string& name, const Task& task, const Parameters& parameters) {
+  return create(name, task, parameters).status().message();
+}
+
+// The type of the prediction for a batch.
+std::string predict(const std::string& name, const Task& task, const Parameters& parameters,
+                    DType dtype = DType::kF32) {
+  Result<nn::ModulePtr> model = create(name, task, parameters);
+  if (!model.ok()) return model.status().to_string();
+  graph::Builder builder(ops::registry());
+  nn::Trace trace(builder, **model, true);
+  graph::Dims x = task.input;
+  x.insert(x.begin(), 4);
+  const graph::Expr y = (**model)(trace, builder.input("x", {dtype, x}));
+  return builder.status().ok() ? graph::to_string(y.type()) : builder.status().to_string();
+}
+
+TEST(Zoo, ParameterCounts) {
+  EXPECT_EQ(count("mlp", {{1, 5, 4}, 3}, {{"width", "7"}, {"layers", "2"}}), (20 + 1) * 7 + (7 + 1) * 7 + (7 + 1) * 3);
+  // Stem, then per block two convolutions with norms, and a projection with norm where the shape changes.
+  EXPECT_EQ(count("small_resnet", {{3, 8, 8}, 5}, {{"width", "4"}, {"blocks", "1"}}),
+            9 * 3 * 4 + 8 + (2 * 9 * 4 * 4 + 16) + (9 * 4 * 8 + 9 * 8 * 8 + 4 * 8 + 48) +
+                (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16 + 96) + 17 * 5);
+  EXPECT_EQ(count("lstm", {{9, 6}, 5}, {{"width", "8"}, {"layers", "2"}}),
+            4 * 8 * (6 + 8 + 2) + 4 * 8 * (8 + 8 + 2) + (8 + 1) * 5);
+  EXPECT_EQ(count("lstm", {{9}, 5}, {{"width", "8"}, {"vocabulary", "30"}}),
+            30 * 8 + 4 * 8 * (8 + 8 + 2) + (8 + 1) * 5);
+  // Per layer: 4 w (w + 1) of attention, 8 w^2 + 5 w of the feed-forward net, 4 w of the norms.
+  const int64_t w = 8, layer = 4 * w * (w + 1) + 8 * w * w + 5 * w + 4 * w;
+  EXPECT_EQ(count("transformer", {{9, 6}, 5}, {{"width", "8"}, {"layers", "3"}, {"heads", "2"}}),
+            7 * w + 9 * w + 3 * layer + 2 * w + (w + 1) * 5);
+  EXPECT_EQ(count("transformer", {{9}, 5}, {{"width", "8"}, {"layers", "1"}, {"vocabulary", "30"}}),
+            30 * w + 9 * w + layer + 2 * w + (w + 1) * 5);
+}
+
+TEST(Zoo, Predictions) {
+  EXPECT_THAT(names(), ElementsAre("mlp", "small_resnet", "lstm", "transformer"));
+  EXPECT_EQ(predict("mlp", {{6}, 3}, {}), "f32[4,3]");
+  EXPECT_EQ(predict("small_resnet", {{1, 8, 8}, 3}, {{"width", "2"}}), "f32[4,3]");
+  for (const char* name : {"lstm", "transformer"}) {
+    EXPECT_EQ(predict(name, {{7, 6}, 3}, {{"width", "8"}}), "f32[4,3]");
+    EXPECT_EQ(predict(name, {{7}, 3}, {{"width", "8"}, {"vocabulary", "20"}}, DType::kI64), "f32[4,3]");
+    EXPECT_EQ(predict(name, {{7}, 3}, {{"width", "8"}, {"vocabulary", "20"}}), "f32[4,3]");
+  }
+}
+
+TEST(Zoo, Errors) {
+  EXPECT_EQ(error("mpl", {{4}}, {}),
+            "model.name: there is no model 'mpl'; the zoo has: mlp, small_resnet, lstm, transformer");
+  EXPECT_EQ(error("lstm", {{4, 3}}, {{"widht", "3"}}),
+            "model.widht: model 'lstm' has no such parameter; it has: width, layers, vocabulary");
+  EXPECT_EQ(error("lstm", {{4, 3}}, {{"width", "0"}}), "model.width: expected an integer in [1, 65536], got '0'");
+  EXPECT_EQ(error("transformer", {{4, 3}}, {{"width", "10"}, {"heads", "4"}}),
+            "model.heads: expected a divisor of model.width 10, got 4; change one of them");
+  EXPECT_EQ(error("transformer", {{3, 8, 8}}, {}),
+            "model 'transformer' takes sequences [T, F], or tokens [T] with model.vocabulary; the data has samples of "
+            "shape [3,8,8]");
+  EXPECT_EQ(error("lstm", {{4, 3}}, {{"vocabulary", "9"}}),
+            "model 'lstm' with a vocabulary takes tokens [T], the data has samples of shape [4,3]");
+  EXPECT_THAT(error("small_resnet", {{4, 3}}, {}), HasSubstr("takes images [C, H, W]"));
+}
+
+}  // namespace
+}  // namespace deepseek::models
