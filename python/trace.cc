@@ -95,8 +95,13 @@ Expr to_expr(nb::handle object, Expr like) {
     if (like.defined()) dtype = like.dtype();
     return session->builder.scalar(dtype, nb::cast<double>(object));
   }
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  if (nb::isinstance(object, numpy.attr("generic"))) return to_expr(object.attr("item")(), like);
+  // A copy, as arrays may be read-only.
+  const nb::object copy =
+      nb::isinstance(object, numpy.attr("ndarray")) ? numpy.attr("array")(object) : nb::borrow(object);
   Array array;
-  if (nb::try_cast<Array>(object, array)) return session->builder.constant(to_tensor(array).clone());
+  if (nb::try_cast<Array>(copy, array)) return session->builder.constant(to_tensor(array).clone());
   throw nb::type_error(
       fmt::format("expected a symbolic value, Parameter, array or number, got {}",
                   nb::cast<std::string>(nb::repr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))))))
@@ -121,8 +126,13 @@ nb::object emit(const std::string& op, nb::tuple inputs, nb::dict attrs) {
   for (nb::handle h : inputs)
     if (!like.defined() || like.dtype() == DType::kBool)
       if (nb::isinstance<Value>(h) || nb::isinstance<Parameter>(h)) like = to_expr(h);
-  for (nb::handle h : inputs)
-    if (!h.is_none()) exprs.push_back(to_expr(h, like));
+  bool absent = false;
+  for (nb::handle h : inputs) {
+    if (absent && !h.is_none())
+      throw nb::type_error(fmt::format("{}(): an input that is None comes before one that is given", op).c_str());
+    absent = h.is_none();
+    if (!absent) exprs.push_back(to_expr(h, like));
+  }
   Attrs given;
   for (auto [key, value] : attrs) {
     const std::string name = nb::cast<std::string>(key);
@@ -334,7 +344,12 @@ void bind_trace(nb::module_& m) {
           },
           "The module's own parameter or buffer of this name, or None.")
       .def_prop_rw(
-          "training", [](const nn::Module& self) { return self.training(); }, &nn::Module::set_training,
+          "training",
+          // Inside a trace of evaluation every module evaluates.
+          [](const nn::Module& self) {
+            return self.training() && (!current || !current->trace || current->trace->training());
+          },
+          &nn::Module::set_training,
           "False: this module behaves as in evaluation. train() and eval() set it for all below.")
       .def("_state",
            [](const nn::Module& self) {
@@ -347,7 +362,9 @@ void bind_trace(nb::module_& m) {
       .def("_call", [](nn::Module& self, nb::args inputs) {
         nn::Trace& trace = active_trace();
         std::vector<Expr> args;
-        for (nb::handle h : inputs) args.push_back(to_optional_expr(h));
+        // The first input is never optional.
+        for (nb::handle h : inputs) args.push_back(args.empty() ? to_expr(h) : to_optional_expr(h));
+        if (args.empty()) throw nb::type_error("expected at least one input");
         return unpack(self.call(trace, args));
       });
   m.def("manual_seed", &nn::manual_seed, nb::arg("seed"));

@@ -8,8 +8,9 @@ import numpy as np
 from . import _core
 from ._core import Parameter, Value, emit
 
-_NAMES = {"f64": "f64", "f32": "f32", "f16": "f16", "bf16": "bf16", "i64": "i64", "i32": "i32", "i8": "i8", "u8": "u8", "bool": "bool", "float64": "f64", "double": "f64",
-          "float32": "f32", "float": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16", "int64": "i64", "long": "i64", "int32": "i32", "int": "i32", "int8": "i8", "uint8": "u8"}
+_NAMES = {name: name for name in ("f64", "f32", "f16", "bf16", "i64", "i32", "i8", "u8", "bool")}
+_NAMES |= {"float64": "f64", "double": "f64", "float32": "f32", "float": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16",
+           "int64": "i64", "long": "i64", "int32": "i32", "int": "i32", "int8": "i8", "uint8": "u8"}
 
 ValuesAndIndices = collections.namedtuple("ValuesAndIndices", ["values", "indices"])
 
@@ -261,6 +262,8 @@ def _install():
         setattr(Parameter, name, _through_value(function))
     # Comparisons are ops, so values hash, and are found in sets, by identity.
     Value.__hash__ = object.__hash__
+    # NumPy's arrays and numbers leave operators with a value to the value.
+    Value.__array_ufunc__ = Parameter.__array_ufunc__ = None
     Value.T = property(lambda x: op("transpose", x, permutation=list(range(x.ndim))[::-1]))
     Value.mT = property(lambda x: transpose(x, -2, -1))
     Parameter.T, Parameter.mT = property(lambda p: p._value().T), property(lambda p: p._value().mT)

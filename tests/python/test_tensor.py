@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import deepseek
-from deepseek import models, nn
+from deepseek import _core, models, nn
 from deepseek.nn import functional as F
 
 TF = torch.nn.functional
@@ -64,20 +64,77 @@ def test_indexing_mistakes(index, error, message):
 
 
 METHODS = {
-    "reshape": lambda x: x.reshape(6, -1), "reshape_list": lambda x: x.reshape((2, 30)), "view": lambda x: x.view(12, 5), "transpose": lambda x: x.transpose(0, -1),
-    "permute": lambda x: x.permute(2, 0, 1), "T": lambda x: x[0].T, "mT": lambda x: x.mT, "flatten": lambda x: x.flatten(), "flatten_from": lambda x: x.flatten(1),
-    "unsqueeze": lambda x: x.unsqueeze(1), "unsqueeze_last": lambda x: x.unsqueeze(-1), "squeeze": lambda x: x[:, :1, None].squeeze(), "squeeze_dim": lambda x: x[:1, :1].squeeze(1),
-    "expand": lambda x: x[:, :1].expand(-1, 4, 5), "expand_new": lambda x: x[0].expand(2, 4, 5), "sum": lambda x: x.sum(), "sum_dim": lambda x: x.sum(-1), "sum_dims": lambda x: x.sum((0, 2), keepdim=True),
-    "mean": lambda x: x.mean(dim=1), "mean_all": lambda x: x.mean(), "max_all": lambda x: x.max(), "max": lambda x: tuple(x.max(1)), "min": lambda x: tuple(x.min(dim=-1, keepdim=True)),
-    "amax": lambda x: x.amax((0, 1)), "argmax": lambda x: x.argmax(), "argmax_dim": lambda x: x.argmax(1), "argmin": lambda x: x.argmin(-1, keepdim=True), "var": lambda x: x.var(1),
-    "var_biased": lambda x: x.var((0, 1), unbiased=False), "std": lambda x: x.std(), "prod": lambda x: x.prod(1), "chunk": lambda x: x.chunk(2, 1), "split": lambda x: x.split([1, 3], 1),
-    "split_even": lambda x: x.split(2, -1), "unbind": lambda x: x.unbind(1), "unpack": lambda x: tuple(row for row in x), "clamp": lambda x: x.clamp(-0.5, 0.5), "clamp_min": lambda x: x.clamp(min=0),
-    "abs": lambda x: abs(x), "neg": lambda x: -x, "exp": lambda x: x.exp(), "log": lambda x: x.abs().log(), "sqrt": lambda x: x.square().sqrt(), "tanh": lambda x: x.tanh(), "relu": lambda x: x.relu(),
-    "softmax": lambda x: x.softmax(-1), "log_softmax": lambda x: x.log_softmax(1), "to": lambda x: (x * 10).to(torch.int64), "long": lambda x: (x * 10).long(), "bool_to_float": lambda x: (x > 0).float(),
-    "masked_fill": lambda x: x.masked_fill(x > 0, -7.0), "topk": lambda x: tuple(x.topk(2)), "cumsum": lambda x: x.cumsum(1), "flip": lambda x: x.flip((0, 2)), "matmul": lambda x: x @ x.mT,
-    "pow": lambda x: x ** 2, "rpow": lambda x: 2 ** x, "rsub": lambda x: 1 - x, "rdiv": lambda x: 1 / (x * x + 1), "eq": lambda x: x == x.abs(), "ne": lambda x: x != x.abs(), "lt": lambda x: 0.5 < x,
-    "and": lambda x: (x > 0) & (x < 1), "or": lambda x: (x < 0) | (x > 1), "not": lambda x: ~(x > 0), "mask_times_x": lambda x: (x > 0) * x, "size": lambda x: x.reshape(x.size(0), x.size()[1] * x.size(2)),
-    "narrow": lambda x: x.narrow(1, 1, 2), "int_of_float": lambda x: x.long() + 1, "float_of_int": lambda x: x.long() * 2.5, "numel": lambda x: x / x.numel() + x.dim(),
+    "reshape": lambda x: x.reshape(6, -1),
+    "reshape_list": lambda x: x.reshape((2, 30)),
+    "view": lambda x: x.view(12, 5),
+    "transpose": lambda x: x.transpose(0, -1),
+    "permute": lambda x: x.permute(2, 0, 1),
+    "T": lambda x: x[0].T,
+    "mT": lambda x: x.mT,
+    "flatten": lambda x: x.flatten(),
+    "flatten_from": lambda x: x.flatten(1),
+    "unsqueeze": lambda x: x.unsqueeze(1),
+    "unsqueeze_last": lambda x: x.unsqueeze(-1),
+    "squeeze": lambda x: x[:, :1, None].squeeze(),
+    "squeeze_dim": lambda x: x[:1, :1].squeeze(1),
+    "expand": lambda x: x[:, :1].expand(-1, 4, 5),
+    "expand_new": lambda x: x[0].expand(2, 4, 5),
+    "sum": lambda x: x.sum(),
+    "sum_dim": lambda x: x.sum(-1),
+    "sum_dims": lambda x: x.sum((0, 2), keepdim=True),
+    "mean": lambda x: x.mean(dim=1),
+    "mean_all": lambda x: x.mean(),
+    "max_all": lambda x: x.max(),
+    "max": lambda x: tuple(x.max(1)),
+    "min": lambda x: tuple(x.min(dim=-1, keepdim=True)),
+    "amax": lambda x: x.amax((0, 1)),
+    "argmax": lambda x: x.argmax(),
+    "argmax_dim": lambda x: x.argmax(1),
+    "argmin": lambda x: x.argmin(-1, keepdim=True),
+    "var": lambda x: x.var(1),
+    "var_biased": lambda x: x.var((0, 1), unbiased=False),
+    "std": lambda x: x.std(),
+    "prod": lambda x: x.prod(1),
+    "chunk": lambda x: x.chunk(2, 1),
+    "split": lambda x: x.split([1, 3], 1),
+    "split_even": lambda x: x.split(2, -1),
+    "unbind": lambda x: x.unbind(1),
+    "unpack": lambda x: tuple(row for row in x),
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "clamp_min": lambda x: x.clamp(min=0),
+    "abs": lambda x: abs(x),
+    "neg": lambda x: -x,
+    "exp": lambda x: x.exp(),
+    "log": lambda x: x.abs().log(),
+    "sqrt": lambda x: x.square().sqrt(),
+    "tanh": lambda x: x.tanh(),
+    "relu": lambda x: x.relu(),
+    "softmax": lambda x: x.softmax(-1),
+    "log_softmax": lambda x: x.log_softmax(1),
+    "to": lambda x: (x * 10).to(torch.int64),
+    "long": lambda x: (x * 10).long(),
+    "bool_to_float": lambda x: (x > 0).float(),
+    "masked_fill": lambda x: x.masked_fill(x > 0, -7.0),
+    "topk": lambda x: tuple(x.topk(2)),
+    "cumsum": lambda x: x.cumsum(1),
+    "flip": lambda x: x.flip((0, 2)),
+    "matmul": lambda x: x @ x.mT,
+    "pow": lambda x: x ** 2,
+    "rpow": lambda x: 2 ** x,
+    "rsub": lambda x: 1 - x,
+    "rdiv": lambda x: 1 / (x * x + 1),
+    "eq": lambda x: x == x.abs(),
+    "ne": lambda x: x != x.abs(),
+    "lt": lambda x: 0.5 < x,
+    "and": lambda x: (x > 0) & (x < 1),
+    "or": lambda x: (x < 0) | (x > 1),
+    "not": lambda x: ~(x > 0),
+    "mask_times_x": lambda x: (x > 0) * x,
+    "size": lambda x: x.reshape(x.size(0), x.size()[1] * x.size(2)),
+    "narrow": lambda x: x.narrow(1, 1, 2),
+    "int_of_float": lambda x: x.long() + 1,
+    "float_of_int": lambda x: x.long() * 2.5,
+    "numel": lambda x: x / x.numel() + x.dim(),
 }
 
 
@@ -97,9 +154,25 @@ def test_values_hash_by_identity_and_have_no_truth_value():
     ours(f, X)
 
 
+NUMPY = {
+    "number_right": lambda x: x * np.float32(2),
+    "number_left": lambda x: np.float32(2) * x,
+    "integer": lambda x: x + np.int64(3),
+    "array_left": lambda x: np.ones(5, np.float32) - x,
+    "read_only": lambda x: x + np.broadcast_to(np.float32(2), (4, 5)),
+    "transposed": lambda x: x + np.arange(20, dtype=np.float32).reshape(5, 4).T,
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_numpy_beside_values(name):
+    np.testing.assert_allclose(ours(NUMPY[name], X), NUMPY[name](X), rtol=1e-6)
+
+
 FUNCTIONS = {
     "linear": (lambda m: lambda x, w, b: m.linear(x, w, b), X, X[0, :2], X[0, 0, :2]),
-    "conv2d": (lambda m: lambda x, w, b: m.conv2d(x, w, b, stride=2, padding=1, groups=2), X.reshape(1, 4, 5, 3), X.reshape(-1)[:48].reshape(6, 2, 2, 2), X[0, 0, [0, 1, 2, 3, 4, 0]]),
+    "conv2d": (lambda m: lambda x, w, b: m.conv2d(x, w, b, stride=2, padding=1, groups=2), X.reshape(1, 4, 5, 3),
+               X.reshape(-1)[:48].reshape(6, 2, 2, 2), X[0, 0, [0, 1, 2, 3, 4, 0]]),
     "conv1d_same": (lambda m: lambda x, w: m.conv1d(x, w, padding="same"), X, X.reshape(5, 4, 3)),
     "conv_transpose1d": (lambda m: lambda x, w: m.conv_transpose1d(x, w, stride=2, output_padding=1), X, X.reshape(4, 5, 3)),
     "max_pool_indices": (lambda m: lambda x: tuple(m.max_pool1d(x, 2, return_indices=True)), X),
@@ -162,6 +235,10 @@ def test_functional_dropout_inside_a_module():
     y = net(x)
     np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
     assert abs(y.mean() - 1) < 0.1 and (net(x) != y).any()
+    # A trace of evaluation, as the engine makes for validation, turns it off whatever the module's own flag says.
+    assert net.training
+    assert "dropout" in str(_core.trace_module(net, [("f32", [2])], True))
+    assert "dropout" not in str(_core.trace_module(net, [("f32", [2])], False))
     np.testing.assert_array_equal(net.eval()(x), x)
 
 
@@ -217,6 +294,26 @@ def test_modules_in_evaluation_stay_so_while_others_train():
     y = net(x)
     assert (y == 0).any() and not net.state_dict()["0.num_batches_tracked"]
     np.testing.assert_allclose(y[y != 0], 2 * x[y != 0] / (1 + 1e-5) ** 0.5, rtol=1e-5)
+
+
+def test_read_only_and_transposed_arrays_go_in():
+    layer = nn.Linear(4, 2)
+    x = np.broadcast_to(np.float32(2), (3, 4))
+    np.testing.assert_array_equal(layer(x), layer(x.copy()))
+    np.testing.assert_array_equal(layer(X[0].T[:, :4]), layer(X[0].T[:, :4].copy()))
+
+
+def test_a_missing_input_is_an_error():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.linear(None)
+
+    with pytest.raises(TypeError, match="expected a symbolic value, Parameter, array or number, got <class 'NoneType'>"):
+        Net()(X)
 
 
 def test_structures_go_in_and_out():

@@ -183,7 +183,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
     shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
-    return first(op("rms_norm", input, _affine(weight, None, shape)[0], axes_count=len(shape), epsilon=float(np.finfo(np.float32).eps) if eps is None else eps))
+    return op("rms_norm", input, _affine(weight, None, shape)[0], axes_count=len(shape), epsilon=float(np.finfo(np.float32).eps) if eps is None else eps)
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
@@ -203,10 +203,6 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     if training:
         return op("batch_norm", input, weight, bias, *_affine(None, None, [input.shape[1]])[::-1], epsilon=eps)[0]
     return op("batch_norm_inference", input, weight, bias, running_mean, running_var, epsilon=eps)
-
-
-def first(result):
-    return result[0] if isinstance(result, tuple) else result
 
 
 # Indices, masks and shapes.

@@ -66,7 +66,7 @@ def _call(self, *args, **kwargs):
     structure = _flatten((args, kwargs), leaves)
     if not leaves or not all(_is_array(x) for x in leaves):
         raise TypeError(f"{type(self).__name__}: expected arrays; symbolic values live only while a module or function is traced")
-    arrays = [np.ascontiguousarray(x if isinstance(x, (np.ndarray, np.generic)) else np.from_dlpack(x)) for x in leaves]
+    arrays = [np.require(x if isinstance(x, (np.ndarray, np.generic)) else np.from_dlpack(x), requirements="CW") for x in leaves]
     types = [_type_of(a) for a in arrays]
     modes = [m.training for m in self.modules()]
     state = {name: value for name, value, _ in self._state()}
