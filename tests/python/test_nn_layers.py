@@ -249,6 +249,11 @@ def test_encoder_layers_start_alike_and_apart():
     assert state["layers.1.linear1.weight"].any() and not state["layers.0.linear1.weight"].any()
 
 
+def test_the_encoder_copies_its_own_kind_of_layer():
+    with pytest.raises(TypeError, match="expected a TransformerEncoderLayer to copy, got Linear; put other layers into a ModuleList"):
+        nn.TransformerEncoder(nn.Linear(4, 4), 2)
+
+
 LOGITS, CLASSES = normal(6, 4), np.array([0, 3, 1, 2, 2, 0])
 LOSSES = {
     "cross_entropy": (("CrossEntropyLoss", dict(label_smoothing=0.1, ignore_index=2)), LOGITS, CLASSES),

@@ -63,7 +63,15 @@ class TransformerEncoderLayer(_core.TransformerEncoderLayer):
 
 
 class TransformerEncoder(_core.TransformerEncoder):
-    """num_layers copies of encoder_layer, one after the other, and the module norm after them."""
+    """num_layers copies of encoder_layer, one after the other, and the module norm after them.
+
+    enable_nested_tensor and mask_check choose between PyTorch's own paths; here there is one, and they mean nothing.
+    """
+
+    def __init__(self, encoder_layer, num_layers, norm=None, enable_nested_tensor=True, mask_check=True):
+        if not isinstance(encoder_layer, _core.TransformerEncoderLayer):
+            raise TypeError(f"TransformerEncoder: expected a TransformerEncoderLayer to copy, got {type(encoder_layer).__name__}; put other layers into a ModuleList")
+        super().__init__(encoder_layer, num_layers, norm)
 
     def _trace(self, src, mask=None, src_key_padding_mask=None, is_causal=False):
         return self._encode(src, mask, src_key_padding_mask, bool(is_causal))
