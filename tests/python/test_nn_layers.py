@@ -231,6 +231,19 @@ def test_causal_attention_needs_no_mask():
         np.testing.assert_allclose(layer(x, x, x, need_weights=need_weights, is_causal=True)[0], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_attention_dropout_drops_weights_in_training_only():
+    layer, x = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True), normal(8, 16, 4)
+    _, weights = layer(x, x, x, average_attn_weights=False)
+    _, kept = layer.eval()(x, x, x, average_attn_weights=False)
+    dropped = weights == 0
+    assert 0.4 < dropped.mean() < 0.6
+    np.testing.assert_allclose(weights[~dropped], 2 * kept[~dropped], rtol=1e-5)
+    np.testing.assert_allclose(kept.sum(-1), 1, rtol=1e-5)
+    encoder = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.5)
+    assert (encoder(x) != encoder(x)).any()
+    np.testing.assert_array_equal(encoder.eval()(x), encoder(x))
+
+
 @pytest.mark.parametrize("options", [{}, dict(batch_first=True, norm_first=True, activation="gelu"), dict(bias=False, layer_norm_eps=1e-3)])
 def test_transformer_encoder(options):
     x = normal(3, 5, 4) if options.get("batch_first") else normal(5, 3, 4)
