@@ -78,7 +78,11 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   fmt::print("run folder    {} (history.csv{})\n", folder, pictures);
   fmt::print("predict       deepseek predict {} --index 0\n", folder);
   fmt::print("              deepseek predict {} --image PICTURE.png\n", folder);
-  fmt::print("train longer  deepseek train {} --resume --set train.epochs={}\n", config, options.train.epochs + 1);
+  std::string same;  // what this call had overridden
+  for (const std::string& o : overrides)
+    if (!o.starts_with("train.epochs=")) same += " --set " + o;
+  fmt::print("train longer  deepseek train {} --resume{} --set train.epochs={}\n", config, same,
+             options.train.epochs + 1);
   fmt::print("see curves    xdg-open {}/loss.png   or   tensorboard --logdir {}\n", folder, folder);
   return 0;
 }

@@ -15,7 +15,8 @@ namespace deepseek::python {
 namespace nb = nanobind;
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
-// Raises ValueError for a user's mistake, RuntimeError otherwise, with the whole message.
+// Raises with the whole message: ValueError for a user's mistake and damaged files, FileNotFoundError,
+// NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours.
 void check(const Status& status);
 template <class T>
 T unwrap(Result<T> result) {
@@ -39,8 +40,9 @@ graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& 
 std::vector<graph::Expr> call_traced(nb::handle callable, graph::Builder& builder, nn::Trace* trace,
                                      const std::vector<graph::Expr>& inputs);
 
-void bind_trace(nb::module_& m);   // Value, Parameter, Module, tracing of functions and modules
-void bind_layers(nb::module_& m);  // the engine's layers and the model zoo; after bind_trace
-void bind_files(nb::module_& m);   // safetensors
+void bind_trace(nb::module_& m);     // Value, Parameter, Module, tracing of functions and modules
+void bind_layers(nb::module_& m);    // the engine's layers and the model zoo; after bind_trace
+void bind_files(nb::module_& m);     // safetensors
+void bind_training(nb::module_& m);  // data sets, training steps, Trainer, metrics
 
 }  // namespace deepseek::python

@@ -10,10 +10,8 @@
 #include "binding.h"
 #include "graph/builder.h"
 #include "graph/text.h"
-#include "models/zoo.h"
 #include "ops/interpreter.h"
 #include "ops/registry.h"
-#include "train/step.h"
 
 using namespace deepseek;
 using namespace deepseek::graph;
@@ -80,57 +78,13 @@ nb::dict op_record(const std::string& op) {
   return record;
 }
 
-// A model of the zoo with its training step: what a loop of one's own needs.
-class Step {
- public:
-  Step(const std::string& model, const Dims& input, int64_t classes,
-       const std::map<std::string, std::string>& parameters, int64_t batch, const std::string& optimizer,
-       double momentum, bool nesterov, double weight_decay, double clip_norm)
-      : model_(unwrap(models::create(model, {input, classes}, parameters))), state_(*model_, 0) {
-    train::StepOptions options;
-    options.loss = unwrap(train::make_loss("cross_entropy", {}));
-    options.optimizer.name = optimizer;
-    options.optimizer.momentum = momentum;
-    options.optimizer.nesterov = nesterov;
-    options.optimizer.weight_decay = weight_decay;
-    options.clip_norm = clip_norm;
-    Dims x = input;
-    x.insert(x.begin(), batch);
-    const Graph graph = unwrap(train::training_graph(*model_, {DType::kF32, x}, {DType::kI64, {batch}}, options));
-    program_ = unwrap(backends::cpu::CpuBackend().compile(graph, {}));
-    state_.prepare(program_->graph());
-  }
-  double run(const Array& x, const Array& y, double learning_rate) {
-    const std::map<std::string, Tensor> data{{"x", to_tensor(x)},
-                                             {"y", to_tensor(y)},
-                                             {"learning_rate", Tensor::scalar(DType::kF32, learning_rate)},
-                                             {"step", Tensor::scalar(DType::kF32, static_cast<double>(++steps_))}};
-    Result<std::vector<Tensor>> out = [&] {
-      nb::gil_scoped_release release;
-      return state_.run(*program_, data);
-    }();
-    return unwrap(std::move(out))[program_->graph().find_output("loss")].at(0);
-  }
-  // Arrays share the step's memory: writing to them sets the state.
-  nb::dict state() const {
-    nb::dict out;
-    for (const auto& [name, tensor] : state_.tensors()) out[name.c_str()] = to_numpy(tensor);
-    return out;
-  }
-
- private:
-  nn::ModulePtr model_;
-  train::StateStore state_;
-  std::shared_ptr<const runtime::Program> program_;
-  int64_t steps_ = 0;
-};
-
 }  // namespace
 
 NB_MODULE(_core, m) {
   bind_trace(m);
   bind_layers(m);
   bind_files(m);
+  bind_training(m);
   m.def("set_num_threads", &set_num_threads, nb::arg("n"));
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);
@@ -182,13 +136,4 @@ NB_MODULE(_core, m) {
         return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, {})));
       },
       nb::arg("graph"), nb::call_guard<nb::gil_scoped_release>());
-  nb::class_<Step>(m, "Step", "A zoo model's training step: forward, loss, backward, clipping, update in one program.")
-      .def(nb::init<const std::string&, const Dims&, int64_t, const std::map<std::string, std::string>&, int64_t,
-                    const std::string&, double, bool, double, double>(),
-           nb::arg("model"), nb::arg("input"), nb::arg("classes"), nb::arg("parameters"), nb::arg("batch"),
-           nb::arg("optimizer"), nb::arg("momentum") = 0.0, nb::arg("nesterov") = false, nb::arg("weight_decay") = 0.0,
-           nb::arg("clip_norm") = 0.0)
-      .def("run", &Step::run, nb::arg("x"), nb::arg("y"), nb::arg("learning_rate"),
-           "One update; returns the loss before it.")
-      .def("state", &Step::state);
 }

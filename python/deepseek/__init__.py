@@ -1,7 +1,9 @@
 """DeepSeek: a modelling framework in which a model is a graph and a training step is one compiled program."""
 
-from . import _core, models, nn, ops
-from ._core import Graph, Program, Step, Value, compile, isa, manual_seed, num_threads, op_names, samples, set_num_threads
+from . import _core, data, metrics, models, nn, ops, optim
+from ._core import Graph, Program, Value, isa, manual_seed, num_threads, op_names, samples, set_num_threads
+from .files import load, save
+from .trainer import Trainer, compile
 
 
 def trace(function, *arrays):
@@ -11,5 +13,5 @@ def trace(function, *arrays):
     return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
 
 
-__all__ = ["Graph", "Program", "Step", "Value", "compile", "isa", "manual_seed", "models", "nn", "num_threads", "op_names", "ops", "samples",
-           "set_num_threads", "trace"]
+__all__ = ["Graph", "Program", "Trainer", "Value", "compile", "data", "isa", "load", "manual_seed", "metrics", "models", "nn", "num_threads",
+           "op_names", "ops", "optim", "samples", "save", "set_num_threads", "trace"]

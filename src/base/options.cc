@@ -249,13 +249,19 @@ std::string OptionTable::to_yaml() const {
   return out;
 }
 
+std::vector<OptionTable::Record> OptionTable::records() const {
+  std::vector<Record> out;
+  for (const Field& f : fields_)
+    out.push_back({f.path, f.meta.doc, value_text(f.target), deepseek::expected(f.target, f.meta)});
+  return out;
+}
+
 std::string OptionTable::help() const {
   size_t width = 0;
   for (const Field& f : fields_) width = std::max(width, f.path.size());
   std::string out;
-  for (const Field& f : fields_)
-    out += fmt::format("  {:<{}}  {} (default {}; {})\n", f.path, width, f.meta.doc, value_text(f.target),
-                       expected(f.target, f.meta));
+  for (const Record& r : records())
+    out += fmt::format("  {:<{}}  {} (default {}; {})\n", r.path, width, r.doc, r.value, r.expected);
   for (const auto& [group, free] : free_) out += fmt::format("  {:<{}}  {}\n", group + ".*", width, free.doc);
   return out;
 }

@@ -52,6 +52,12 @@ class OptionTable {
   // A line per key: name, type, default (the current value), range or choices, what it is.
   std::string help() const;
 
+  // What help() says, for bindings and generated documents.
+  struct Record {
+    std::string path, doc, value, expected;
+  };
+  std::vector<Record> records() const;
+
  private:
   struct Field {
     std::string path;

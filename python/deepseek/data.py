@@ -1,0 +1,74 @@
+"""Data sets: arrays with targets, and those that come with the system by name."""
+
+from collections import namedtuple
+
+import numpy as np
+
+from . import _core
+
+Splits = namedtuple("Splits", "train validation test")
+
+
+def _array(values, name):
+    if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
+        values = np.from_dlpack(values)
+    array = np.asarray(values)
+    if array.dtype == object:
+        raise TypeError(f"{name}: expected an array of numbers, got {type(values).__name__} of objects")
+    return array
+
+
+def _inputs(values, name="inputs"):
+    """f32, u8 and i64 as they are, other floats as f32, other integers as i64."""
+    array = _array(values, name)
+    if array.dtype not in (np.float32, np.uint8, np.int64):
+        array = array.astype(np.float32 if array.dtype.kind in "fb" else np.int64)
+    return np.ascontiguousarray(array)
+
+
+class Dataset(_core.Dataset):
+    """Inputs [N, ...] with targets [N, ...].
+
+    Integer targets are class labels, float targets are for regression. Inputs become (inputs * scale - mean) / stddev
+    with one mean and stddev for all channels or one per channel (axis 1); integer inputs other than uint8 are indices
+    and stay as they are. Float32, uint8 and int64 arrays are not copied.
+
+    class_names: default "0", "1", ... up to the largest label.
+    """
+
+    def __init__(self, inputs, targets, class_names=None, scale=1.0, mean=(), stddev=()):
+        inputs, targets = _inputs(inputs), _array(targets, "targets")
+        if targets.dtype.kind in "iub":
+            targets = targets.astype(np.int64, copy=False)
+            if class_names is None:
+                class_names = [str(i) for i in range(int(targets.max(initial=-1)) + 1)]
+        else:
+            targets = targets.astype(np.float32, copy=False)
+        super().__init__(inputs, np.ascontiguousarray(targets), list(class_names or []), float(scale),
+                         [float(m) for m in np.atleast_1d(mean)], [float(s) for s in np.atleast_1d(stddev)])
+        self.validate()
+
+
+def as_dataset(data):
+    """A data set of this module, or one made of a pair (inputs, targets)."""
+    if isinstance(data, _core.Dataset):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return Dataset(*data)
+    raise TypeError(f"expected a deepseek.data.Dataset or a pair (inputs, targets), got {type(data).__name__}")
+
+
+def load(name, **parameters):
+    """The parts train, validation and test of a data set by name; see names().
+
+    Parameters as in a run's config: validation_fraction=0.1, seed=0, folder=...
+    """
+    return Splits(*_core.open_dataset(name, {key: str(value) for key, value in parameters.items()}))
+
+
+def names():
+    """The data sets that load() knows."""
+    return _core.dataset_names()
+
+
+__all__ = ["Dataset", "Splits", "as_dataset", "load", "names"]

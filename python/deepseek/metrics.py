@@ -1,0 +1,23 @@
+"""Metrics over whole arrays, with the definitions that Trainer uses (scikit-learn's)."""
+
+import numpy as np
+
+from . import _core
+
+
+def compute(names, prediction, target, task=None):
+    """Values by name.
+
+    names: accuracy, top<k>, precision, recall, f1, auc; or mae, rmse, r2.
+    task: "multiclass" (logits [N, C], labels [N]), "binary" (logits and 0/1 floats of equal shape) or "regression";
+        default multiclass for integer targets, else regression.
+    """
+    prediction, target = np.ascontiguousarray(prediction), np.ascontiguousarray(target)
+    if task is None:
+        task = "multiclass" if target.dtype.kind in "iu" else "regression"
+    if task not in ("multiclass", "binary", "regression"):
+        raise ValueError(f"task: expected multiclass, binary or regression, got {task!r}")
+    return _core.metrics([names] if isinstance(names, str) else list(names), task, prediction, target)
+
+
+__all__ = ["compute"]

@@ -1,0 +1,107 @@
+"""Training: Trainer for the whole job, compile() for a loop of one's own."""
+
+import json
+import sys
+
+import numpy as np
+
+from . import _core
+from .data import _inputs, as_dataset
+from .optim import Optimizer
+
+
+def _yaml(value):
+    if isinstance(value, np.generic):
+        value = value.item()
+    return json.dumps(value)
+
+
+def _settings(loss, optimizer, schedule, metrics, train):
+    """Option paths and values, as a run's config has them, from Python's arguments; and the loss if it is a callable."""
+    out = {}
+    function = loss if callable(loss) else None
+    if function is None and loss is not None:
+        options = {"name": loss} if isinstance(loss, str) else dict(loss)
+        out.update({f"loss.{key}": _yaml(value) for key, value in options.items()})
+    if isinstance(optimizer, str):
+        optimizer = {"name": optimizer}
+    elif isinstance(optimizer, Optimizer):
+        optimizer = optimizer.settings
+    out.update({f"optimizer.{key}": _yaml(value) for key, value in (optimizer or {}).items()})
+    if isinstance(schedule, str):
+        schedule = {"name": schedule}
+    out.update({f"schedule.{key}": _yaml(value) for key, value in (schedule or {}).items()})
+    if metrics is not None:
+        out["train.metrics"] = _yaml([metrics] if isinstance(metrics, str) else list(metrics))
+    out.update({f"optimizer.{key}" if key in ("clip_norm", "clip_value") else f"train.{key}": _yaml(value)
+                for key, value in train.items() if value is not None})
+    return out, function
+
+
+class Trainer:
+    """Trains a module.
+
+        trainer = deepseek.Trainer(model, loss="cross_entropy", optimizer=deepseek.optim.AdamW(lr=1e-3), epochs=5)
+        trainer.fit((x, y), validation=(xv, yv))
+        trainer.evaluate((xt, yt))["accuracy"]
+
+    model: a deepseek.nn.Module, which is trained in place.
+    loss: a name, {"name": ..., parameters}, or a function (prediction, target) -> scalar of deepseek.ops; default
+        cross_entropy for integer targets, mse_loss for others.
+    optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict. metrics: a list of names.
+    options: clip_norm, clip_value, and these, as under `train` in a run's config:
+{options}
+    With output="folder" the run is kept there: config, log, history, TensorBoard events, checkpoints.
+    """
+
+    def __init__(self, model, loss=None, optimizer="sgd", schedule="constant", metrics=None, **options):
+        settings, function = _settings(loss, optimizer, schedule, metrics, options)
+        self.model = model
+        self._core = _core.Trainer(model, function, settings)
+        self.history = []
+
+    def fit(self, train, validation=None, *, epochs=None, resume=False, progress=True):
+        """Trains on a Dataset or a pair (inputs, targets); returns the history, one dict per epoch.
+
+        At the end the model holds the weights of the best epoch by validation. Ctrl-C saves (with output=...) and
+        raises KeyboardInterrupt; resume=True then goes on, to the same numbers.
+        """
+        if epochs is not None:
+            self._core.configure({"train.epochs": _yaml(epochs)})
+        train = as_dataset(train)
+        validation = None if validation is None else as_dataset(validation)
+        if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
+            self.model.train()
+        write = (lambda text: (sys.stderr.write(text), sys.stderr.flush())) if progress else (lambda text: None)
+        self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty())
+        return self.history
+
+    def evaluate(self, data):
+        """Loss and metrics of the model as it is, and the confusion matrix [true, predicted] for classes."""
+        return self._core.evaluate(as_dataset(data))
+
+    def predict(self, inputs):
+        """The model's outputs [N, ...] for inputs [N, ...]."""
+        array = _inputs(inputs)
+        return self._core.predict(array.astype(np.float32) if array.dtype == np.uint8 else array)
+
+
+Trainer.__doc__ = Trainer.__doc__.replace("{options}", "\n".join(
+    f"        {path.removeprefix('train.')}: {doc} (default {value}; {expected})"
+    for path, value, doc, expected in _core.trainer_options() if path.startswith("train.") and path != "train.metrics"))
+
+
+def compile(model, loss=None, optimizer="sgd", *, clip_norm=0.0, clip_value=0.0, ema_decay=0.0, seed=0):
+    """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
+
+    The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
+    step.graph tell of the last one. Given a Graph instead of a module, returns its compiled Program.
+    """
+    if isinstance(model, _core.Graph):
+        return _core.compile(model)
+    settings, function = _settings(loss, optimizer, None, None,
+                                   {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed})
+    return _core.Step(model, function, settings)
+
+
+__all__ = ["Trainer", "compile"]

@@ -1,0 +1,287 @@
+// Training from Python: data sets, the compiled step, the Trainer, metrics. The options are those of
+// train/run_options.h, by the same names.
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "backends/cpu/cpu_backend.h"
+#include "base/progress.h"
+#include "base/strings.h"
+#include "binding.h"
+#include "data/sources.h"
+#include "train/trainer.h"
+
+namespace deepseek::python {
+
+using namespace graph;
+
+namespace {
+
+using Settings = std::map<std::string, std::string>;  // option path to its value as YAML
+
+train::TrainerOptions read_options(const Settings& settings) {
+  train::TrainerOptions options;
+  options.train.output = "";  // Python writes files only where it is told to
+  OptionTable table = train::option_table(options);
+  std::vector<std::string> problems;
+  for (const auto& [path, value] : settings)
+    if (Status s = table.set(path + "=" + value, "Trainer"); !s.ok()) problems.push_back(s.message());
+  if (!problems.empty()) throw nb::value_error(join(problems, "\n").c_str());
+  return options;
+}
+
+train::LossFunction python_loss(nb::object loss) {
+  if (loss.is_none()) return {};
+  auto held = std::shared_ptr<nb::object>(new nb::object(std::move(loss)), [](nb::object* o) {
+    const nb::gil_scoped_acquire gil;
+    delete o;
+  });
+  return [held](Expr prediction, Expr target) {
+    const std::vector<Expr> out = call_traced(*held, prediction.builder(), nullptr, {prediction, target});
+    if (out.size() == 1) return out[0];
+    prediction.builder().fail(invalid("the loss function returned {} values, expected one scalar", out.size()));
+    return prediction;
+  };
+}
+
+nb::dict to_dict(double loss, const train::NamedValues& metrics) {
+  nb::dict out;
+  out["loss"] = loss;
+  for (const auto& [name, value] : metrics) out[name.c_str()] = value;
+  return out;
+}
+nb::dict to_dict(const train::NamedValues& values) {
+  nb::dict out;
+  for (const auto& [name, value] : values) out[name.c_str()] = value;
+  return out;
+}
+
+class PyTrainer {
+ public:
+  PyTrainer(nn::ModulePtr model, nb::object loss, const Settings& settings)
+      : model_(std::move(model)), loss_(python_loss(std::move(loss))), settings_(settings) {
+    configure({});
+  }
+
+  // Later settings replace earlier ones of the same name.
+  void configure(const Settings& settings) {
+    for (const auto& [path, value] : settings) settings_[path] = value;
+    trainer_ = std::make_unique<train::Trainer>(model_, read_options(settings_), loss_);
+  }
+
+  nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
+               std::function<void(const std::string&)> write, bool terminal) {
+    ProgressBar bar("samples", terminal, write);
+    train::Hooks hooks;
+    hooks.message = [&](const std::string& text) {
+      const nb::gil_scoped_acquire gil;
+      bar.clear();
+      write(text + "\n");
+    };
+    std::optional<nb::python_error> raised;
+    hooks.progress = [&](const train::StepReport& r) {
+      const nb::gil_scoped_acquire gil;
+      bar.update(r.step, r.first, r.total, r.samples, r.text);
+      // Ctrl-C, or what another handler of the user raised: save first, raise after.
+      if (PyErr_CheckSignals() != 0) raised.emplace();
+      return !raised.has_value();
+    };
+    Result<train::FitResult> result = [&] {
+      const nb::gil_scoped_release release;
+      return trainer_->fit(train, validation == nullptr ? data::Dataset() : *validation, resume, hooks);
+    }();
+    bar.clear();
+    if (raised) throw nb::python_error(std::move(*raised));
+    nb::list history;
+    for (const train::EpochRecord& r : unwrap(std::move(result)).history) {
+      nb::dict epoch;
+      epoch["epoch"] = r.epoch;
+      epoch["seconds"] = r.seconds;
+      epoch["learning_rate"] = r.learning_rate;
+      epoch["training"] = to_dict(r.training);
+      epoch["validation"] = to_dict(r.validation);
+      history.append(epoch);
+    }
+    return history;
+  }
+
+  nb::dict evaluate(const data::Dataset& dataset) {
+    Result<train::Evaluation> result = [&] {
+      const nb::gil_scoped_release release;
+      return trainer_->evaluate(dataset);
+    }();
+    const train::Evaluation e = unwrap(std::move(result));
+    nb::dict out = to_dict(e.loss, e.metrics);
+    if (!e.confusion.empty())
+      out["confusion"] =
+          to_numpy(Tensor::from<int64_t>(DType::kI64, {e.classes, e.classes}, std::span<const int64_t>(e.confusion)));
+    return out;
+  }
+
+  nb::object predict(const Array& inputs) {
+    const Tensor x = to_tensor(inputs);
+    Result<Tensor> result = [&] {
+      const nb::gil_scoped_release release;
+      return trainer_->predict(x);
+    }();
+    return to_numpy(unwrap(std::move(result)));
+  }
+
+ private:
+  nn::ModulePtr model_;
+  train::LossFunction loss_;
+  Settings settings_;
+  std::unique_ptr<train::Trainer> trainer_;
+};
+
+// A loop of one's own: forward, loss, backward, clipping and update as one program per batch type.
+class Step {
+ public:
+  Step(nn::ModulePtr model, nb::object loss, const Settings& settings)
+      : model_(std::move(model)),
+        options_(read_options(settings)),
+        loss_(python_loss(std::move(loss))),
+        state_(*model_, static_cast<uint64_t>(options_.train.seed)),
+        rate_(options_.optimizer.learning_rate) {}
+
+  double run(const Array& inputs, const Array& targets) {
+    const Tensor x = to_tensor(inputs), y = to_tensor(targets);
+    Result<std::vector<Tensor>> out = [&]() -> Result<std::vector<Tensor>> {
+      const nb::gil_scoped_release release;
+      DS_ASSIGN(program_, program(x.type(), y.type()));
+      return state_.run(*program_, {{"x", x},
+                                    {"y", y},
+                                    {"learning_rate", Tensor::scalar(DType::kF32, rate_)},
+                                    {"step", Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}});
+    }();
+    const std::vector<Tensor> values = unwrap(std::move(out));
+    ++steps_;
+    prediction_ = values[static_cast<size_t>(program_->graph().find_output("prediction"))];
+    norm_ = values[static_cast<size_t>(program_->graph().find_output("gradient_norm"))].at(0);
+    return values[static_cast<size_t>(program_->graph().find_output("loss"))].at(0);
+  }
+
+  // Arrays share the step's memory: writing to them sets the state.
+  nb::dict state() const {
+    nb::dict out;
+    for (const auto& [name, tensor] : state_.tensors()) out[name.c_str()] = to_numpy(tensor);
+    return out;
+  }
+  Graph graph() const {
+    if (!program_) throw nb::value_error("the step has no graph before its first batch; call it once");
+    return program_->graph();
+  }
+  nb::object prediction() const { return prediction_.defined() ? to_numpy(prediction_) : nb::none(); }
+  double gradient_norm() const { return norm_; }
+  double learning_rate() const { return rate_; }
+  void set_learning_rate(double rate) { rate_ = rate; }
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+ private:
+  Result<std::shared_ptr<const runtime::Program>> program(const TensorType& x, const TensorType& y) {
+    auto& program = programs_[to_string(x) + to_string(y)];
+    if (!program) {
+      train::LossFunction loss = loss_;
+      if (!loss) {
+        DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype), options_.loss.params));
+      }
+      const train::RunOptimizerOptions& o = options_.optimizer;
+      DS_ASSIGN(const Graph graph,
+                train::training_graph(*model_, x, y, {loss, o, o.clip_norm, o.clip_value, options_.train.ema_decay}));
+      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
+      state_.prepare(program->graph());
+    }
+    return program;
+  }
+
+  nn::ModulePtr model_;
+  train::TrainerOptions options_;
+  train::LossFunction loss_;
+  train::StateStore state_;
+  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
+  std::shared_ptr<const runtime::Program> program_;
+  Tensor prediction_;
+  double rate_, norm_ = 0;
+  int64_t steps_ = 0;
+};
+
+}  // namespace
+
+void bind_training(nb::module_& m) {
+  nb::class_<data::Dataset>(m, "Dataset")
+      .def(
+          "__init__",
+          [](data::Dataset* self, const Array& inputs, const Array& targets, std::vector<std::string> class_names,
+             double scale, std::vector<double> mean, std::vector<double> stddev) {
+            new (self) data::Dataset{std::move(class_names), to_tensor(inputs), to_tensor(targets), scale,
+                                     std::move(mean),        std::move(stddev)};
+          },
+          nb::arg("inputs"), nb::arg("targets"), nb::arg("class_names"), nb::arg("scale"), nb::arg("mean"),
+          nb::arg("stddev"))
+      .def("validate", [](const data::Dataset& d) { check(d.validate()); })
+      .def("__len__", &data::Dataset::size)
+      .def("read",
+           [](const data::Dataset& d, const std::vector<int64_t>& indices) {
+             Tensor x, y;
+             check(d.read(indices, x, y));
+             return nb::make_tuple(to_numpy(x), to_numpy(y));
+           })
+      .def_prop_ro("inputs", [](const data::Dataset& d) { return to_numpy(d.inputs); })
+      .def_prop_ro("targets", [](const data::Dataset& d) { return to_numpy(d.targets); })
+      .def_ro("class_names", &data::Dataset::class_names)
+      .def_ro("mean", &data::Dataset::mean)
+      .def_ro("stddev", &data::Dataset::stddev)
+      .def_ro("scale", &data::Dataset::scale);
+  m.def("open_dataset", [](const std::string& name, const std::map<std::string, std::string>& parameters) {
+    data::Splits s = unwrap(data::open_dataset(name, parameters));
+    return nb::make_tuple(std::move(s.train), std::move(s.validation), std::move(s.test));
+  });
+  m.def("dataset_names", &data::dataset_names);
+  m.def("trainer_options", [] {
+    train::TrainerOptions options;
+    options.train.output = "";
+    nb::list out;
+    for (const OptionTable::Record& r : train::option_table(options).records())
+      out.append(nb::make_tuple(r.path, r.value, r.doc, r.expected));
+    return out;
+  });
+  nb::class_<PyTrainer>(m, "Trainer")
+      .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
+           nb::arg("settings"))
+      .def("configure", &PyTrainer::configure)
+      .def("fit", &PyTrainer::fit, nb::arg("train"), nb::arg("validation").none(), nb::arg("resume"), nb::arg("write"),
+           nb::arg("terminal"))
+      .def("evaluate", &PyTrainer::evaluate)
+      .def("predict", &PyTrainer::predict);
+  nb::class_<Step>(m, "Step", "One compiled training step: step(x, y) updates the model and returns the loss.")
+      .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
+           nb::arg("settings"))
+      .def("__call__", &Step::run, nb::arg("x"), nb::arg("y"))
+      .def("state", &Step::state, "Parameters, moments and counters by name, over the step's memory.")
+      .def_prop_ro("graph", &Step::graph, "The step's graph as it runs, of the last batch's shape.")
+      .def_prop_ro("prediction", &Step::prediction, "The model's output in the last step, before its update.")
+      .def_prop_ro("gradient_norm", &Step::gradient_norm,
+                   "L2 norm over all gradients of the last step, before clipping.")
+      .def_prop_rw("learning_rate", &Step::learning_rate, &Step::set_learning_rate)
+      .def_prop_rw("steps", &Step::steps, &Step::set_steps, "Updates done; Adam's bias correction counts them.");
+
+  m.def("metrics", [](const std::vector<std::string>& names, const std::string& task, const Array& prediction,
+                      const Array& target) {
+    const train::Task kind = task == "binary"       ? train::Task::kBinary
+                             : task == "regression" ? train::Task::kRegression
+                                                    : train::Task::kMulticlass;
+    train::Metrics metrics = unwrap(train::Metrics::create(names, kind));
+    check(metrics.add(to_tensor(prediction), to_tensor(target)));
+    nb::dict out;
+    const std::vector<double> values = metrics.values();
+    for (size_t i = 0; i < names.size(); ++i) out[names[i].c_str()] = values[i];
+    return out;
+  });
+}
+
+}  // namespace deepseek::python
