@@ -1,9 +1,10 @@
-// f32 reductions over any axes, and copies with strides (transpose, slice, flip, concat, pad's interior-free case).
+// Reductions over any axes: vectorised for f32, plain loops for f64 and integers.
 // Sums are pairwise over rows of 256 so that the error does not grow with the length.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernel.h"
 #include "base/simd.h"
 #include "base/threads.h"
@@ -35,14 +36,17 @@ std::vector<Loop> merged_loops(const Dims& dims, const Dims& axes) {
   return loops;
 }
 
-enum class Kind { kSum, kMax, kMin };
+enum class Kind { kSum, kMax, kMin, kProd };
 
 inline float combine(Kind kind, float a, float b) {
   if (kind == Kind::kSum) return a + b;
+  if (kind == Kind::kProd) return a * b;
   if (std::isnan(a) || std::isnan(b)) return NAN;
   return kind == Kind::kMax ? std::max(a, b) : std::min(a, b);
 }
-float initial(Kind kind) { return kind == Kind::kSum ? 0.0f : kind == Kind::kMax ? -INFINITY : INFINITY; }
+float initial(Kind kind) {
+  return kind == Kind::kSum ? 0.0f : kind == Kind::kProd ? 1.0f : kind == Kind::kMax ? -INFINITY : INFINITY;
+}
 
 DS_SIMD float row(Kind kind, const float* x, int64_t n) {
   if (n > 256) return combine(kind, row(kind, x, n / 2), row(kind, x + n / 2, n - n / 2));
@@ -104,14 +108,39 @@ void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale
   });
 }
 
+// f64 in double, integers in 64 bits with a saturating store; one accumulator, in the order of memory.
+template <class T>
+void reduce_plain(Kind kind, const Plan& p, const T* x, T* y, double count) {
+  parallel_for(p.a * p.c, std::max<int64_t>(1, 16384 / (p.b * p.d)), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const T* from = x + (k / p.c * p.b * p.c + k % p.c) * p.d;
+      Sum<T> acc = kind == Kind::kSum ? 0 : kind == Kind::kProd ? 1 : static_cast<Sum<T>>(*from);
+      for (int64_t b = 0; b < p.b; ++b)
+        for (int64_t d = 0; d < p.d; ++d) {
+          const Sum<T> v = static_cast<Sum<T>>(from[b * p.c * p.d + d]);
+          if (kind == Kind::kSum)
+            acc += v;
+          else if (kind == Kind::kProd)
+            acc *= v;
+          else if (v != v || (kind == Kind::kMax ? v > acc : v < acc))
+            acc = v;
+        }
+      if constexpr (!std::is_integral_v<T>) acc /= count;
+      y[k] = store_sum<T>(acc);
+    }
+  });
+}
+
 }  // namespace
 
 KernelOrRefusal make_reduce(const NodeInfo& node) {
   const TensorType& x = node.context.in(0);
-  if (x.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
-  if (x.num_elements() == 0) return refuse("the input is empty");
   const std::string& op = node.context.op->name.value;
-  const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : Kind::kSum;
+  const bool whole = is_integer(x.dtype) && op != "mean";
+  if (x.dtype != DType::kF32 && x.dtype != DType::kF64 && !whole)
+    return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
+  if (x.num_elements() == 0) return refuse("the input is empty");
+  const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : op == "prod" ? Kind::kProd : Kind::kSum;
   DS_ASSIGN(const Dims axes, ops::normalize_axes(node.context.ints("axes"), x.rank()));
   const std::vector<Loop> loops = merged_loops(x.dims, axes);
   Plan plan;
@@ -121,6 +150,17 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
   }
   if (next != loops.size()) return refuse("more than four alternating groups of axes");
+  if (x.dtype != DType::kF32) {
+    const double count =
+        op == "mean" ? static_cast<double>(x.num_elements()) / static_cast<double>(node.outputs[0].num_elements()) : 1;
+    return make_kernel([=, dtype = x.dtype](const KernelArgs& args) -> Status {
+      visit_dtype(dtype, [&](auto element) {
+        using T = decltype(element);
+        reduce_plain(kind, plan, static_cast<const T*>(args.in[0]), static_cast<T*>(args.out[0]), count);
+      });
+      return {};
+    });
+  }
   const float scale =
       op == "mean" ? static_cast<float>(node.outputs[0].num_elements()) / static_cast<float>(x.num_elements()) : 1.0f;
   return make_kernel([=](const KernelArgs& args) -> Status {
