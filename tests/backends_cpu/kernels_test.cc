@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
+#include "ops/dsl.h"
 #include "ops/interpreter.h"
 #include "passes/autodiff.h"
 #include "tests/ops/sample_data.h"
@@ -44,7 +45,8 @@ Graph graph_of(const Call& call) {
 std::vector<std::string> on_reference(const runtime::Program& program) {
   std::vector<std::string> ops;
   for (const runtime::NodeReport& r : program.report())
-    if (r.implementation.starts_with("reference")) ops.push_back(r.op);
+    if (r.implementation.starts_with("reference") || r.implementation.find("on reference") != std::string::npos)
+      ops.push_back(r.op);
   return ops;
 }
 
@@ -111,7 +113,10 @@ TEST(Kernels, OnlyTheListedSamplesRunOnTheReference) {
       ASSERT_TRUE(gradient.ok()) << gradient.status().to_string();
       add(*gradient, " gradient: ");
     }
-  EXPECT_EQ(slow, std::vector<std::string>{});
+  const std::vector<std::string> expected = {
+      "ctc_loss/full: ctc_loss", "ctc_loss/lengths: ctc_loss",  // a lattice per sample, in double by nature
+      "matmul/empty_inner: matmul", "matmul/empty_inner gradient: matmul", "matmul/empty_inner gradient: matmul"};
+  EXPECT_EQ(slow, expected);
 }
 
 TEST(Kernels, GatherAndItsAdjointOnManyRowsAndColumns) {
@@ -156,6 +161,9 @@ TEST(Kernels, ReductionsOfEveryNumber) {
              {"middle",
               {input(dtype, {3, 50, 70, 9}, is_float(dtype) ? Fill::kNormal : Fill::kIndices, 5)},
               {{"axes", dtype == DType::kU8 ? Dims{1} : Dims{1, 3}}}}});
+  for (DType dtype : {DType::kF32, DType::kF64, DType::kI64})
+    for (const Dims& axes : {Dims{0, 2, 4}, Dims{1, 3}})
+      check({"sum", {"alternating", {input(dtype, {3, 7, 20, 9, 30}, Fill::kIndices, 5)}, {{"axes", axes}}}});
   for (DType dtype : {DType::kF32, DType::kF64})
     check({"prod", {"middle", {input(dtype, {30, 17, 70}, Fill::kPositive)}, {{"axes", Dims{1}}}}});
 }
@@ -212,6 +220,63 @@ TEST(Kernels, ScansEqualTheReferenceForAnyThreadsAndSteps) {
   auto out = (*program)->run(tensors);
   ASSERT_TRUE(out.ok()) << out.status().to_string();
   for (int64_t i = 0; i < (*out)[0].num_elements(); ++i) EXPECT_NEAR((*out)[0].at(i), (*expected)[0].data[i], 1e-5);
+}
+
+// In f32 inside, rounded once at the end; only casts round on the way.
+TEST(Kernels, HalfFloats) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    const auto x = [h](Dims dims, Fill fill = Fill::kNormal) { return input(h, std::move(dims), fill); };
+    for (const char* op : {"exp", "tanh", "gelu", "silu", "relu", "sqrt", "neg"})
+      check({op, {"odd", {x({3, 1237}, Fill::kPositive)}, {}}});
+    for (const char* op : {"add", "mul", "div", "maximum", "less"})
+      check({op, {"broadcast", {x({5, 700}, Fill::kPositive), x({5, 1}, Fill::kPositive)}, {}}});
+    for (DType other : {DType::kF32, DType::kF64, DType::kI32, DType::kBool}) {
+      check({"cast", {"from", {x({1003})}, {{"dtype", other}}}});
+      check({"cast", {"to", {input(other, {1003})}, {{"dtype", h}}}});
+    }
+    check({"broadcast_to", {"row", {x({1, 600})}, {{"dims", Dims{4, 600}}}}});
+    for (const char* op : {"sum", "mean", "max"}) check({op, {"rows", {x({40, 700})}, {{"axes", Dims{1}}}}});
+    check({"softmax", {"rows", {x({40, 300})}, {{"axis", int64_t{1}}}}});
+    check({"matmul", {"odd", {x({65, 33}), x({33, 70})}, {}, true, 2e-2}});
+    check({"layer_norm", {"rows", {x({9, 130}), x({130}), x({130})}, {}, true, 2e-2}});
+    check({"layer_norm", {"mixed", {x({9, 130}), floats({130}), floats({130})}, {}, true, 2e-2}});
+    check({"conv", {"plain", {x({2, 5, 9, 9}), x({6, 5, 3, 3})}, {}, true, 2e-2}});
+    check({"max_pool", {"plain", {x({2, 3, 8, 8})}, {{"kernel", Dims{2, 2}}}}});
+    check({"dropout", {"half", {x({1001}), index({2}, 1000)}, {}}});
+  }
+}
+
+TEST(Kernels, CastsInsideAFusedGroupRound) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    Builder b(ops::registry());
+    Expr x = b.input("x", {DType::kF32, {1003}});
+    Expr half = ops::cast(x, h);
+    b.output("difference", ops::cast(half, DType::kF32) - x);
+    b.output("half", half);
+    Result<Graph> graph = b.finish();
+    ASSERT_TRUE(graph.ok());
+    auto program = CpuBackend().compile(*graph, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    EXPECT_EQ(on_reference(**program), std::vector<std::string>{});
+    const Tensor in(DType::kF32, {1003});
+    for (int64_t i = 0; i < 1003; ++i) in.set(i, std::sin(static_cast<double>(i)) * std::exp2(i % 40 - 20));
+    in.set(7, NAN);
+    in.set(8, INFINITY);
+    in.set(9, 1e6);  // beyond f16
+    auto out = (*program)->run(std::vector<Tensor>{in});
+    ASSERT_TRUE(out.ok()) << out.status().to_string();
+    const Tensor expected = in.cast(h);
+    for (int64_t i = 0; i < 1003; ++i) {
+      const double e = expected.at(i), d = static_cast<float>(e) - static_cast<float>(in.at(i));
+      if (std::isnan(e) || std::isnan(d)) {
+        EXPECT_EQ(std::isnan((*out)[1].at(i)), std::isnan(e));
+        EXPECT_TRUE(std::isnan((*out)[0].at(i)));
+        continue;
+      }
+      EXPECT_EQ((*out)[1].at(i), e) << i;
+      EXPECT_EQ((*out)[0].at(i), d) << i;
+    }
+  }
 }
 
 TEST(Kernels, TopKCountsNanAsTheLargestAndKeepsTheOrderOfEquals) {

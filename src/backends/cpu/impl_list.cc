@@ -64,6 +64,7 @@ std::vector<Implementation> implementations(std::string_view op) {
     if (row.op == op) list.push_back(row.implementation);
   const graph::OpDef* def = ops::registry().find(op);
   if (def != nullptr && (def->traits.elementwise || op == "fused")) list.push_back({"elementwise", make_elementwise});
+  list.push_back({"widened", make_widened});
   list.push_back({"reference", make_reference});
   return list;
 }

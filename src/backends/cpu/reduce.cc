@@ -1,4 +1,4 @@
-// Reductions over any axes: vectorised for f32, plain loops for f64 and integers.
+// Reductions over any axes: vectorised for f32, plain loops for f64, integers and rare orders of axes.
 // Sums are pairwise over rows of 256 so that the error does not grow with the length.
 #include <algorithm>
 #include <cmath>
@@ -109,24 +109,53 @@ void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale
 }
 
 // f64 in double, integers in 64 bits with a saturating store; one accumulator, in the order of memory.
+template <class S>
+void add_to(Kind kind, S& acc, S v) {
+  if (kind == Kind::kSum)
+    acc += v;
+  else if (kind == Kind::kProd)
+    acc *= v;
+  else if (v != v || (kind == Kind::kMax ? v > acc : v < acc))
+    acc = v;
+}
+
+// Any alternation of kept and reduced loops. `last` is the innermost loop; the others are walked as one counter each
+// for the kept and the reduced ones.
+struct LoopNest {
+  Dims kept, kept_strides, reduced, reduced_strides;
+  Loop last;
+  explicit LoopNest(const std::vector<Loop>& loops) : last(loops.back()) {
+    int64_t stride = last.size;
+    for (size_t i = loops.size() - 1; i-- > 0; stride *= loops[i].size) {
+      (loops[i].reduced ? reduced : kept).push_back(loops[i].size);
+      (loops[i].reduced ? reduced_strides : kept_strides).push_back(stride);
+    }
+  }
+  // Dims and strides count from the inner end.
+  static int64_t offset(int64_t index, const Dims& dims, const Dims& strides) {
+    int64_t at = 0;
+    for (size_t i = 0; i < dims.size(); index /= dims[i++]) at += index % dims[i] * strides[i];
+    return at;
+  }
+};
+
 template <class T>
-void reduce_plain(Kind kind, const Plan& p, const T* x, T* y, double count) {
-  parallel_for(p.a * p.c, std::max<int64_t>(1, 16384 / (p.b * p.d)), [&](int64_t begin, int64_t end) {
+void reduce_nest(Kind kind, const LoopNest& nest, const T* x, T* y, double count) {
+  const int64_t rows = graph::product(nest.reduced), n = nest.last.size;
+  parallel_for(graph::product(nest.kept), std::max<int64_t>(1, 16384 / (rows * n)), [&](int64_t begin, int64_t end) {
+    std::vector<Sum<T>> acc(static_cast<size_t>(nest.last.reduced ? 1 : n));
     for (int64_t k = begin; k < end; ++k) {
-      const T* from = x + (k / p.c * p.b * p.c + k % p.c) * p.d;
-      Sum<T> acc = kind == Kind::kSum ? 0 : kind == Kind::kProd ? 1 : static_cast<Sum<T>>(*from);
-      for (int64_t b = 0; b < p.b; ++b)
-        for (int64_t d = 0; d < p.d; ++d) {
-          const Sum<T> v = static_cast<Sum<T>>(from[b * p.c * p.d + d]);
-          if (kind == Kind::kSum)
-            acc += v;
-          else if (kind == Kind::kProd)
-            acc *= v;
-          else if (v != v || (kind == Kind::kMax ? v > acc : v < acc))
-            acc = v;
-        }
-      if constexpr (!std::is_integral_v<T>) acc /= count;
-      y[k] = store_sum<T>(acc);
+      const T* from = x + LoopNest::offset(k, nest.kept, nest.kept_strides);
+      for (size_t j = 0; j < acc.size(); ++j)
+        acc[j] = kind == Kind::kSum ? 0 : kind == Kind::kProd ? 1 : static_cast<Sum<T>>(from[j]);
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* row = from + LoopNest::offset(r, nest.reduced, nest.reduced_strides);
+        for (int64_t j = 0; j < n; ++j) add_to(kind, acc[nest.last.reduced ? 0 : j], static_cast<Sum<T>>(row[j]));
+      }
+      for (size_t j = 0; j < acc.size(); ++j) {
+        if constexpr (!std::is_integral_v<T>) acc[j] /= count;
+        y[k * static_cast<int64_t>(acc.size()) + static_cast<int64_t>(j)] = store_sum<T>(acc[j]);
+      }
     }
   });
 }
@@ -149,14 +178,14 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     const bool reduced = slot == &plan.b || slot == &plan.d;
     if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
   }
-  if (next != loops.size()) return refuse("more than four alternating groups of axes");
-  if (x.dtype != DType::kF32) {
+  if (x.dtype != DType::kF32 || next != loops.size()) {
     const double count =
         op == "mean" ? static_cast<double>(x.num_elements()) / static_cast<double>(node.outputs[0].num_elements()) : 1;
+    const LoopNest nest(loops.empty() ? std::vector<Loop>{{1, false}} : loops);
     return make_kernel([=, dtype = x.dtype](const KernelArgs& args) -> Status {
       visit_dtype(dtype, [&](auto element) {
         using T = decltype(element);
-        reduce_plain(kind, plan, static_cast<const T*>(args.in[0]), static_cast<T*>(args.out[0]), count);
+        reduce_nest(kind, nest, static_cast<const T*>(args.in[0]), static_cast<T*>(args.out[0]), count);
       });
       return {};
     });
