@@ -246,6 +246,27 @@ TEST(Kernels, HalfFloats) {
   }
 }
 
+// Every sample again with half floats in place of f32; what is left runs on the reference.
+TEST(Kernels, HalfFloatSamplesRunNatively) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    std::vector<std::string> slow;
+    for (const auto& [name, def] : ops::registry().all())
+      for (Sample sample : def.samples.value) {
+        if (sample.inputs.empty() || name == "fused" || name == "scan") continue;  // their bodies are f32
+        for (SampleInput& i : sample.inputs)
+          if (i.type.dtype == DType::kF32) i.type.dtype = h;
+        Result<Graph> graph = testing::sample_graph(def, sample);
+        ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+        auto program = CpuBackend().compile(*graph, {});
+        ASSERT_TRUE(program.ok()) << program.status().to_string();
+        for (const std::string& op : on_reference(**program)) slow.push_back(name + "/" + sample.name + ": " + op);
+      }
+    const std::vector<std::string> expected = {"ctc_loss/full: ctc_loss", "ctc_loss/lengths: ctc_loss",
+                                               "matmul/empty_inner: matmul"};
+    EXPECT_EQ(slow, expected);
+  }
+}
+
 TEST(Kernels, CastsInsideAFusedGroupRound) {
   for (DType h : {DType::kBF16, DType::kF16}) {
     Builder b(ops::registry());

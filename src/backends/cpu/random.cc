@@ -6,42 +6,87 @@
 
 #include "backends/cpu/elements.h"
 #include "backends/cpu/kernel.h"
+#include "base/philox.h"
 #include "base/simd.h"
 #include "base/threads.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/random.cc"
+// foreach_target.h must come before what it includes again for each target.
+// clang-format off
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#ifndef DEEPSEEK_BACKENDS_CPU_RANDOM_ONCE
+#define DEEPSEEK_BACKENDS_CPU_RANDOM_ONCE
 namespace deepseek::backends::cpu {
-
-namespace {
-
 constexpr int64_t kBlocks = 16, kDraw = 4 * kBlocks;  // blocks side by side, and the words they give
-constexpr int64_t kGrain = 16384;
-
 struct Stream {
   uint64_t seed;
   uint32_t stream, step;
 };
+}  // namespace deepseek::backends::cpu
+#endif
 
-// The 24 leading bits of words [4 * block, 4 * block + kDraw) of the stream; philox4x32 in base/philox.h, in columns.
-DS_SIMD void draw(Stream s, uint64_t block, uint32_t* out) {
-  uint32_t c[4][kBlocks];
-  for (int j = 0; j < kBlocks; ++j) {
-    c[0][j] = static_cast<uint32_t>(block + static_cast<uint64_t>(j));
-    c[1][j] = static_cast<uint32_t>((block + static_cast<uint64_t>(j)) >> 32);
-    c[2][j] = s.stream;
-    c[3][j] = s.step;
+HWY_BEFORE_NAMESPACE();
+namespace deepseek::backends::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// The 24 leading bits of words [4 * block, 4 * block + kDraw) of the stream: philox4x32 of base/philox.h, one
+// block in a lane.
+#if HWY_TARGET == HWY_SCALAR
+void Draw(Stream s, uint64_t block, uint32_t* out) {
+  for (int64_t j = 0; j < kBlocks; ++j, ++block) {
+    const auto words = philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), s.stream, s.step},
+                                  {static_cast<uint32_t>(s.seed), static_cast<uint32_t>(s.seed >> 32)});
+    for (int w = 0; w < 4; ++w) out[4 * j + w] = words[w] >> 8;
   }
-  uint32_t k0 = static_cast<uint32_t>(s.seed), k1 = static_cast<uint32_t>(s.seed >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85)
-    for (int j = 0; j < kBlocks; ++j) {
-      const uint64_t a = uint64_t{0xD2511F53} * c[0][j], b = uint64_t{0xCD9E8D57} * c[2][j];
-      c[0][j] = static_cast<uint32_t>(b >> 32) ^ c[1][j] ^ k0;
-      c[1][j] = static_cast<uint32_t>(b);
-      c[2][j] = static_cast<uint32_t>(a >> 32) ^ c[3][j] ^ k1;
-      c[3][j] = static_cast<uint32_t>(a);
-    }
-  for (int j = 0; j < kBlocks; ++j)
-    for (int w = 0; w < 4; ++w) out[4 * j + w] = c[w][j] >> 8;
 }
+#else
+// The high halves of 32-bit products.
+template <class D, class V>  // b: the same in all lanes
+HWY_INLINE V MulHigh32(D d, V a, V b) {
+  const V even = hn::BitCast(d, hn::MulEven(a, b)), odd = hn::BitCast(d, hn::MulEven(hn::DupOdd(a), b));
+  return hn::OddEven(odd, hn::DupOdd(even));
+}
+
+void Draw(Stream s, uint64_t block, uint32_t* out) {
+  const hn::CappedTag<uint32_t, kBlocks> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  HWY_ALIGN uint32_t low[kBlocks], high[kBlocks];
+  for (int64_t j = 0; j < kBlocks; ++j) {
+    low[j] = static_cast<uint32_t>(block + static_cast<uint64_t>(j));
+    high[j] = static_cast<uint32_t>((block + static_cast<uint64_t>(j)) >> 32);
+  }
+  const auto a = hn::Set(d, 0xD2511F53u), b = hn::Set(d, 0xCD9E8D57u);
+  for (int64_t j = 0; j < kBlocks; j += lanes) {
+    auto c0 = hn::Load(d, low + j), c1 = hn::Load(d, high + j), c2 = hn::Set(d, s.stream), c3 = hn::Set(d, s.step);
+    uint32_t k0 = static_cast<uint32_t>(s.seed), k1 = static_cast<uint32_t>(s.seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
+      const auto high_a = MulHigh32(d, c0, a), low_a = hn::Mul(c0, a);
+      const auto high_b = MulHigh32(d, c2, b), low_b = hn::Mul(c2, b);
+      c0 = hn::Xor(hn::Xor(high_b, c1), hn::Set(d, k0));
+      c1 = low_b;
+      c2 = hn::Xor(hn::Xor(high_a, c3), hn::Set(d, k1));
+      c3 = low_a;
+    }
+    hn::StoreInterleaved4(hn::ShiftRight<8>(c0), hn::ShiftRight<8>(c1), hn::ShiftRight<8>(c2), hn::ShiftRight<8>(c3), d,
+                          out + 4 * j);
+  }
+}
+#endif
+
+}  // namespace deepseek::backends::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deepseek::backends::cpu {
+HWY_EXPORT(Draw);
+
+namespace {
+
+constexpr int64_t kGrain = 16384;
 
 DS_SIMD void to_uniform(const uint32_t* words, int64_t n, float* u) {
   for (int64_t i = 0; i < n; ++i) u[i] = static_cast<float>(static_cast<int32_t>(words[i])) * 0x1p-24f;
@@ -72,7 +117,7 @@ void for_words(Stream s, int64_t n, Visit visit) {
   parallel_for((n + kDraw - 1) / kDraw, kGrain / kDraw, [&](int64_t begin, int64_t end) {
     uint32_t words[kDraw];
     for (int64_t k = begin; k < end; ++k) {
-      draw(s, static_cast<uint64_t>(k * kBlocks), words);
+      HWY_DYNAMIC_DISPATCH(Draw)(s, static_cast<uint64_t>(k * kBlocks), words);
       visit(k * kDraw, std::min(kDraw, n - k * kDraw), words);
     }
   });
@@ -123,3 +168,4 @@ KernelOrRefusal make_random(const NodeInfo& node) {
 }
 
 }  // namespace deepseek::backends::cpu
+#endif
