@@ -54,6 +54,7 @@ constexpr Row kRows[] = {
     {"random_uniform", {"native", make_random}},
     {"dropout", {"native", make_random}},
     {"scan", {"native", make_scan}},
+    {"ctc_loss", {"native", make_ctc}},
 };
 
 }  // namespace

@@ -71,6 +71,7 @@ KernelOrRefusal make_cumsum(const NodeInfo&);
 KernelOrRefusal make_random(const NodeInfo&);      // random_uniform, dropout
 KernelOrRefusal make_group_norm(const NodeInfo&);  // and its gradient
 KernelOrRefusal make_scan(const NodeInfo&);
+KernelOrRefusal make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
 KernelOrRefusal make_widened(const NodeInfo&);
 
