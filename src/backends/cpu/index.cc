@@ -125,19 +125,7 @@ class ScatterKernel : public Kernel {
     return size_of(type_.dtype) == 2 ? static_cast<size_t>(type_.num_elements()) * sizeof(float) : 0;
   }
   Status run(const KernelArgs& args) const override {
-    return visit_index(index_.dtype, [&](auto index) -> Status {
-      const auto* indices = static_cast<const decltype(index)*>(args.in[1]);
-      DS_TRY(check_indices(indices, count_, axis_.n));
-      switch (type_.dtype) {
-        case DType::kF32: add<float, float>(args, indices, args.out[0]); break;
-        case DType::kF64: add<double, double>(args, indices, args.out[0]); break;
-        case DType::kI32: add<uint32_t, uint32_t>(args, indices, args.out[0]); break;
-        case DType::kI64: add<uint64_t, uint64_t>(args, indices, args.out[0]); break;
-        case DType::kBF16: add_half<BF16>(args, indices); break;
-        default: add_half<F16>(args, indices);
-      }
-      return {};
-    });
+    return index_.dtype == DType::kI32 ? run_indexed<int32_t>(args) : run_indexed<int64_t>(args);
   }
 
  private:
@@ -157,6 +145,21 @@ class ScatterKernel : public Kernel {
     parallel_for(type_.num_elements(), kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) y[i] = H(sums[i]);
     });
+  }
+
+  template <class I>
+  Status run_indexed(const KernelArgs& args) const {
+    const I* indices = static_cast<const I*>(args.in[1]);
+    DS_TRY(check_indices(indices, count_, axis_.n));
+    switch (type_.dtype) {
+      case DType::kF32: add<float, float>(args, indices, args.out[0]); break;
+      case DType::kF64: add<double, double>(args, indices, args.out[0]); break;
+      case DType::kI32: add<uint32_t, uint32_t>(args, indices, args.out[0]); break;
+      case DType::kI64: add<uint64_t, uint64_t>(args, indices, args.out[0]); break;
+      case DType::kBF16: add_half<BF16>(args, indices); break;
+      default: add_half<F16>(args, indices);
+    }
+    return {};
   }
 
   graph::TensorType type_, index_;
