@@ -1,4 +1,6 @@
 // Connectionist temporal classification (Graves et al., ICML 2006).
+#include "ops/ctc.h"
+
 #include <cmath>
 #include <limits>
 
@@ -12,29 +14,6 @@ constexpr double kNever = -std::numeric_limits<double>::infinity();
 double log_add(double a, double b) {
   const double top = std::fmax(a, b);
   return top == kNever ? kNever : top + std::log1p(std::exp(-std::fabs(a - b)));
-}
-
-TypesOrError infer_ctc(const OpContext& c) {
-  const TensorType &x = c.in(0), &t = c.in(1);
-  if (!is_float(x.dtype) || x.rank() != 3)
-    return invalid("expected float log probabilities [T,N,C], got {}", to_string(x));
-  if (!is_integer(t.dtype) || t.rank() != 2 || t.dims[0] != x.dims[1])
-    return invalid("expected integer targets [{}, S] (batch, padded length), got {}", x.dims[1], to_string(t));
-  for (size_t i = 2; i < c.num_inputs(); ++i)
-    if (!is_integer(c.in(i).dtype) || c.in(i).dims != Dims{x.dims[1]})
-      return invalid("expected integer {} [{}], got {}", c.op->inputs.value[i].name, x.dims[1], to_string(c.in(i)));
-  if (c.integer("blank") < 0 || c.integer("blank") >= x.dims[2])
-    return invalid("expected blank in [0, {}), got {}", x.dims[2], c.integer("blank"));
-  return std::vector<TensorType>{{x.dtype, {x.dims[1]}}, x};
-}
-
-Status length_of(const OpContext& c, std::span<const RefTensor> in, size_t input, int64_t sample, int64_t limit,
-                 int64_t& length) {
-  length = in.size() > input ? static_cast<int64_t>(in[input].data[sample]) : limit;
-  if (length < 0 || length > limit)
-    return invalid("{}: expected a length in [0, {}] for sample {}, got {}", c.op->inputs.value[input].name, limit,
-                   sample, length);
-  return {};
 }
 
 // Forward and backward sums over the alignments of one sample, in log space. `extended` is the target with blanks
@@ -94,6 +73,41 @@ class Lattice {
   std::vector<double> alpha_, beta_;
 };
 
+}  // namespace
+
+double ctc_sample(const double* log_p, int64_t step, int64_t steps, std::vector<int64_t> extended, int64_t blank,
+                  double* grad) {
+  const Lattice lattice(log_p, step, steps, std::move(extended), blank);
+  const double loss = -lattice.log_likelihood();
+  if (loss != -kNever) lattice.gradient(grad);
+  return loss;
+}
+
+namespace {
+
+TypesOrError infer_ctc(const OpContext& c) {
+  const TensorType &x = c.in(0), &t = c.in(1);
+  if (!is_float(x.dtype) || x.rank() != 3)
+    return invalid("expected float log probabilities [T,N,C], got {}", to_string(x));
+  if (!is_integer(t.dtype) || t.rank() != 2 || t.dims[0] != x.dims[1])
+    return invalid("expected integer targets [{}, S] (batch, padded length), got {}", x.dims[1], to_string(t));
+  for (size_t i = 2; i < c.num_inputs(); ++i)
+    if (!is_integer(c.in(i).dtype) || c.in(i).dims != Dims{x.dims[1]})
+      return invalid("expected integer {} [{}], got {}", c.op->inputs.value[i].name, x.dims[1], to_string(c.in(i)));
+  if (c.integer("blank") < 0 || c.integer("blank") >= x.dims[2])
+    return invalid("expected blank in [0, {}), got {}", x.dims[2], c.integer("blank"));
+  return std::vector<TensorType>{{x.dtype, {x.dims[1]}}, x};
+}
+
+Status length_of(const OpContext& c, std::span<const RefTensor> in, size_t input, int64_t sample, int64_t limit,
+                 int64_t& length) {
+  length = in.size() > input ? static_cast<int64_t>(in[input].data[sample]) : limit;
+  if (length < 0 || length > limit)
+    return invalid("{}: expected a length in [0, {}] for sample {}, got {}", c.op->inputs.value[input].name, limit,
+                   sample, length);
+  return {};
+}
+
 Status ctc_reference(const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) {
   const int64_t steps = in[0].dims[0], batch = in[0].dims[1], classes = in[0].dims[2], width = in[1].dims[1];
   const int64_t blank = c.integer("blank");
@@ -109,11 +123,9 @@ Status ctc_reference(const OpContext& c, std::span<const RefTensor> in, std::spa
                        classes, blank, label);
       extended.insert(extended.end(), {label, blank});
     }
-    const Lattice lattice(in[0].data.data() + n * classes, batch * classes, input_length, std::move(extended), blank);
-    const double loss = -lattice.log_likelihood();
-    const bool possible = loss != -kNever;
-    out[0].data[n] = possible || !c.flag("zero_infinity") ? loss : 0;
-    if (possible) lattice.gradient(out[1].data.data() + n * classes);
+    const double loss = ctc_sample(in[0].data.data() + n * classes, batch * classes, input_length, std::move(extended),
+                                   blank, out[1].data.data() + n * classes);
+    out[0].data[n] = std::isinf(loss) && c.flag("zero_infinity") ? 0 : loss;
   }
   return {};
 }

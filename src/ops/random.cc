@@ -64,7 +64,10 @@ Status register_random(OpRegistry& registry) {
            return invalid("expected a rate in [0, 1), got {}", r);
          return float_like_input(c);
        },
-       .gradient = Gradient::by_decomposition(),
+       // Linear in x, and the counter gives the same mask again: no mask is kept for the backward pass.
+       .gradient = Gradient::rule([](GradContext& g) -> std::vector<Expr> {
+         return {g.builder.op("dropout", {g.output_grads[0], g.inputs[1]}, *g.node.attrs), Expr()};
+       }),
        .reference = Reference::by_decomposition(),
        .decompose = [](Builder& b, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
          const double rate = c.number("rate");

@@ -1,6 +1,8 @@
 #include "ops/scan.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 
 #include "ops/common.h"
 #include "ops/interpreter.h"
@@ -94,19 +96,27 @@ Status scan_reference(const OpContext& c, std::span<const RefTensor> in, std::sp
 
 Expr or_zeros(Expr grad, Expr like) { return grad.defined() ? grad : zeros_like(like); }
 
+// A const's gradient that is a product over rows of every step: one product of the stacked factors after the scan takes
+// the place of a product and a sum per step.
+struct StepProduct {
+  graph::Value a, b;  // in the derivative; the gradient of one step is a^T b
+};
+
 // The body of the reverse scan. Inputs: gradients of the float carries, sums for the wanted consts | carries before the
-// step, xs, gradients of the float ys, gradients of the saved carries | consts. It recomputes the step.
+// step, xs, gradients of the float ys, gradients of the saved carries | consts. It recomputes the step. Consts whose
+// gradient is a StepProduct have no sum; their factors are among the stacked results.
 class BackwardBody {
  public:
   BackwardBody(const GradContext& g, const Layout& s) : g_(g), s_(s), builder_(g.builder.registry()) {}
 
   Result<Graph> build() {
-    DS_ASSIGN(Graph derivative, g_.differentiate_body(*s_.body));
+    DS_ASSIGN(const Graph derivative, g_.differentiate_body(*s_.body));
+    find_products(derivative);
     std::vector<Expr> carry_grads, const_sums, body_inputs, y_grads, saved_grads;
     for (size_t i = 0; i < s_.carries; ++i)
       if (is_float(in_type(i).dtype)) carry_grads.push_back(input("carry_grad", in_type(i)));
     for (size_t i = s_.carries + s_.xs; i < g_.inputs.size(); ++i)
-      if (wanted(i)) const_sums.push_back(input("const_grad", in_type(i)));
+      if (summed(i)) const_sums.push_back(input("const_grad", in_type(i)));
     for (size_t i = 0; i < s_.carries + s_.xs; ++i) body_inputs.push_back(input("input", in_type(i)));
     for (size_t i = s_.carries; i < s_.carries + s_.ys; ++i)
       if (const TensorType& type = s_.body->type(s_.body->outputs()[i].value); is_float(type.dtype))
@@ -118,31 +128,74 @@ class BackwardBody {
     std::vector<Expr> args = body_inputs;
     args.insert(args.end(), carry_grads.begin(), carry_grads.end());
     args.insert(args.end(), y_grads.begin(), y_grads.end());
-    const std::vector<Expr> grads = builder_.inline_graph(derivative, args);
+    const std::vector<Expr> values = builder_.inline_values(derivative, args);
     DS_TRY(builder_.status());
     size_t next = 0, sums = 0;
-    std::vector<Expr> slices;
     for (size_t i = 0; i < g_.inputs.size(); ++i) {
       if (!is_float(in_type(i).dtype)) continue;
-      Expr grad = grads[next++];
+      const graph::Value value = derivative.outputs()[next++].value;
+      Expr grad = values[value.id];
       if (i < s_.carries)
         output(saved_grads[i].defined() ? grad + saved_grads[i] : grad);
-      else if (!wanted(i))
-        continue;
-      else if (i < s_.carries + s_.xs)
-        slices.push_back(grad);
-      else
+      else if (wanted(i) && i < s_.carries + s_.xs)
+        stacked_.push_back(value);
+      else if (summed(i))
         output(const_sums[sums++] + grad);
     }
-    for (Expr e : slices) output(e);
+    for (const auto& [input, product] : products_)
+      for (graph::Value v : {product.a, product.b})
+        if (!stack_of(v)) stacked_.push_back(v);
+    for (graph::Value v : stacked_) output(values[v.id]);
     return builder_.finish();
   }
 
+  // The gradient of const `i`, after the scan over `xs` gave `ys`.
+  Expr product(size_t i, const std::vector<Expr>& xs, const std::vector<Expr>& ys) const {
+    const auto rows = [&](graph::Value v) {
+      const Stack at = *stack_of(v);
+      Expr all = at.from_xs ? xs[at.index] : ys[at.index];
+      return reshape(all, {all.dim(0) * all.dim(1), all.dim(2)});
+    };
+    const StepProduct& p = products_.at(i);
+    return matmul(rows(p.a), rows(p.b), true, false);
+  }
+
+  bool summed(size_t i) const { return wanted(i) && !products_.contains(i); }
   bool wanted(size_t i) const { return g_.needs[i] && is_float(in_type(i).dtype); }
   Expr saved_grad(size_t i) const { return g_.output_grads[s_.carries + s_.ys + i]; }
   const TensorType& in_type(size_t i) const { return s_.body->type(s_.body->inputs()[i].value); }
 
  private:
+  struct Stack {  // where all steps' values of one of the derivative's values stand
+    bool from_xs;
+    size_t index;
+  };
+  std::optional<Stack> stack_of(graph::Value v) const {
+    if (const auto x = inputs_.find(v.id); x != inputs_.end()) return Stack{true, x->second};
+    const auto y = std::find(stacked_.begin(), stacked_.end(), v);
+    if (y == stacked_.end()) return std::nullopt;
+    return Stack{false, static_cast<size_t>(y - stacked_.begin())};
+  }
+
+  void find_products(const Graph& derivative) {
+    const size_t sliced = s_.carries + s_.xs;  // the derivative's inputs begin with the body's
+    for (size_t i = 0; i < sliced; ++i) inputs_[derivative.inputs()[i].value.id] = i;
+    const auto varies = [&](graph::Value v) {  // not a const, which is the same in all steps
+      for (size_t i = sliced; i < g_.inputs.size(); ++i)
+        if (derivative.inputs()[i].value == v) return false;
+      return derivative.type(v).rank() == 2;
+    };
+    size_t next = 0;
+    for (size_t i = 0; i < g_.inputs.size(); ++i) {
+      if (!is_float(in_type(i).dtype)) continue;
+      const graph::Node* node = derivative.producer(derivative.outputs()[next++].value);
+      if (i >= sliced && wanted(i) && node != nullptr && node->op_name() == "matmul" &&
+          node->attrs.flag("transpose_a") && !node->attrs.flag("transpose_b") && varies(node->inputs[0]) &&
+          varies(node->inputs[1]))
+        products_[i] = {node->inputs[0], node->inputs[1]};
+    }
+  }
+
   Expr input(const char* name, const TensorType& type) {
     return builder_.input(name + std::to_string(builder_.data().inputs.size()), type);
   }
@@ -151,6 +204,9 @@ class BackwardBody {
   const GradContext& g_;
   const Layout& s_;
   Builder builder_;
+  std::map<size_t, StepProduct> products_;  // by operand
+  std::map<int32_t, size_t> inputs_;        // the derivative's value of each x of the reverse scan
+  std::vector<graph::Value> stacked_;       // the derivative's values that the reverse scan stacks, in order
 };
 
 std::vector<Expr> scan_gradient(GradContext& g) {
@@ -172,7 +228,7 @@ std::vector<Expr> scan_gradient(GradContext& g) {
     if (is_float(g.inputs[i].dtype())) carries.push_back(or_zeros(g.output_grads[i], g.outputs[i]));
   const size_t carry_count = carries.size();
   for (size_t i = s.carries + s.xs; i < g.inputs.size(); ++i)
-    if (backward.wanted(i)) carries.push_back(zeros_like(g.inputs[i]));
+    if (backward.summed(i)) carries.push_back(zeros_like(g.inputs[i]));
   for (size_t i = 0; i < s.carries; ++i) xs.push_back(g.outputs[s.carries + s.ys + i]);
   for (size_t i = s.carries; i < s.carries + s.xs; ++i) xs.push_back(g.inputs[i]);
   for (size_t i = s.carries; i < s.carries + s.ys; ++i)
@@ -188,8 +244,10 @@ std::vector<Expr> scan_gradient(GradContext& g) {
       grads[i] = r.carries[carry++];
     else if (!backward.wanted(i))
       continue;
+    else if (i < s.carries + s.xs)
+      grads[i] = r.ys[slices++];
     else
-      grads[i] = i < s.carries + s.xs ? r.ys[slices++] : r.carries[sums++];
+      grads[i] = backward.summed(i) ? r.carries[sums++] : backward.product(i, xs, r.ys);
   }
   return grads;
 }

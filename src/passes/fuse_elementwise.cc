@@ -12,11 +12,8 @@ using namespace graph;
 
 namespace {
 
-// Types with a tile operation; half floats go node by node.
-bool fusible(const Graph& graph, const Node& node) {
-  const auto plain = [&](Value v) { return graph.type(v).dtype != DType::kF16 && graph.type(v).dtype != DType::kBF16; };
-  return node.op->traits.elementwise && !node.op->traits.random && node.num_outputs == 1 && plain(node.output()) &&
-         std::all_of(node.inputs.begin(), node.inputs.end(), plain);
+bool fusible(const Node& node) {
+  return node.op->traits.elementwise && !node.op->traits.random && node.num_outputs == 1;
 }
 
 }  // namespace
@@ -37,7 +34,7 @@ Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry
   std::vector<int32_t> group(count, -1), size(count);
   for (size_t n = count; n-- > 0;) {
     const Node& node = graph.nodes()[n];
-    if (!fusible(graph, node)) continue;
+    if (!fusible(node)) continue;
     const Value y = node.output();
     int32_t target = -1;
     for (int32_t user : users[y.id]) {

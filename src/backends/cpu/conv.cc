@@ -40,6 +40,7 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
         s.window.padding_low, high, attr);
     std::unique_ptr<OnednnKernel> kernel;
     if (op == "conv") {
+      DS_TRY(require_fast(dtype, forward.impl_info_str()));
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_forward(forward), forward.impl_info_str());
       kernel->add_input(DNNL_ARG_SRC, x, forward.src_desc());
       kernel->add_input(DNNL_ARG_WEIGHTS, w, forward.weights_desc());
@@ -49,6 +50,7 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
       const dnnl::convolution_backward_weights::primitive_desc pd(
           e, dnnl::algorithm::convolution_direct, any(s.x_dims()), any(w_dims), any(s.y_dims()), s.window.stride,
           dilation, s.window.padding_low, high, forward, attr);
+      DS_TRY(require_fast(dtype, pd.impl_info_str()));
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_backward_weights(pd), pd.impl_info_str());
       kernel->add_input(DNNL_ARG_SRC, x, pd.src_desc());
       kernel->add_input(DNNL_ARG_DIFF_DST, y, pd.diff_dst_desc());
@@ -58,6 +60,7 @@ KernelOrRefusal make_onednn_conv(const NodeInfo& node) {
       const dnnl::convolution_backward_data::primitive_desc pd(e, dnnl::algorithm::convolution_direct, any(s.x_dims()),
                                                                any(w_dims), any(s.y_dims()), s.window.stride, dilation,
                                                                s.window.padding_low, high, forward, attr);
+      DS_TRY(require_fast(dtype, pd.impl_info_str()));
       kernel = std::make_unique<OnednnKernel>(dnnl::convolution_backward_data(pd), pd.impl_info_str());
       kernel->add_input(DNNL_ARG_DIFF_DST, y, pd.diff_dst_desc());
       kernel->add_input(DNNL_ARG_WEIGHTS, w, pd.weights_desc());

@@ -29,12 +29,13 @@ struct Step {
   size_t scratch = 0;  // arena offset
 };
 
-class CpuProgram : public runtime::Program {
+class CpuProgram : public runtime::Program, public Body {
  public:
   const Graph& graph() const override { return graph_; }
   size_t arena_bytes() const override { return arena_bytes_; }
   std::vector<runtime::NodeReport> report() const override { return report_; }
   Result<std::vector<Tensor>> run(std::span<const Tensor> inputs) const override;
+  Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override;
   Status build(const Graph& graph, const runtime::CompileOptions& options);
 
  private:
@@ -65,7 +66,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
   for (size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Node& node = graph_.nodes()[n];
     if (is_view(node) || node.op_name() == "constant") continue;
-    NodeInfo info{graph_.context(node), {}, {}};
+    NodeInfo info{graph_.context(node), {}, {}, &options};
     runtime::NodeReport report{node.scope, node.op_name(), {}, {}, {}};
     for (Value v : node.inputs) report.types += to_string(graph_.type(v)) + " ";
     report.types += "->";
@@ -199,9 +200,9 @@ void CpuProgram::plan() {
 
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
-  DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [](const Graph& g, const Node& node) {
+  DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [&](const Graph& g, const Node& node) {
               if (node.op->traits.elementwise) return false;
-              NodeInfo info{g.context(node), {}, {}};
+              NodeInfo info{g.context(node), {}, {}, &options};
               for (int32_t i = 0; i < node.num_outputs; ++i) {
                 info.outputs.push_back(g.type(node.output(i)));
                 info.used.push_back(true);
@@ -234,18 +235,31 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
   if (!arena.defined()) arena = Tensor(DType::kU8, {static_cast<int64_t>(arena_bytes_)});
   std::vector<Tensor> outputs;
   for (const Output& output : graph_.outputs()) outputs.emplace_back(graph_.type(output.value));
+  std::vector<void*> in, out;
+  for (const Tensor& t : inputs) in.push_back(t.data());
+  for (const Tensor& t : outputs) out.push_back(t.data());
+  const Status status = execute(in, out, arena.data());
+  {
+    std::lock_guard lock(mutex_);
+    arenas_.push_back(std::move(arena));
+  }
+  DS_TRY(status);
+  return outputs;
+}
+
+Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory) const {
+  char* const arena = static_cast<char*>(memory);
   const auto address = [&](Value v) -> void* {
     const Place& place = places_[v.id];
     switch (place.kind) {
-      case Place::kInput: return inputs[place.index].data();
-      case Place::kOutput: return outputs[place.index].data();
+      case Place::kInput: return inputs[place.index];
+      case Place::kOutput: return outputs[place.index];
       case Place::kConstant: return constants_[place.index].data();
-      case Place::kArena: return arena.as<char>() + place.index;
+      case Place::kArena: return arena + place.index;
       case Place::kNone: return nullptr;
     }
     return nullptr;
   };
-  Status status;
   std::vector<const void*> in;
   std::vector<void*> out;
   for (const Step& step : steps_) {
@@ -253,36 +267,27 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
     out.clear();
     for (Value v : step.in) in.push_back(address(v));
     for (Value v : step.out) out.push_back(address(v));
-    status = step.kernel->run({in, out, arena.as<char>() + step.scratch});
-    if (!status.ok()) {
+    if (Status status = step.kernel->run({in, out, arena + step.scratch}); !status.ok()) {
       const Node& node = graph_.nodes()[step.node];
-      status = std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
-      break;
+      return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
     }
   }
-  if (status.ok()) {
-    // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
-    // staged, since that other state may be written before it.
-    std::vector<std::pair<const Copy*, Tensor>> staged;
-    for (const Copy& copy : copies_) {
-      const TensorType& type = graph_.type(copy.from);
-      if (copy.to_output) {
-        std::memcpy(outputs[copy.index].data(), address(copy.from), type.num_bytes());
-      } else if (places_[copy.from.id].kind == Place::kInput) {
-        staged.emplace_back(&copy, Tensor(type, address(copy.from), nullptr).clone());
-      }
+  // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
+  // staged, since that other state may be written before it.
+  std::vector<std::pair<const Copy*, Tensor>> staged;
+  for (const Copy& copy : copies_) {
+    const TensorType& type = graph_.type(copy.from);
+    if (copy.to_output) {
+      std::memcpy(outputs[copy.index], address(copy.from), type.num_bytes());
+    } else if (places_[copy.from.id].kind == Place::kInput) {
+      staged.emplace_back(&copy, Tensor(type, address(copy.from), nullptr).clone());
     }
-    for (const Copy& copy : copies_)
-      if (!copy.to_output && places_[copy.from.id].kind != Place::kInput)
-        std::memcpy(inputs[copy.index].data(), address(copy.from), graph_.type(copy.from).num_bytes());
-    for (const auto& [copy, value] : staged) std::memcpy(inputs[copy->index].data(), value.data(), value.num_bytes());
   }
-  {
-    std::lock_guard lock(mutex_);
-    arenas_.push_back(std::move(arena));
-  }
-  DS_TRY(status);
-  return outputs;
+  for (const Copy& copy : copies_)
+    if (!copy.to_output && places_[copy.from.id].kind != Place::kInput)
+      std::memcpy(inputs[copy.index], address(copy.from), graph_.type(copy.from).num_bytes());
+  for (const auto& [copy, value] : staged) std::memcpy(inputs[copy->index], value.data(), value.num_bytes());
+  return {};
 }
 
 }  // namespace
@@ -292,6 +297,12 @@ Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph&
   auto program = std::make_shared<CpuProgram>();
   DS_TRY(program->build(graph, options));
   return std::shared_ptr<const runtime::Program>(std::move(program));
+}
+
+Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, const runtime::CompileOptions& options) {
+  auto program = std::make_shared<CpuProgram>();
+  DS_TRY(program->build(graph, options));
+  return std::shared_ptr<const Body>(std::move(program));
 }
 
 std::string isa_name() {

@@ -1,5 +1,7 @@
 // Element-wise ops, composites of them and fused groups: one pass over memory. The body compiles to a short list of
 // tile operations; each thread walks its part of the iteration space tile by tile, intermediates stay in cache.
+// Half floats are f32 between memory and memory: widened as a tile is read, rounded where a cast says so and at the
+// end.
 #include <algorithm>
 #include <cstring>
 
@@ -16,11 +18,15 @@ using namespace graph;
 
 namespace {
 
+bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
+DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::kF32 : dtype; }
+
 struct Leaf {      // an operand in memory: input of the node, or constant of the body
   int input = -1;  // -1: constant
   Tensor constant;
   DType dtype;
-  Dims strides;  // in elements, by loop dim; the inner one is 0 or 1
+  Dims strides;            // in elements, by loop dim; the inner one is 0 or 1
+  TileFn widen = nullptr;  // half floats: to f32
 };
 struct Operand {
   enum Kind { kLeaf, kRegister, kOutput } kind = kLeaf;  // kOutput: a result that later instructions read back
@@ -32,6 +38,11 @@ struct Instruction {
   std::vector<Operand> in;
   int reg;  // where the result goes, unless output >= 0
   int output = -1;
+};
+struct Narrowed {  // a half float output: the f32 result goes there at the end of a tile
+  Operand from;
+  int output;
+  TileFn fn;
 };
 
 class ElementwiseKernel : public Kernel {
@@ -51,6 +62,7 @@ class ElementwiseKernel : public Kernel {
   std::vector<size_t> out_sizes_;  // element sizes of outputs
   std::vector<DType> out_dtypes_;
   std::vector<int> leaf_copies_;  // output -> leaf where an output is just a (broadcast) input
+  std::vector<Narrowed> narrowed_;
   int num_registers_ = 0;
 };
 
@@ -101,7 +113,10 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
   std::vector<Operand> place(static_cast<size_t>(body.num_values()));
   std::vector<Dims> leaf_dims;
   const auto add_leaf = [&](int input, Tensor constant, const TensorType& type) {
-    leaves_.push_back({input, std::move(constant), type.dtype, {}});
+    if (constant.defined() && is_half(type.dtype)) constant = constant.cast(DType::kF32);
+    const DType dtype = constant.defined() ? constant.dtype() : type.dtype;
+    leaves_.push_back({input, std::move(constant), dtype, {}});
+    if (is_half(dtype)) leaves_.back().widen = find_tile_fn("cast", dtype, DType::kF32);
     leaf_dims.push_back(type.dims);
     return Operand{Operand::kLeaf, static_cast<int>(leaves_.size()) - 1};
   };
@@ -117,10 +132,21 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
     for (Value v : node.inputs) last_use[source[v.id]] = static_cast<int32_t>(n);
   }
   std::vector<int> output_of(place.size(), -1);
-  for (size_t o = 0; o < body.outputs().size(); ++o) output_of[body.outputs()[o].value.id] = static_cast<int>(o);
+  std::vector<bool> kept(place.size());  // read at the end of the tile
+  for (size_t o = 0; o < body.outputs().size(); ++o) {
+    const int32_t v = body.outputs()[o].value.id;
+    output_of[v] = static_cast<int>(o);
+    kept[source[v]] = true;
+  }
 
   leaf_copies_.assign(outputs.size(), -1);
   std::vector<int> free_registers;
+  const auto take_register = [&] {
+    if (free_registers.empty()) return num_registers_++;
+    const int reg = free_registers.back();
+    free_registers.pop_back();
+    return reg;
+  };
   for (size_t n = 0; n < body.nodes().size(); ++n) {
     const Node& node = body.nodes()[n];
     const int32_t v = node.output().id;
@@ -134,22 +160,20 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
       if (output_of[v] >= 0 && !place[v].leaf()) return refuse("an output is a broadcast intermediate");
       continue;
     }
+    const DType result = body.type({v}).dtype;
     Instruction instruction{
-        find_tile_fn(node.op_name(), body.type(node.inputs.back()).dtype, body.type({v}).dtype), {}, -1};
+        find_tile_fn(node.op_name(), compute_dtype(body.type(node.inputs.back()).dtype), compute_dtype(result)),
+        {},
+        -1};
     if (instruction.fn == nullptr)
       return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
                                 to_string(body.type(node.inputs.back()).dtype)));
     for (Value in : node.inputs) instruction.in.push_back(place[in.id]);
-    if (output_of[v] >= 0) {
+    if (output_of[v] >= 0 && !is_half(result)) {
       instruction.output = output_of[v];
       place[v] = {Operand::kOutput, output_of[v]};
     } else {
-      if (free_registers.empty()) {
-        instruction.reg = num_registers_++;
-      } else {
-        instruction.reg = free_registers.back();
-        free_registers.pop_back();
-      }
+      instruction.reg = take_register();
       place[v] = {Operand::kRegister, instruction.reg};
     }
     // A register is free after its last reader; the reader's own result never shares it.
@@ -160,13 +184,19 @@ Status ElementwiseKernel::compile(const Graph& body, const std::vector<TensorTyp
         repeated =
             repeated || (instruction.in[j].kind == Operand::kRegister && instruction.in[j].index == operand.index);
       if (operand.kind == Operand::kRegister && !repeated &&
-          last_use[source[node.inputs[i].id]] == static_cast<int32_t>(n))
+          last_use[source[node.inputs[i].id]] == static_cast<int32_t>(n) && !kept[source[node.inputs[i].id]])
         free_registers.push_back(operand.index);
     }
     instructions_.push_back(std::move(instruction));
+    if (node.op_name() == "cast" && is_half(result)) {  // a cast rounds; other results are rounded when they are stored
+      const Instruction& last = instructions_.back();
+      instructions_.push_back({find_tile_fn("round_to", DType::kF32, result), {place[v]}, last.reg});
+    }
   }
   for (size_t o = 0; o < body.outputs().size(); ++o)
-    if (const Operand& p = place[body.outputs()[o].value.id]; p.leaf()) {
+    if (const Operand& p = place[body.outputs()[o].value.id]; is_half(out_dtypes_[o])) {
+      narrowed_.push_back({p, static_cast<int>(o), find_tile_fn("cast", DType::kF32, out_dtypes_[o])});
+    } else if (p.leaf()) {
       bool computed = false;
       for (const Instruction& i : instructions_) computed = computed || i.output == static_cast<int>(o);
       if (!computed) leaf_copies_[o] = p.index;
@@ -178,6 +208,8 @@ bool ElementwiseKernel::in_place(int out, int in) const {
   int written = -1;
   for (size_t i = 0; i < instructions_.size(); ++i)
     if (instructions_[i].output == out) written = static_cast<int>(i);
+  // Half outputs are stored when the whole tile of every half input has been widened; other operands may not be there.
+  if (is_half(out_dtypes_[out])) written = static_cast<int>(instructions_.size());
   if (written < 0) return false;
   for (size_t l = 0; l < leaves_.size(); ++l) {
     if (leaves_[l].input != in) continue;
@@ -226,12 +258,21 @@ void ElementwiseKernel::run_range(const KernelArgs& args, int64_t begin, int64_t
       const size_t size = size_of(leaf.dtype);
       const char* base = static_cast<const char*>(leaf.input >= 0 ? args.in[leaf.input] : leaf.constant.data()) +
                          offset * static_cast<int64_t>(size);
+      char* buffer = registers + (num_registers_ + static_cast<int64_t>(l)) * kTileBytes;
       if (leaf.strides.back() != 0) {
-        operand[l] = base;
+        operand[l] = leaf.widen != nullptr ? buffer : base;
+        const void* in[] = {base};
+        if (leaf.widen != nullptr) leaf.widen(in, buffer, n);
         continue;
       }
-      char* buffer = registers + (num_registers_ + static_cast<int64_t>(l)) * kTileBytes;
-      if (splatted[l] != base) splat(buffer, base, size, std::min(kTile, inner));
+      if (splatted[l] != base && leaf.widen != nullptr) {
+        float value;
+        const void* in[] = {base};
+        leaf.widen(in, &value, 1);
+        splat(buffer, &value, sizeof(value), std::min(kTile, inner));
+      } else if (splatted[l] != base) {
+        splat(buffer, base, size, std::min(kTile, inner));
+      }
       splatted[l] = base;
       operand[l] = buffer;
     }
@@ -255,6 +296,11 @@ void ElementwiseKernel::run_range(const KernelArgs& args, int64_t begin, int64_t
       if (leaf_copies_[o] >= 0 && args.out[o] != nullptr)
         std::memcpy(static_cast<char*>(args.out[o]) + at * static_cast<int64_t>(out_sizes_[o]),
                     operand[leaf_copies_[o]], static_cast<size_t>(n) * out_sizes_[o]);
+    for (const Narrowed& o : narrowed_) {
+      const void* in[] = {o.from.leaf() ? operand[o.from.index] : registers + o.from.index * kTileBytes};
+      if (args.out[o.output] != nullptr)
+        o.fn(in, static_cast<char*>(args.out[o.output]) + at * static_cast<int64_t>(out_sizes_[o.output]), n);
+    }
     at += n;
   }
 }

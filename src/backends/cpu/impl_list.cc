@@ -25,6 +25,8 @@ constexpr Row kRows[] = {
     {"batch_norm_inference", {"native", make_batch_norm_inference}},
     {"layer_norm", {"native", make_layer_norm}},
     {"layer_norm_grad", {"native", make_layer_norm}},
+    {"group_norm", {"native", make_group_norm}},
+    {"group_norm_grad", {"native", make_group_norm}},
     {"max_pool", {"native", make_max_pool}},
     {"max_pool_grad", {"native", make_max_pool_grad}},
     {"avg_pool", {"native", make_avg_pool}},
@@ -33,11 +35,26 @@ constexpr Row kRows[] = {
     {"mean", {"native", make_reduce}},
     {"max", {"native", make_reduce}},
     {"min", {"native", make_reduce}},
+    {"prod", {"native", make_reduce}},
     {"transpose", {"native", make_copy}},
     {"slice", {"native", make_copy}},
     {"flip", {"native", make_copy}},
     {"concat", {"native", make_copy}},
     {"pad", {"native", make_copy}},
+    {"gather", {"native", make_gather}},
+    {"take_along_axis", {"native", make_gather}},
+    {"scatter_add", {"native", make_scatter}},
+    {"put_along_axis_add", {"native", make_scatter}},
+    {"one_hot", {"native", make_one_hot}},
+    {"iota", {"native", make_iota}},
+    {"argmax", {"native", make_arg_extremum}},
+    {"argmin", {"native", make_arg_extremum}},
+    {"top_k", {"native", make_top_k}},
+    {"cumsum", {"native", make_cumsum}},
+    {"random_uniform", {"native", make_random}},
+    {"dropout", {"native", make_random}},
+    {"scan", {"native", make_scan}},
+    {"ctc_loss", {"native", make_ctc}},
 };
 
 }  // namespace
@@ -48,6 +65,7 @@ std::vector<Implementation> implementations(std::string_view op) {
     if (row.op == op) list.push_back(row.implementation);
   const graph::OpDef* def = ops::registry().find(op);
   if (def != nullptr && (def->traits.elementwise || op == "fused")) list.push_back({"elementwise", make_elementwise});
+  list.push_back({"widened", make_widened});
   list.push_back({"reference", make_reference});
   return list;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
 
@@ -32,7 +33,8 @@ class Kernel {
 struct NodeInfo {
   graph::OpContext context;
   std::vector<graph::TensorType> outputs;
-  std::vector<bool> used;  // which outputs somebody reads
+  std::vector<bool> used;                            // which outputs somebody reads
+  const runtime::CompileOptions* options = nullptr;  // while compiling only; a kernel does not keep it
 };
 
 using KernelOrRefusal = Result<std::unique_ptr<Kernel>>;
@@ -59,6 +61,30 @@ KernelOrRefusal make_layer_norm(const NodeInfo&);
 KernelOrRefusal make_max_pool(const NodeInfo&);
 KernelOrRefusal make_max_pool_grad(const NodeInfo&);
 KernelOrRefusal make_avg_pool(const NodeInfo&);
+KernelOrRefusal make_gather(const NodeInfo&);   // gather, take_along_axis
+KernelOrRefusal make_scatter(const NodeInfo&);  // their adjoints
+KernelOrRefusal make_one_hot(const NodeInfo&);
+KernelOrRefusal make_iota(const NodeInfo&);
+KernelOrRefusal make_arg_extremum(const NodeInfo&);
+KernelOrRefusal make_top_k(const NodeInfo&);
+KernelOrRefusal make_cumsum(const NodeInfo&);
+KernelOrRefusal make_random(const NodeInfo&);      // random_uniform, dropout
+KernelOrRefusal make_group_norm(const NodeInfo&);  // and its gradient
+KernelOrRefusal make_scan(const NodeInfo&);
+KernelOrRefusal make_ctc(const NodeInfo&);
+// Half floats by way of f32, where an f32 kernel of the op exists.
+KernelOrRefusal make_widened(const NodeInfo&);
+
+// A graph compiled for use inside a kernel, on memory that the kernel owns.
+class Body {
+ public:
+  virtual ~Body() = default;
+  virtual size_t arena_bytes() const = 0;
+  virtual std::vector<runtime::NodeReport> report() const = 0;
+  // All inputs and outputs of the graph in order, none null; an output overlaps no other operand.
+  virtual Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const = 0;
+};
+Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, const runtime::CompileOptions& options);
 
 inline Status refuse(std::string reason) { return Status(ErrorCode::kUnsupported, std::move(reason)); }
 

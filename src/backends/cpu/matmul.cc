@@ -29,6 +29,7 @@ KernelOrRefusal make_onednn_matmul(const NodeInfo& node) {
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::matmul::primitive_desc pd(onednn_engine(), a, b, dst, attr);
+    DS_TRY(require_fast(dtype, pd.impl_info_str()));
     auto kernel = std::make_unique<OnednnKernel>(dnnl::matmul(pd), pd.impl_info_str());
     kernel->add_input(DNNL_ARG_SRC, a, pd.src_desc());
     kernel->add_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc());

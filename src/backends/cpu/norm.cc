@@ -213,9 +213,90 @@ Status layer_backward(const KernelArgs& args, int64_t rows, int64_t n) {
   return {};
 }
 
+// A set of statistics is one run of memory: the `per` channels of one group in one sample.
+struct GroupShape {
+  int64_t n, groups, per, inner;
+  int64_t size() const { return per * inner; }
+};
+
+Status group_forward(const KernelArgs& args, GroupShape s, double epsilon) {
+  const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2);
+  parallel_for(s.n * s.groups, std::max<int64_t>(1, 8192 / s.size()), [&](int64_t begin, int64_t end) {
+    for (int64_t set = begin; set < end; ++set) {
+      const float* from = x + set * s.size();
+      const double count = static_cast<double>(s.size()), mean = row_sum(from, s.size()) / count;
+      const double var = row_squares(from, s.size(), static_cast<float>(mean)) / count;
+      const double rstd = 1 / std::sqrt(var + epsilon);
+      store(args, 1, set, mean);
+      store(args, 2, set, rstd);
+      if (args.out[0] == nullptr) continue;
+      float* to = output(args, 0) + set * s.size();
+      for (int64_t k = 0; k < s.per; ++k) {
+        const int64_t c = set % s.groups * s.per + k;
+        const double a = rstd * scale[c], b = bias[c] - mean * a;
+        row_affine(from + k * s.inner, to + k * s.inner, s.inner, static_cast<float>(a), static_cast<float>(b));
+      }
+    }
+  });
+  return {};
+}
+
+// The sums over each channel of each sample come first, into scratch; dx and the parameters' gradients both read them.
+Status group_backward(const KernelArgs& args, GroupShape s) {
+  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3),
+              *rstd = input(args, 4);
+  const int64_t channels = s.groups * s.per;
+  double* const sums = static_cast<double*>(args.scratch);  // [n][channels][2]: dy, dy * (x - mean)
+  parallel_for(s.n * s.groups, std::max<int64_t>(1, 8192 / s.size()), [&](int64_t begin, int64_t end) {
+    for (int64_t set = begin; set < end; ++set) {
+      double g = 0, gx = 0;
+      for (int64_t k = 0; k < s.per; ++k) {
+        const int64_t row = set * s.per + k;
+        double sum = 0, dot = 0;
+        row_gradient_sums(dy + row * s.inner, x + row * s.inner, s.inner, mean[set], sum, dot);
+        sums[2 * row] = sum;
+        sums[2 * row + 1] = dot;
+        g += sum * scale[row % channels];
+        gx += dot * scale[row % channels];
+      }
+      if (args.out[0] == nullptr) continue;
+      // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * scale
+      const double r = rstd[set], b = -r * r * r * gx / static_cast<double>(s.size());
+      const double c = -r * g / static_cast<double>(s.size()) - b * mean[set];
+      for (int64_t k = 0; k < s.per; ++k) {
+        const int64_t row = set * s.per + k;
+        row_combine(dy + row * s.inner, x + row * s.inner, output(args, 0) + row * s.inner, s.inner,
+                    static_cast<float>(r * scale[row % channels]), static_cast<float>(b), static_cast<float>(c));
+      }
+    }
+  });
+  for (int64_t c = 0; c < channels; ++c) {
+    double dscale = 0, dbias = 0;
+    for (int64_t n = 0; n < s.n; ++n) {
+      dbias += sums[2 * (n * channels + c)];
+      dscale += sums[2 * (n * channels + c) + 1] * rstd[n * s.groups + c / s.per];
+    }
+    store(args, 1, c, dscale);
+    store(args, 2, c, dbias);
+  }
+  return {};
+}
+
+class GroupBackward : public Kernel {
+ public:
+  explicit GroupBackward(GroupShape shape) : shape_(shape) {}
+  Status run(const KernelArgs& args) const override { return group_backward(args, shape_); }
+  size_t scratch_bytes() const override {
+    return static_cast<size_t>(shape_.n * shape_.groups * shape_.per) * 2 * sizeof(double);
+  }
+
+ private:
+  GroupShape shape_;
+};
+
 Status require_f32(const NodeInfo& node) {
-  if (node.context.in(0).dtype != DType::kF32)
-    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
+  for (const graph::TensorType& type : node.context.inputs)
+    if (type.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(type.dtype)));
   if (node.context.in(0).num_elements() == 0) return refuse("the input is empty");
   return {};
 }
@@ -246,6 +327,17 @@ KernelOrRefusal make_batch_norm_inference(const NodeInfo& node) {
     });
     return {};
   });
+}
+
+KernelOrRefusal make_group_norm(const NodeInfo& node) {
+  DS_TRY(require_f32(node));
+  const BatchShape b = batch_shape(node.context.in(0));
+  const int64_t groups = node.context.integer("groups");
+  const GroupShape s{b.n, groups, b.c / groups, b.inner};
+  if (node.context.op->name.value == "group_norm_grad")
+    return std::unique_ptr<Kernel>(std::make_unique<GroupBackward>(s));
+  const double epsilon = node.context.number("epsilon");
+  return make_kernel([=](const KernelArgs& args) { return group_forward(args, s, epsilon); });
 }
 
 KernelOrRefusal make_layer_norm(const NodeInfo& node) {

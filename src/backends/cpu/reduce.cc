@@ -1,9 +1,10 @@
-// f32 reductions over any axes, and copies with strides (transpose, slice, flip, concat, pad's interior-free case).
+// Reductions over any axes: vectorised for f32, plain loops for f64, integers and rare orders of axes.
 // Sums are pairwise over rows of 256 so that the error does not grow with the length.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernel.h"
 #include "base/simd.h"
 #include "base/threads.h"
@@ -35,14 +36,17 @@ std::vector<Loop> merged_loops(const Dims& dims, const Dims& axes) {
   return loops;
 }
 
-enum class Kind { kSum, kMax, kMin };
+enum class Kind { kSum, kMax, kMin, kProd };
 
 inline float combine(Kind kind, float a, float b) {
   if (kind == Kind::kSum) return a + b;
+  if (kind == Kind::kProd) return a * b;
   if (std::isnan(a) || std::isnan(b)) return NAN;
   return kind == Kind::kMax ? std::max(a, b) : std::min(a, b);
 }
-float initial(Kind kind) { return kind == Kind::kSum ? 0.0f : kind == Kind::kMax ? -INFINITY : INFINITY; }
+float initial(Kind kind) {
+  return kind == Kind::kSum ? 0.0f : kind == Kind::kProd ? 1.0f : kind == Kind::kMax ? -INFINITY : INFINITY;
+}
 
 DS_SIMD float row(Kind kind, const float* x, int64_t n) {
   if (n > 256) return combine(kind, row(kind, x, n / 2), row(kind, x + n / 2, n - n / 2));
@@ -104,14 +108,68 @@ void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale
   });
 }
 
+// f64 in double, integers in 64 bits with a saturating store; one accumulator, in the order of memory.
+template <class S>
+void add_to(Kind kind, S& acc, S v) {
+  if (kind == Kind::kSum)
+    acc += v;
+  else if (kind == Kind::kProd)
+    acc *= v;
+  else if (v != v || (kind == Kind::kMax ? v > acc : v < acc))
+    acc = v;
+}
+
+// Any alternation of kept and reduced loops. `last` is the innermost loop; the others are walked as one counter each
+// for the kept and the reduced ones.
+struct LoopNest {
+  Dims kept, kept_strides, reduced, reduced_strides;
+  Loop last;
+  explicit LoopNest(const std::vector<Loop>& loops) : last(loops.back()) {
+    int64_t stride = last.size;
+    for (size_t i = loops.size() - 1; i-- > 0; stride *= loops[i].size) {
+      (loops[i].reduced ? reduced : kept).push_back(loops[i].size);
+      (loops[i].reduced ? reduced_strides : kept_strides).push_back(stride);
+    }
+  }
+  // Dims and strides count from the inner end.
+  static int64_t offset(int64_t index, const Dims& dims, const Dims& strides) {
+    int64_t at = 0;
+    for (size_t i = 0; i < dims.size(); index /= dims[i++]) at += index % dims[i] * strides[i];
+    return at;
+  }
+};
+
+template <class T>
+void reduce_nest(Kind kind, const LoopNest& nest, const T* x, T* y, double count) {
+  const int64_t rows = graph::product(nest.reduced), n = nest.last.size;
+  parallel_for(graph::product(nest.kept), std::max<int64_t>(1, 16384 / (rows * n)), [&](int64_t begin, int64_t end) {
+    std::vector<Sum<T>> acc(static_cast<size_t>(nest.last.reduced ? 1 : n));
+    for (int64_t k = begin; k < end; ++k) {
+      const T* from = x + LoopNest::offset(k, nest.kept, nest.kept_strides);
+      for (size_t j = 0; j < acc.size(); ++j)
+        acc[j] = kind == Kind::kSum ? 0 : kind == Kind::kProd ? 1 : static_cast<Sum<T>>(from[j]);
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* row = from + LoopNest::offset(r, nest.reduced, nest.reduced_strides);
+        for (int64_t j = 0; j < n; ++j) add_to(kind, acc[nest.last.reduced ? 0 : j], static_cast<Sum<T>>(row[j]));
+      }
+      for (size_t j = 0; j < acc.size(); ++j) {
+        if constexpr (!std::is_integral_v<T>) acc[j] /= count;
+        y[k * static_cast<int64_t>(acc.size()) + static_cast<int64_t>(j)] = store_sum<T>(acc[j]);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 KernelOrRefusal make_reduce(const NodeInfo& node) {
   const TensorType& x = node.context.in(0);
-  if (x.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
-  if (x.num_elements() == 0) return refuse("the input is empty");
   const std::string& op = node.context.op->name.value;
-  const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : Kind::kSum;
+  const bool whole = is_integer(x.dtype) && op != "mean";
+  if (x.dtype != DType::kF32 && x.dtype != DType::kF64 && !whole)
+    return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
+  if (x.num_elements() == 0) return refuse("the input is empty");
+  const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : op == "prod" ? Kind::kProd : Kind::kSum;
   DS_ASSIGN(const Dims axes, ops::normalize_axes(node.context.ints("axes"), x.rank()));
   const std::vector<Loop> loops = merged_loops(x.dims, axes);
   Plan plan;
@@ -120,7 +178,18 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     const bool reduced = slot == &plan.b || slot == &plan.d;
     if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
   }
-  if (next != loops.size()) return refuse("more than four alternating groups of axes");
+  if (x.dtype != DType::kF32 || next != loops.size()) {
+    const double count =
+        op == "mean" ? static_cast<double>(x.num_elements()) / static_cast<double>(node.outputs[0].num_elements()) : 1;
+    const LoopNest nest(loops.empty() ? std::vector<Loop>{{1, false}} : loops);
+    return make_kernel([=, dtype = x.dtype](const KernelArgs& args) -> Status {
+      visit_dtype(dtype, [&](auto element) {
+        using T = decltype(element);
+        reduce_nest(kind, nest, static_cast<const T*>(args.in[0]), static_cast<T*>(args.out[0]), count);
+      });
+      return {};
+    });
+  }
   const float scale =
       op == "mean" ? static_cast<float>(node.outputs[0].num_elements()) / static_cast<float>(x.num_elements()) : 1.0f;
   return make_kernel([=](const KernelArgs& args) -> Status {

@@ -203,6 +203,67 @@ void Convert(const void* const* in, void* out, int64_t n) {
     }
   }
 }
+// Half floats <-> f32, rounding to nearest even.
+template <bool kRoundInPlace>
+void FromF32ToBf16(const void* const* in, void* out, int64_t n) {
+  const uint32_t* a = static_cast<const uint32_t*>(in[0]);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = a[i];
+    const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+    const uint32_t half = nan ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    if constexpr (kRoundInPlace)
+      static_cast<uint32_t*>(out)[i] = half << 16;
+    else
+      static_cast<uint16_t*>(out)[i] = static_cast<uint16_t>(half);
+  }
+}
+void FromBf16ToF32(const void* const* in, void* out, int64_t n) {
+  const uint16_t* a = static_cast<const uint16_t*>(in[0]);
+  uint32_t* y = static_cast<uint32_t*>(out);
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<uint32_t>(a[i]) << 16;
+}
+template <bool kRoundInPlace>
+void FromF32ToF16(const void* const* in, void* out, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> dh;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto convert = [&](const float* a, void* y) HWY_ATTR {
+    const auto half = hn::DemoteTo(dh, hn::LoadU(d, a));
+    if constexpr (kRoundInPlace)
+      hn::StoreU(hn::PromoteTo(d, half), d, static_cast<float*>(y));
+    else
+      hn::StoreU(half, dh, static_cast<hwy::float16_t*>(y));
+  };
+  constexpr size_t kSize = kRoundInPlace ? 4 : 2;
+  const float* a = static_cast<const float*>(in[0]);
+  char* y = static_cast<char*>(out);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) convert(a + i, y + static_cast<size_t>(i) * kSize);
+  if (i < n) {
+    HWY_ALIGN float buffer[HWY_MAX_BYTES / sizeof(float)] = {}, result[HWY_MAX_BYTES / sizeof(float)];
+    std::memcpy(buffer, a + i, static_cast<size_t>(n - i) * sizeof(float));
+    convert(buffer, result);
+    std::memcpy(y + static_cast<size_t>(i) * kSize, result, static_cast<size_t>(n - i) * kSize);
+  }
+}
+void FromF16ToF32(const void* const* in, void* out, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> dh;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const hwy::float16_t* a = static_cast<const hwy::float16_t*>(in[0]);
+  float* y = static_cast<float*>(out);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(dh, a + i)), d, y + i);
+  if (i < n) {
+    HWY_ALIGN hwy::float16_t buffer[HWY_MAX_BYTES / sizeof(float)];
+    HWY_ALIGN float result[HWY_MAX_BYTES / sizeof(float)];
+    std::memset(buffer, 0, sizeof(buffer));
+    std::memcpy(buffer, a + i, static_cast<size_t>(n - i) * sizeof(uint16_t));
+    hn::Store(hn::PromoteTo(d, hn::Load(dh, buffer)), d, result);
+    std::memcpy(y + i, result, static_cast<size_t>(n - i) * sizeof(float));
+  }
+}
+
 template <class From>
 void ConvertToBool(const void* const* in, void* out, int64_t n) {
   const From* a = static_cast<const From*>(in[0]);
@@ -293,7 +354,12 @@ TileFn Find(std::string_view op, DType in, DType out) {
                          {"tanh", Loop1<double, double, TanhD>},
                          {"sigmoid", Loop1<double, double, SigmoidD>},
                          {"erf", Loop1<double, double, ErfD>}});
+    case DType::kBF16: return cast && out == DType::kF32 ? FromBf16ToF32 : nullptr;
+    case DType::kF16: return cast && out == DType::kF32 ? FromF16ToF32 : nullptr;
     case DType::kF32:
+      if (op == "round_to") return out == DType::kBF16 ? FromF32ToBf16<true> : FromF32ToF16<true>;
+      if (cast && out == DType::kBF16) return FromF32ToBf16<false>;
+      if (cast && out == DType::kF16) return FromF32ToF16<false>;
       if (cast) return FindConvert<float>(out);
       if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
       return Search(op, {{"exp", Vector1<ExpV>},

@@ -14,7 +14,9 @@ constexpr int64_t kTile = 512;  // elements; a handful of f32 tiles stay in the 
 // Operands are contiguous; out may equal an input of the same element size.
 using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 
-// Null where the combination does not exist. `in` is the dtype of the (last) operand, `out` of the result.
+// Null where the combination does not exist. Half floats have casts from and to f32 only, and "round_to" from f32,
+// whose result stays f32 with the values that a half float of type `out` can take. `in` is the dtype of the (last)
+// operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
 
 }  // namespace deepseek::backends::cpu

@@ -1,0 +1,97 @@
+// Half floats on f32 kernels: operands are widened into scratch memory, the kernel runs, results are rounded to nearest
+// even. Comes after the implementations that take half floats themselves.
+#include <algorithm>
+
+#include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_ops.h"
+#include "base/threads.h"
+
+namespace deepseek::backends::cpu {
+
+using graph::TensorType;
+
+namespace {
+
+bool is_half(const TensorType& type) { return type.dtype == DType::kF16 || type.dtype == DType::kBF16; }
+TensorType wide(const TensorType& type) { return is_half(type) ? type.with_dtype(DType::kF32) : type; }
+
+void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) {
+  const TileFn fn = find_tile_fn("cast", from_dtype, to_dtype);
+  const auto step = [](DType d) { return static_cast<int64_t>(size_of(d)); };
+  parallel_for(n, 65536, [&](int64_t begin, int64_t end) {
+    const void* in[] = {static_cast<const char*>(from) + begin * step(from_dtype)};
+    fn(in, static_cast<char*>(to) + begin * step(to_dtype), end - begin);
+  });
+}
+
+class WidenedKernel : public Kernel {
+ public:
+  WidenedKernel(const NodeInfo& node, std::string name, std::unique_ptr<Kernel> kernel)
+      : name_(std::move(name)), kernel_(std::move(kernel)), inputs_(node.context.inputs), outputs_(node.outputs) {
+    scratch_ = (kernel_->scratch_bytes() + 63) / 64 * 64;
+    for (const auto* types : {&inputs_, &outputs_})
+      for (const TensorType& t : *types) {
+        offsets_.push_back(scratch_);
+        if (is_half(t)) scratch_ += (wide(t).num_bytes() + 63) / 64 * 64;
+      }
+  }
+  size_t scratch_bytes() const override { return scratch_; }
+  std::string detail() const override {
+    const std::string inner = kernel_->detail();
+    return inner.empty() ? name_ : name_ + ": " + inner;
+  }
+  Status run(const KernelArgs& args) const override {
+    char* const scratch = static_cast<char*>(args.scratch);
+    std::vector<const void*> in(args.in.begin(), args.in.end());
+    std::vector<void*> out(args.out.begin(), args.out.end());
+    for (size_t i = 0; i < in.size(); ++i)
+      if (is_half(inputs_[i])) {
+        void* const to = scratch + offsets_[i];
+        convert(in[i], inputs_[i].dtype, to, DType::kF32, inputs_[i].num_elements());
+        in[i] = to;
+      }
+    for (size_t o = 0; o < out.size(); ++o)
+      if (is_half(outputs_[o]) && out[o] != nullptr) out[o] = scratch + offsets_[in.size() + o];
+    DS_TRY(kernel_->run({in, out, scratch}));
+    for (size_t o = 0; o < out.size(); ++o)
+      if (is_half(outputs_[o]) && out[o] != nullptr)
+        convert(out[o], DType::kF32, args.out[o], outputs_[o].dtype, outputs_[o].num_elements());
+    return {};
+  }
+
+ private:
+  std::string name_;
+  std::unique_ptr<Kernel> kernel_;
+  std::vector<TensorType> inputs_, outputs_;
+  std::vector<size_t> offsets_;  // inputs, then outputs
+  size_t scratch_ = 0;
+};
+
+}  // namespace
+
+KernelOrRefusal make_widened(const NodeInfo& node) {
+  NodeInfo f32 = node;
+  bool any = false;
+  for (auto* types : {&f32.context.inputs, &f32.outputs})
+    for (TensorType& t : *types) {
+      any = any || is_half(t);
+      t = wide(t);
+    }
+  if (!any) return refuse("no operand is a half float");
+  for (const Implementation& implementation : implementations(node.context.op->name.value)) {
+    if (implementation.name == "widened" || implementation.name == "reference") continue;
+    if (node.options != nullptr) {
+      const auto& off = node.options->disabled_implementations;
+      if (std::find(off.begin(), off.end(), implementation.name) != off.end()) continue;
+    }
+    // Attributes and bodies that name a half float contradict the widened operands; such kernels take half floats
+    // themselves or not at all.
+    if (implementation.name == "elementwise" || node.context.op->name.value == "scan") continue;
+    if (KernelOrRefusal kernel = implementation.make(f32); kernel.ok())
+      return std::unique_ptr<Kernel>(
+          std::make_unique<WidenedKernel>(node, std::string(implementation.name), std::move(*kernel)));
+  }
+  return refuse("there is no f32 kernel to widen for");
+}
+
+}  // namespace deepseek::backends::cpu

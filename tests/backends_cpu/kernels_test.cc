@@ -1,0 +1,357 @@
+// Native kernels beyond the samples' small shapes: sizes that cross tile and thread boundaries against the reference,
+// the same bits for 1 and 3 threads, other dtypes, errors of bad indices, and which samples still run on the reference.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/cpu_backend.h"
+#include "base/threads.h"
+#include "ops/dsl.h"
+#include "ops/interpreter.h"
+#include "passes/autodiff.h"
+#include "tests/ops/sample_data.h"
+
+namespace deepseek::backends::cpu {
+namespace {
+
+using namespace graph;
+
+struct Call {
+  std::string op;
+  Sample sample;
+};
+
+class Threads {  // restores the number of threads
+ public:
+  Threads() : before_(num_threads()) {}
+  ~Threads() { set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+Graph graph_of(const Call& call) {
+  const OpDef* def = ops::registry().find(call.op);
+  if (def == nullptr) {
+    ADD_FAILURE() << call.op;
+    return Graph(Graph::Data{});
+  }
+  Result<Graph> graph = testing::sample_graph(*def, call.sample);
+  EXPECT_TRUE(graph.ok()) << call.op << ": " << graph.status().to_string();
+  return graph.ok() ? *graph : Graph(Graph::Data{});
+}
+
+std::vector<std::string> on_reference(const runtime::Program& program) {
+  std::vector<std::string> ops;
+  for (const runtime::NodeReport& r : program.report())
+    if (r.implementation.starts_with("reference") || r.implementation.find("on reference") != std::string::npos)
+      ops.push_back(r.op);
+  return ops;
+}
+
+// Natively, within tolerance of the reference, and the same bits on 1 and 3 threads; oneDNN does not promise the
+// latter.
+void check(const Call& call) {
+  const Threads threads;
+  const Graph graph = graph_of(call);
+  if (graph.outputs().empty()) return;
+  std::vector<Tensor> tensors;
+  std::vector<RefTensor> inputs = testing::sample_inputs(call.sample);
+  for (RefTensor& t : inputs) {
+    tensors.push_back(testing::to_tensor(t));
+    for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = tensors.back().at(static_cast<int64_t>(i));
+  }
+  auto expected = ops::evaluate_reference(graph, inputs);
+  ASSERT_TRUE(expected.ok()) << expected.status().to_string();
+  std::vector<std::vector<Tensor>> runs;
+  bool ours = true;
+  for (int n : {1, 3}) {
+    set_num_threads(n);
+    auto program = CpuBackend().compile(graph, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    EXPECT_EQ(on_reference(**program), std::vector<std::string>{}) << call.op << " " << call.sample.name;
+    for (const runtime::NodeReport& r : (*program)->report())
+      ours = ours && r.op != "scan" && r.implementation.find("onednn") == std::string::npos;
+    auto out = (*program)->run(tensors);
+    ASSERT_TRUE(out.ok()) << out.status().to_string();
+    runs.push_back(std::move(*out));
+  }
+  for (size_t o = 0; o < runs[0].size(); ++o) {
+    const Tensor& y = runs[0][o];
+    EXPECT_TRUE(!ours || std::memcmp(y.data(), runs[1][o].data(), y.num_bytes()) == 0)
+        << call.op << " " << call.sample.name << " output " << o << " depends on the number of threads";
+    const double half = y.dtype() == DType::kBF16 ? 8e-3 : y.dtype() == DType::kF16 ? 1e-3 : 0;
+    const double tolerance = std::max(call.sample.tolerance, half);
+    for (int64_t i = 0; i < y.num_elements(); ++i) {
+      const double e = (*expected)[o].data[i], a = y.at(i);
+      if (std::isnan(e) && std::isnan(a)) continue;
+      ASSERT_NEAR(a, e, tolerance * std::max(1.0, std::fabs(e)))
+          << call.op << " " << call.sample.name << " output " << o << " element " << i;
+    }
+  }
+}
+
+SampleInput input(DType dtype, Dims dims, Fill fill = Fill::kNormal, int64_t limit = 2) {
+  return {{dtype, std::move(dims)}, fill, limit};
+}
+SampleInput floats(Dims dims) { return input(DType::kF32, std::move(dims)); }
+SampleInput index(Dims dims, int64_t limit, DType dtype = DType::kI64) {
+  return input(dtype, std::move(dims), Fill::kIndices, limit);
+}
+
+// Every sample, and its gradient: an op that falls back to the reference is on the list here, or slow by accident.
+TEST(Kernels, OnlyTheListedSamplesRunOnTheReference) {
+  std::vector<std::string> slow;
+  for (const auto& [name, def] : ops::registry().all())
+    for (const Sample& sample : def.samples.value) {
+      const Graph graph = graph_of({name, sample});
+      const auto add = [&slow, where = name + "/" + sample.name](const Graph& g, const char* what) {
+        auto program = CpuBackend().compile(g, {});
+        ASSERT_TRUE(program.ok()) << program.status().to_string();
+        for (const std::string& op : on_reference(**program)) slow.push_back(where + what + op);
+      };
+      add(graph, ": ");
+      if (!def.gradient.value.differentiable() || !sample.check_gradient) continue;
+      Result<Graph> gradient = passes::vjp(graph, ops::registry());
+      ASSERT_TRUE(gradient.ok()) << gradient.status().to_string();
+      add(*gradient, " gradient: ");
+    }
+  const std::vector<std::string> expected = {"matmul/empty_inner: matmul", "matmul/empty_inner gradient: matmul",
+                                             "matmul/empty_inner gradient: matmul"};
+  EXPECT_EQ(slow, expected);
+}
+
+TEST(Kernels, GatherAndItsAdjointOnManyRowsAndColumns) {
+  for (DType dtype : {DType::kF32, DType::kF64, DType::kI32, DType::kI64, DType::kU8, DType::kBF16, DType::kF16}) {
+    check({"gather", {"rows", {input(dtype, {300, 130}), index({40, 30}, 300)}, {}}});
+    check({"take_along_axis", {"last", {input(dtype, {200, 130}), index({200, 170}, 130)}, {}}});
+  }
+  check({"gather", {"last", {floats({300, 50}), index({170}, 50, DType::kI32)}, {{"axis", int64_t{1}}}}});
+  for (DType dtype : {DType::kF32, DType::kF64, DType::kI32, DType::kI64, DType::kBF16, DType::kF16}) {
+    check({"scatter_add", {"columns", {input(dtype, {400, 300}), index({400}, 90)}, {{"dim_size", int64_t{90}}}}});
+    check({"scatter_add", {"rows", {input(dtype, {9000, 7}), index({9000}, 900)}, {{"dim_size", int64_t{900}}}}});
+    check({"put_along_axis_add",
+           {"middle",
+            {input(dtype, {5, 70, 130}), index({5, 70, 130}, 40)},
+            {{"axis", int64_t{1}}, {"dim_size", int64_t{40}}}}});
+  }
+  check({"one_hot", {"many", {index({700}, 90)}, {{"depth", int64_t{90}}, {"dtype", DType::kBF16}}}});
+  check({"iota", {"many", {}, {{"dims", Dims{7, 900, 9}}, {"axis", int64_t{1}}, {"dtype", DType::kI32}}}});
+}
+
+TEST(Kernels, SearchesAndSumsAlongLongAxes) {
+  for (DType dtype : {DType::kF32, DType::kF64, DType::kI32, DType::kU8, DType::kBF16, DType::kF16}) {
+    const Fill fill = is_float(dtype) ? Fill::kNormal : Fill::kIndices;
+    for (const Dims& dims : {Dims{90, 300, 1}, Dims{3, 70, 130}}) {
+      const Sample s{"middle", {input(dtype, dims, fill, 50)}, {{"axis", int64_t{1}}}};
+      check({"argmax", s});
+      check({"argmin", s});
+      if (dtype != DType::kU8) check({"cumsum", s});  // its sums would not fit
+      Sample top = s;
+      top.attrs.set("k", int64_t{13});
+      check({"top_k", top});
+      top.attrs.set("largest", false);
+      check({"top_k", top});
+    }
+  }
+}
+
+TEST(Kernels, ReductionsOfEveryNumber) {
+  for (const char* op : {"sum", "max", "min"})
+    for (DType dtype : {DType::kF64, DType::kI32, DType::kI64, DType::kU8})
+      check({op,
+             {"middle",
+              {input(dtype, {3, 50, 70, 9}, is_float(dtype) ? Fill::kNormal : Fill::kIndices, 5)},
+              {{"axes", dtype == DType::kU8 ? Dims{1} : Dims{1, 3}}}}});
+  for (DType dtype : {DType::kF32, DType::kF64, DType::kI64})
+    for (const Dims& axes : {Dims{0, 2, 4}, Dims{1, 3}})
+      check({"sum", {"alternating", {input(dtype, {3, 7, 20, 9, 30}, Fill::kIndices, 5)}, {{"axes", axes}}}});
+  for (DType dtype : {DType::kF32, DType::kF64})
+    check({"prod", {"middle", {input(dtype, {30, 17, 70}, Fill::kPositive)}, {{"axes", Dims{1}}}}});
+}
+
+TEST(Kernels, RandomNumbersAreThoseOfTheReference) {
+  const SampleInput rng = index({2}, 100000);
+  check({"random_uniform", {"long", {rng}, {{"dims", Dims{70001}}, {"stream", int64_t{5}}}, false, 0}});
+  check({"dropout", {"long", {floats({70001}), rng}, {{"rate", 0.3}, {"stream", int64_t{5}}}, false, 1e-7}});
+  check({"dropout", {"f64", {input(DType::kF64, {1001}), rng}, {{"rate", 0.3}}, false, 1e-14}});
+}
+
+TEST(Kernels, GroupNormOfManySets) {
+  for (int64_t groups : {1, 4, 20}) {
+    const Attrs attrs{{"groups", groups}};
+    check({"group_norm", {"many", {floats({9, 20, 30, 7}), floats({20}), floats({20})}, attrs}});
+    check({"group_norm_grad",
+           {"many",
+            {floats({9, 20, 30, 7}), floats({9, 20, 30, 7}), floats({20}), floats({9, groups}),
+             input(DType::kF32, {9, groups}, Fill::kPositive)},
+            attrs,
+            false,
+            2e-4}});
+  }
+}
+
+// Recurrent ops run their body's program; unread results and saved carries take other paths than the samples.
+TEST(Kernels, ScansEqualTheReferenceForAnyThreadsAndSteps) {
+  for (bool reverse : {false, true})
+    for (int64_t steps : {1, 2, 7}) {
+      const Attrs attrs{{"reverse", reverse}};
+      check({"lstm",
+             {"long",
+              {floats({steps, 20, 9}), floats({20, 40}), floats({20, 40}), floats({160, 9}), floats({160, 40}),
+               floats({160})},
+              attrs}});
+    }
+  const OpDef* lstm = ops::registry().find("lstm");
+  Result<Graph> forward = testing::sample_graph(*lstm, lstm->samples.value[0]);
+  ASSERT_TRUE(forward.ok());
+  // Only the last state is read.
+  Builder b(ops::registry());
+  std::vector<Expr> in;
+  for (const Input& i : forward->inputs()) in.push_back(b.input(i.name, forward->type(i.value)));
+  b.output("c", b.inline_graph(*forward, in)[2]);
+  Result<Graph> last = b.finish();
+  ASSERT_TRUE(last.ok()) << last.status().to_string();
+  const std::vector<RefTensor> inputs = testing::sample_inputs(lstm->samples.value[0]);
+  auto expected = ops::evaluate_reference(*last, inputs);
+  ASSERT_TRUE(expected.ok());
+  auto program = CpuBackend().compile(*last, {});
+  ASSERT_TRUE(program.ok()) << program.status().to_string();
+  std::vector<Tensor> tensors;
+  for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
+  auto out = (*program)->run(tensors);
+  ASSERT_TRUE(out.ok()) << out.status().to_string();
+  for (int64_t i = 0; i < (*out)[0].num_elements(); ++i) EXPECT_NEAR((*out)[0].at(i), (*expected)[0].data[i], 1e-5);
+}
+
+// In f32 inside, rounded once at the end; only casts round on the way.
+TEST(Kernels, HalfFloats) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    const auto x = [h](Dims dims, Fill fill = Fill::kNormal) { return input(h, std::move(dims), fill); };
+    for (const char* op : {"exp", "tanh", "gelu", "silu", "relu", "sqrt", "neg"})
+      check({op, {"odd", {x({3, 1237}, Fill::kPositive)}, {}}});
+    for (const char* op : {"add", "mul", "div", "maximum", "less"})
+      check({op, {"broadcast", {x({5, 700}, Fill::kPositive), x({5, 1}, Fill::kPositive)}, {}}});
+    for (DType other : {DType::kF32, DType::kF64, DType::kI32, DType::kBool}) {
+      check({"cast", {"from", {x({1003})}, {{"dtype", other}}}});
+      check({"cast", {"to", {input(other, {1003})}, {{"dtype", h}}}});
+    }
+    check({"broadcast_to", {"row", {x({1, 600})}, {{"dims", Dims{4, 600}}}}});
+    for (const char* op : {"sum", "mean", "max"}) check({op, {"rows", {x({40, 700})}, {{"axes", Dims{1}}}}});
+    check({"softmax", {"rows", {x({40, 300})}, {{"axis", int64_t{1}}}}});
+    check({"matmul", {"odd", {x({65, 33}), x({33, 70})}, {}, true, 2e-2}});
+    check({"layer_norm", {"rows", {x({9, 130}), x({130}), x({130})}, {}, true, 2e-2}});
+    check({"layer_norm", {"mixed", {x({9, 130}), floats({130}), floats({130})}, {}, true, 2e-2}});
+    check({"conv", {"plain", {x({2, 5, 9, 9}), x({6, 5, 3, 3})}, {}, true, 2e-2}});
+    check({"max_pool", {"plain", {x({2, 3, 8, 8})}, {{"kernel", Dims{2, 2}}}}});
+    check({"dropout", {"half", {x({1001}), index({2}, 1000)}, {}}});
+  }
+}
+
+// Every sample again with half floats in place of f32; what is left runs on the reference.
+TEST(Kernels, HalfFloatSamplesRunNatively) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    std::vector<std::string> slow;
+    for (const auto& [name, def] : ops::registry().all())
+      for (Sample sample : def.samples.value) {
+        if (sample.inputs.empty() || name == "fused" || name == "scan") continue;  // their bodies are f32
+        for (SampleInput& i : sample.inputs)
+          if (i.type.dtype == DType::kF32) i.type.dtype = h;
+        Result<Graph> graph = testing::sample_graph(def, sample);
+        ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+        auto program = CpuBackend().compile(*graph, {});
+        ASSERT_TRUE(program.ok()) << program.status().to_string();
+        for (const std::string& op : on_reference(**program)) slow.push_back(name + "/" + sample.name + ": " + op);
+      }
+    const std::vector<std::string> expected = {"matmul/empty_inner: matmul"};
+    EXPECT_EQ(slow, expected);
+  }
+}
+
+TEST(Kernels, CastsInsideAFusedGroupRound) {
+  for (DType h : {DType::kBF16, DType::kF16}) {
+    Builder b(ops::registry());
+    Expr x = b.input("x", {DType::kF32, {1003}});
+    Expr half = ops::cast(x, h);
+    b.output("difference", ops::cast(half, DType::kF32) - x);
+    b.output("half", half);
+    Result<Graph> graph = b.finish();
+    ASSERT_TRUE(graph.ok());
+    auto program = CpuBackend().compile(*graph, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    EXPECT_EQ(on_reference(**program), std::vector<std::string>{});
+    const Tensor in(DType::kF32, {1003});
+    for (int64_t i = 0; i < 1003; ++i) in.set(i, std::sin(static_cast<double>(i)) * std::exp2(i % 40 - 20));
+    in.set(7, NAN);
+    in.set(8, INFINITY);
+    in.set(9, 1e6);  // beyond f16
+    auto out = (*program)->run(std::vector<Tensor>{in});
+    ASSERT_TRUE(out.ok()) << out.status().to_string();
+    const Tensor expected = in.cast(h);
+    for (int64_t i = 0; i < 1003; ++i) {
+      const double e = expected.at(i), d = static_cast<float>(e) - static_cast<float>(in.at(i));
+      if (std::isnan(e) || std::isnan(d)) {
+        EXPECT_EQ(std::isnan((*out)[1].at(i)), std::isnan(e));
+        EXPECT_TRUE(std::isnan((*out)[0].at(i)));
+        continue;
+      }
+      EXPECT_EQ((*out)[1].at(i), e) << i;
+      EXPECT_EQ((*out)[0].at(i), d) << i;
+    }
+  }
+}
+
+TEST(Kernels, CtcOfManySamples) {
+  for (DType targets : {DType::kI64, DType::kI32})
+    check({"ctc_loss",
+           {"many",
+            {floats({30, 17, 40}), index({17, 6}, 39, targets), index({17}, 31), index({17}, 7)},
+            {{"blank", int64_t{39}}},
+            false}});
+  const Graph graph = graph_of({"ctc_loss", {"", {floats({3, 2, 5}), index({2, 2}, 5)}, {{"blank", int64_t{4}}}}});
+  auto program = CpuBackend().compile(graph, {});
+  ASSERT_TRUE(program.ok()) << program.status().to_string();
+  const std::vector<double> bad = {0, 1, 2, 4};
+  EXPECT_NE((*program)
+                ->run(std::vector<Tensor>{Tensor::zeros(DType::kF32, {3, 2, 5}),
+                                          Tensor::from<double>(DType::kI64, {2, 2}, bad)})
+                .status()
+                .message()
+                .find("target 1 of sample 1: expected a class in [0, 5) other than the blank 4, got 4"),
+            std::string::npos);
+}
+
+TEST(Kernels, TopKCountsNanAsTheLargestAndKeepsTheOrderOfEquals) {
+  const Graph graph = graph_of({"top_k", {"nan", {floats({6})}, {{"k", int64_t{4}}}}});
+  auto program = CpuBackend().compile(graph, {});
+  ASSERT_TRUE(program.ok());
+  const std::vector<double> x = {1, NAN, 3, 1, NAN, 3};
+  auto out = (*program)->run(std::vector<Tensor>{Tensor::from<double>(DType::kF32, {6}, x)});
+  ASSERT_TRUE(out.ok()) << out.status().to_string();
+  const std::vector<int64_t> expected = {1, 4, 2, 5};
+  for (int64_t i = 0; i < 4; ++i) EXPECT_EQ((*out)[1].at(i), static_cast<double>(expected[i]));
+}
+
+TEST(Kernels, BadIndicesAreNamed) {
+  const auto message = [](const Call& call, std::vector<Tensor> inputs) {
+    auto program = CpuBackend().compile(graph_of(call), {});
+    return program.ok() ? (*program)->run(inputs).status().message() : program.status().message();
+  };
+  const Tensor x = Tensor::zeros(DType::kF32, {4, 3});
+  const auto ids = [](std::vector<double> v) {
+    return Tensor::from<double>(DType::kI64, {static_cast<int64_t>(v.size())}, v);
+  };
+  const char* expected = "index 4 at position 1 is out of range [0, 4)";
+  EXPECT_NE(message({"gather", {"", {floats({4, 3}), index({2}, 4)}}}, {x, ids({0, 4})}).find(expected),
+            std::string::npos);
+  EXPECT_NE(message({"one_hot", {"", {index({2}, 4)}, {{"depth", int64_t{4}}}}}, {ids({0, 4})}).find(expected),
+            std::string::npos);
+  EXPECT_NE(message({"scatter_add", {"", {floats({2, 3}), index({2}, 4)}, {{"dim_size", int64_t{4}}}}},
+                    {Tensor::zeros(DType::kF32, {2, 3}), ids({0, 4})})
+                .find(expected),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace deepseek::backends::cpu
