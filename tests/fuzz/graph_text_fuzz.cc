@@ -1,9 +1,13 @@
 // Any bytes as graph text: either an error with a message, or a graph whose text form is a fixed point. Mutations start
 // again and again from the registry's samples, so that they reach each op's type inference.
+#include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,19 +41,43 @@ std::vector<std::string> sample_texts() {
   return texts;
 }
 
+// Puts a number at the edge of something in place of one of the text's numbers.
+void replace_number(std::string& text, unsigned int random) {
+  constexpr const char* kEdges[] = {"0",
+                                    "1",
+                                    "-1",
+                                    "2",
+                                    "7",
+                                    "-9223372036854775808",
+                                    "9223372036854775807",
+                                    "4611686018427387904",
+                                    "4294967296",
+                                    "2147483647",
+                                    "65536",
+                                    "nan",
+                                    "1e308"};
+  const auto digit = [&](size_t i) { return i < text.size() && std::isdigit(static_cast<unsigned char>(text[i])); };
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < text.size(); ++i)
+    if (digit(i) && (i == 0 || std::strchr("[,= -", text[i - 1]) != nullptr)) starts.push_back(i);
+  if (starts.empty()) return;
+  const size_t begin = starts[random % starts.size()];
+  size_t end = begin;
+  while (digit(end)) ++end;
+  text.replace(begin, end - begin, kEdges[random / 7919 % std::size(kEdges)]);
+}
+
 }  // namespace
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
   static const std::vector<std::string> texts = sample_texts();
-  constexpr unsigned int kRestart = 32;  // one mutation of so many starts from a sample
-  if (seed % kRestart == 0) {
-    const std::string& text = texts[seed / kRestart % texts.size()];
-    if (text.size() <= max_size) {
-      std::memcpy(data, text.data(), text.size());
-      size = text.size();
-    }
-  }
-  return LLVMFuzzerMutate(data, size, max_size);
+  std::mt19937 random(seed);
+  std::string text(reinterpret_cast<const char*>(data), size);
+  if (random() % 32 == 0) text = texts[random() % texts.size()];
+  for (unsigned int n = random() % 4; n > 0; --n) replace_number(text, static_cast<unsigned int>(random()));
+  size = std::min(text.size(), max_size);
+  std::memcpy(data, text.data(), size);
+  return random() % 2 == 0 ? size : LLVMFuzzerMutate(data, size, max_size);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
