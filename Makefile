@@ -73,14 +73,16 @@ sanitize: setup
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 \
 	  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error
 
-# Every target of tests/fuzz, together FUZZ_SECONDS. What they find is left in build-fuzz/crash-*.
+# Every target of tests/fuzz, together FUZZ_SECONDS, from the seeds in tests/fuzz/corpus. What they find is left in
+# build-fuzz/<target>-crash-*; `build-fuzz/tests/fuzz/fuzz_<target> FILE` runs it again.
 fuzz: setup-dev
 	$(CONFIGURE) --preset fuzz
 	ninja -C build-fuzz -j$(JOBS)
-	cd build-fuzz; targets=$$(find . -type f -name 'fuzz_*' -executable); count=$$(wc -w <<<"$$targets"); \
-	[ "$$count" -gt 0 ] || { echo 'no fuzz targets in tests/fuzz'; exit 1; }; \
-	for target in $$targets; do mkdir -p corpus/$$target; ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
-	  $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 corpus/$$target; done
+	cd build-fuzz; targets=$$(ls $(CURDIR)/tests/fuzz/corpus); count=$$(wc -w <<<"$$targets"); \
+	for target in $$targets; do mkdir -p corpus/$$target; echo "fuzz $$target"; \
+	  OMP_NUM_THREADS=1 tests/fuzz/fuzz_$$target corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target \
+	    -artifact_prefix=$$target- -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 \
+	    -rss_limit_mb=2048 -max_len=8192 -len_control=0 -verbosity=0 -print_final_stats=1; done
 
 bench: setup-test build
 	@for script in bench/*.py; do [ -e "$$script" ] || continue; \

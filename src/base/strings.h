@@ -1,4 +1,4 @@
-// Text helpers for messages. Test: tests/base/options_test.cc
+// Text helpers for messages. Test: tests/base/strings_test.cc
 #pragma once
 
 #include <string>

@@ -25,8 +25,7 @@ void Builder::fail(Status status) {
 Status Builder::take_status() { return std::exchange(status_, Status()); }
 
 Expr Builder::input(std::string name, TensorType type, InputKind kind) {
-  for (int64_t d : type.dims)
-    if (d < 0) fail(invalid("input '{}' has the negative size {} in {}", name, d, to_string(type.dims)));
+  if (Status s = check_size(type); !s.ok()) fail(invalid("input '{}': {}", name, s.message()));
   const Value value = new_value(std::move(type), -1);
   data_.inputs.push_back({std::move(name), kind, value});
   return {this, value};
@@ -94,7 +93,7 @@ std::vector<Expr> Builder::emit(std::string_view op, std::vector<Expr> inputs, A
   Result<Attrs> attrs = complete_attrs(*def, std::move(given));
   if (!attrs.ok()) return failed(std::move(attrs).status());
   node.attrs = std::move(*attrs);
-  Result<std::vector<TensorType>> types = def->infer.value(context);
+  Result<std::vector<TensorType>> types = infer_types(context);
   if (!types.ok()) return failed(std::move(types).status());
   node.scope = scope_;
   node.num_outputs = static_cast<int32_t>(types->size());

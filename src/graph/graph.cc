@@ -41,7 +41,7 @@ Status verify_node(const Graph& graph, const Node& node, const std::vector<bool>
   // Layouts other than row-major are the layout pass's business: inference sees the logical type.
   OpContext context = graph.context(node);
   for (TensorType& t : context.inputs) t.channel_block = 1;
-  Result<std::vector<TensorType>> types = node.op->infer.value(context);
+  Result<std::vector<TensorType>> types = infer_types(context);
   if (!types.ok()) return std::move(types).status().note("while verifying " + where);
   if (static_cast<int32_t>(types->size()) != node.num_outputs)
     return internal_error("{} has {} outputs, inference says {}", where, node.num_outputs, types->size());

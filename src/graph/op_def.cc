@@ -14,6 +14,19 @@ const AttrSpec* OpDef::find_attr(std::string_view attr) const {
   return nullptr;
 }
 
+TypesOrError infer_types(const OpContext& context) {
+  for (const auto& [name, value] : *context.attrs)
+    if (const auto* list = std::get_if<std::vector<int64_t>>(&value))
+      for (int64_t v : *list)
+        if (v > kMaxSize || v < -kMaxSize)
+          return invalid("attribute '{}': expected integers in [{}, {}], got {}", name, -kMaxSize, kMaxSize,
+                         to_string(*list));
+  DS_ASSIGN(std::vector<TensorType> types, context.op->infer.value(context));
+  for (size_t i = 0; i < types.size(); ++i)
+    if (Status s = check_size(types[i]); !s.ok()) return invalid("output {}: {}", i, s.message());
+  return types;
+}
+
 Status OpRegistry::add(OpDef def) {
   const std::string name = def.name.value;
   if (!def.reference.value.fn() && !def.decompose)

@@ -161,6 +161,10 @@ Status op_error(const OpContext& c, fmt::format_string<Args...> format, Args&&..
   return Status(ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...));
 }
 
+// The op's type inference, between checks that its lists of integers and the types it returns keep to kMaxSize, so that
+// the ops' own functions need not care for overflow. What the builder and the verifier call.
+TypesOrError infer_types(const OpContext& context);
+
 class OpRegistry {
  public:
   // A second op of the same name, or one whose record contradicts itself, is an internal error.

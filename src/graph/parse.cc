@@ -11,8 +11,7 @@
 namespace deepseek::graph {
 namespace {
 
-constexpr int kMaxDepth = 16;                       // nested bodies
-constexpr int64_t kMaxElements = int64_t{1} << 31;  // of one tensor type
+constexpr int kMaxDepth = 16;  // nested bodies
 
 // Recursive descent over the text; every function returns false after setting error_ once.
 class Parser {
@@ -129,12 +128,7 @@ class Parser {
   }
   bool type(TensorType& out) {
     if (!dtype(out.dtype) || !int_list(out.dims)) return false;
-    int64_t total = 1;
-    for (int64_t d : out.dims) {
-      if (d < 0 || (d > 0 && total > kMaxElements / d))
-        return fail(pos_, "dims are negative or too large: " + to_string(out.dims));
-      total *= d;
-    }
+    if (Status s = check_size(out); !s.ok()) return fail(pos_, s.message());
     if (peek("{c")) {
       accept("{c");
       if (!integer(out.channel_block) || !expect("}")) return false;

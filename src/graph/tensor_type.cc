@@ -1,12 +1,14 @@
 #include "graph/tensor_type.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace deepseek::graph {
 
 int64_t product(std::span<const int64_t> dims) {
   int64_t n = 1;
-  for (int64_t d : dims) n *= d;
+  for (int64_t d : dims)
+    if (__builtin_mul_overflow(n, d, &n)) return std::find(dims.begin(), dims.end(), 0) == dims.end() ? INT64_MAX : 0;
   return n;
 }
 
@@ -37,6 +39,17 @@ Result<Dims> broadcast_dims(const Dims& a, const Dims& b) {
     out[out.size() - 1 - i] = x == 1 ? y : x;
   }
   return out;
+}
+
+Status check_size(const TensorType& type) {
+  int64_t total = 1;
+  for (int64_t d : type.dims) {
+    if (d < 0 || d > kMaxSize) return invalid("expected sizes in [0, {}], got {}", kMaxSize, to_string(type));
+    d = std::max<int64_t>(d, 1);
+    if (d > kMaxElements / total) return invalid("expected at most {} elements, got {}", kMaxElements, to_string(type));
+    total *= d;
+  }
+  return {};
 }
 
 std::string to_string(const TensorType& type) {

@@ -15,6 +15,7 @@ namespace deepseek::graph {
 
 using Dims = std::vector<int64_t>;
 
+// Stops at the greatest int64 instead of overflowing.
 int64_t product(std::span<const int64_t> dims);
 // "[2,3,4]"; a scalar is "[]".
 std::string to_string(std::span<const int64_t> dims);
@@ -34,6 +35,12 @@ struct TensorType {
   TensorType with_dtype(DType d) const { return {d, dims, channel_block}; }
   bool operator==(const TensorType&) const = default;
 };
+
+// Sizes of axes are in [0, 2^31), a tensor has at most 2^40 elements (an empty axis counts as 1): what is larger is a
+// mistake, and within these limits no arithmetic on sizes overflows.
+constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
+constexpr int64_t kMaxElements = int64_t{1} << 40;
+Status check_size(const TensorType& type);
 
 // "f32[8,64,56,56]", with "{c16}" after it where channel_block is 16.
 std::string to_string(const TensorType& type);

@@ -18,21 +18,35 @@ Status check_float(const OpContext& c) {
   return {};
 }
 
+// The first window on an axis that touches no element of the input, or -1. In closed form where it can be: sizes of a
+// hostile graph reach 2^31.
+int64_t first_empty_window(const Window& w, size_t axis, int64_t input, int64_t output) {
+  const int64_t stride = w.stride[axis], low = w.padding_low[axis], step = w.dilation[axis];
+  if (output == 0) return -1;
+  if (input == 0) return 0;
+  // Windows that begin before the input: the first element at or after 0 is the start's remainder.
+  if (low > (w.kernel[axis] - 1) * step) return 0;
+  const int64_t before = std::min(output, (low + stride - 1) / stride);
+  int64_t remainder = (step - low % step) % step;
+  const int64_t shift = stride % step;
+  for (int64_t at = 0; at < before && input < step; ++at) {
+    if (remainder >= input) return at;
+    if (shift == 0) break;
+    remainder = remainder + shift >= step ? remainder + shift - step : remainder + shift;
+  }
+  // Windows that begin after it.
+  const int64_t past = (low + input + stride - 1) / stride;
+  return past < output ? past : -1;
+}
+
 // A maximum or mean over nothing is not a number, so windows in the padding alone are refused.
 Status check_windows_not_empty(const PoolShape& s) {
   for (size_t i = 0; i < s.input.size(); ++i)
-    for (int64_t at = 0; at < s.output[i]; ++at) {
-      bool hit = false;
-      for (int64_t k = 0; k < s.window.kernel[i] && !hit; ++k) {
-        const int64_t p = at * s.window.stride[i] - s.window.padding_low[i] + k * s.window.dilation[i];
-        hit = p >= 0 && p < s.input[i];
-      }
-      if (!hit)
-        return invalid(
-            "window {} of spatial axis {} lies in the padding alone (input {}, kernel {}, padding {} and {}); pad "
-            "less than the kernel's size",
-            at, i, s.input[i], s.window.kernel[i], s.window.padding_low[i], s.window.padding_high[i]);
-    }
+    if (const int64_t at = first_empty_window(s.window, i, s.input[i], s.output[i]); at >= 0)
+      return invalid(
+          "window {} of spatial axis {} lies in the padding alone (input {}, kernel {}, padding {} and {}); pad "
+          "less than the kernel's size",
+          at, i, s.input[i], s.window.kernel[i], s.window.padding_low[i], s.window.padding_high[i]);
   return {};
 }
 

@@ -38,7 +38,7 @@ TypesOrError infer_scan(const OpContext& c) {
   const int64_t carries = c.integer("num_carry"), xs = c.integer("num_xs"),
                 inputs = static_cast<int64_t>(c.num_inputs());
   if (!body || !body->defined()) return invalid("expected a body graph, got none");
-  if (carries < 0 || xs < 1 || carries + xs > inputs)
+  if (carries < 0 || xs < 1 || carries > inputs || xs > inputs - carries)
     return invalid("expected num_carry >= 0, num_xs >= 1 and at most {} inputs of both, got {} and {}", inputs, carries,
                    xs);
   if (static_cast<int64_t>(body->inputs().size()) != inputs)

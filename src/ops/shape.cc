@@ -76,7 +76,7 @@ TypesOrError infer_slice(const OpContext& c) {
     return invalid("expected 0 <= start <= stop <= {} and step >= 1 on axis {} of {}, got start {}, stop {}, step {}",
                    n, axis, to_string(c.in(0)), start, stop, step);
   TensorType out = c.in(0);
-  out.dims[axis] = (stop - start + step - 1) / step;
+  out.dims[axis] = stop == start ? 0 : (stop - start - 1) / step + 1;  // step may be huge
   return std::vector<TensorType>{out};
 }
 
