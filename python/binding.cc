@@ -63,12 +63,12 @@ Tensor to_tensor(const Array& array) {
   });
   return Tensor({dtype_of(array.dtype()), dims}, const_cast<void*>(static_cast<const void*>(array.data())), owner);
 }
-nb::object to_numpy(const Tensor& t) {
+NumpyArray to_numpy(const Tensor& t) {
   auto* keep = new Tensor(t);
   nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
   std::vector<size_t> shape(t.dims().begin(), t.dims().end());
-  return nb::cast(
-      nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype())));
+  return nb::borrow<NumpyArray>(nb::cast(
+      nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype()))));
 }
 nb::list to_list(const std::vector<Tensor>& tensors) {
   nb::list out;

@@ -14,6 +14,13 @@ namespace deepseek::python {
 
 namespace nb = nanobind;
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+// An object that is a NumPy array: what type stubs call it.
+class NumpyArray : public nb::object {
+  static bool is_numpy_array(nb::handle h) { return nb::ndarray_check(h); }
+
+ public:
+  NB_OBJECT_DEFAULT(NumpyArray, nb::object, "numpy.ndarray", is_numpy_array)
+};
 
 // Raises with the whole message: ValueError for a user's mistake and damaged files, FileNotFoundError,
 // NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours.
@@ -28,7 +35,7 @@ T unwrap(Result<T> result) {
 graph::Tensor to_tensor(const Array& array);
 std::vector<graph::Tensor> to_tensors(const std::vector<Array>& arrays);
 // NumPy arrays over the tensor's memory.
-nb::object to_numpy(const graph::Tensor& tensor);
+NumpyArray to_numpy(const graph::Tensor& tensor);
 nb::list to_list(const std::vector<graph::Tensor>& tensors);
 
 nb::object attr_to_python(const graph::AttrValue& value);

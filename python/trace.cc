@@ -31,7 +31,7 @@ const Expr& live(const Value& v) {
 
 // A parameter or buffer of a Python module: an array outside, a state input while tracing.
 struct Parameter {
-  nb::object array;
+  NumpyArray array;
   bool trainable = true;
   std::string name;
   std::weak_ptr<nn::Module*> module = {};  // the one it is assigned to
@@ -151,7 +151,7 @@ void promote(Expr& x, Expr& y) {
   if (rank(y.dtype()) < rank(x.dtype())) y = ops::cast(y, x.dtype());
 }
 
-nb::object binary(const char* op, nb::handle a, nb::handle b) {
+Value binary(const char* op, nb::handle a, nb::handle b) {
   const Expr like = nb::isinstance<Value>(a) ? nb::cast<const Value&>(a).expr : nb::cast<const Value&>(b).expr;
   // 2.5 beside an integer value makes the result a float, as in NumPy.
   const auto read = [&](nb::handle h) {
@@ -160,7 +160,7 @@ nb::object binary(const char* op, nb::handle a, nb::handle b) {
   };
   Expr x = read(a), y = read(b);
   promote(x, y);
-  return nb::cast(wrap(active()->builder.op(op, {x, y})));
+  return wrap(active()->builder.op(op, {x, y}));
 }
 
 // nn::Module for Python classes to derive from.

@@ -122,7 +122,7 @@ class PyTrainer {
     return out;
   }
 
-  nb::object predict(const Array& inputs) {
+  NumpyArray predict(const Array& inputs) {
     const Tensor x = to_tensor(inputs);
     Result<Tensor> result = [&] {
       const nb::gil_scoped_release release;
@@ -175,7 +175,10 @@ class Step {
     if (!program_) throw nb::value_error("the step has no graph before its first batch; call it once");
     return program_->graph();
   }
-  nb::object prediction() const { return prediction_.defined() ? to_numpy(prediction_) : nb::none(); }
+  std::optional<NumpyArray> prediction() const {
+    if (!prediction_.defined()) return std::nullopt;
+    return to_numpy(prediction_);
+  }
   double gradient_norm() const { return norm_; }
   double learning_rate() const { return rate_; }
   void set_learning_rate(double rate) { rate_ = rate; }

@@ -1,17 +1,21 @@
 """DeepSeek: a modelling framework in which a model is a graph and a training step is one compiled program."""
 
+from __future__ import annotations
+
+import typing
+
 from . import _core, data, metrics, models, nn, ops, optim
-from ._core import Graph, Program, Value, isa, manual_seed, num_threads, op_names, samples, set_num_threads
+from ._core import Graph, Program, Value, __version__, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 from .files import load, save
 from .trainer import Trainer, compile
 
 
-def trace(function, *arrays):
+def trace(function: typing.Callable[..., typing.Any], *arrays: typing.Any) -> Graph:
     """The graph of function(*arrays), with inputs x0, x1, ... of the arrays' types. `print(trace(f, x))` shows it."""
     import numpy as np
 
     return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
 
 
-__all__ = ["Graph", "Program", "Trainer", "Value", "compile", "data", "isa", "load", "manual_seed", "metrics", "models", "nn", "num_threads",
+__all__ = ["Graph", "Program", "Trainer", "Value", "__version__", "compile", "data", "isa", "load", "manual_seed", "metrics", "models", "nn", "num_threads",
            "op_names", "ops", "optim", "samples", "save", "set_num_threads", "trace"]

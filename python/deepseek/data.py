@@ -1,15 +1,27 @@
 """Data sets: arrays with targets, and those that come with the system by name."""
 
-from collections import namedtuple
+from __future__ import annotations
+
+import typing
 
 import numpy as np
 
 from . import _core
 
-Splits = namedtuple("Splits", "train validation test")
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import numpy.typing as npt
 
 
-def _array(values, name):
+class Splits(typing.NamedTuple):
+    train: _core.Dataset
+    validation: _core.Dataset
+    test: _core.Dataset
+
+
+def _array(values: Any, name: str) -> np.ndarray:
     if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
         values = np.from_dlpack(values)
     array = np.asarray(values)
@@ -18,7 +30,7 @@ def _array(values, name):
     return array
 
 
-def _inputs(values, name="inputs"):
+def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
     """f32, u8 and i64 as they are, other floats as f32, other integers as i64."""
     array = _array(values, name)
     if array.dtype not in (np.float32, np.uint8, np.int64):
@@ -36,7 +48,8 @@ class Dataset(_core.Dataset):
     class_names: default "0", "1", ... up to the largest label.
     """
 
-    def __init__(self, inputs, targets, class_names=None, scale=1.0, mean=(), stddev=()):
+    def __init__(self, inputs: npt.ArrayLike, targets: npt.ArrayLike, class_names: Sequence[str] | None = None, scale: float = 1.0,
+                 mean: float | Sequence[float] = (), stddev: float | Sequence[float] = ()) -> None:
         inputs, targets = _inputs(inputs), _array(targets, "targets")
         if targets.dtype.kind in "iub":
             targets = targets.astype(np.int64, copy=False)
@@ -49,7 +62,7 @@ class Dataset(_core.Dataset):
         self.validate()
 
 
-def as_dataset(data):
+def as_dataset(data: _core.Dataset | tuple[Any, Any] | list[Any]) -> _core.Dataset:
     """A data set of this module, or one made of a pair (inputs, targets)."""
     if isinstance(data, _core.Dataset):
         return data
@@ -58,7 +71,7 @@ def as_dataset(data):
     raise TypeError(f"expected a deepseek.data.Dataset or a pair (inputs, targets), got {type(data).__name__}")
 
 
-def load(name, **parameters):
+def load(name: str, **parameters: Any) -> Splits:
     """The parts train, validation and test of a data set by name; see names().
 
     Parameters as in a run's config: validation_fraction=0.1, seed=0, folder=...
@@ -66,7 +79,7 @@ def load(name, **parameters):
     return Splits(*_core.open_dataset(name, {key: str(value) for key, value in parameters.items()}))
 
 
-def names():
+def names() -> list[str]:
     """The data sets that load() knows."""
     return _core.dataset_names()
 

@@ -1,20 +1,28 @@
 """Tensors in safetensors files, the format of checkpoints."""
 
+from __future__ import annotations
+
 import os
+import typing
 
 import numpy as np
 
 from . import _core
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def save(values, path, metadata=None):
+    import numpy.typing as npt
+
+
+def save(values: _core.Module | Mapping[str, npt.ArrayLike], path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
     """Writes a module's tensors, or a dict of arrays, by name. The file appears whole or not at all."""
     if isinstance(values, _core.Module):
         values = values.state_dict()
     _core.save_safetensors(os.fspath(path), {name: np.ascontiguousarray(value) for name, value in values.items()}, metadata or {})
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file by name. Raises FileNotFoundError, or ValueError that says what is damaged."""
     return _core.load_safetensors(os.fspath(path))[0]
 

@@ -1,11 +1,20 @@
 """Metrics over whole arrays, with the definitions that Trainer uses (scikit-learn's)."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from . import _core
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def compute(names, prediction, target, task=None):
+    import numpy.typing as npt
+
+
+def compute(names: str | Iterable[str], prediction: npt.ArrayLike, target: npt.ArrayLike, task: str | None = None) -> dict[str, float]:
     """Values by name.
 
     names: accuracy, top<k>, precision, recall, f1, auc; or mae, rmse, r2.

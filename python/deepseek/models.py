@@ -1,15 +1,22 @@
 """The model zoo: deepseek.models.create("transformer", input=[16, 8], classes=5, width=32)."""
 
+from __future__ import annotations
+
+import typing
+
 from . import _core
 from . import nn  # noqa: F401  gives modules their methods
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def names():
+
+def names() -> list[str]:
     """The architectures of the zoo."""
     return _core.model_names()
 
 
-def create(name, input, classes=10, **parameters):
+def create(name: str, input: Iterable[int], classes: int = 10, **parameters: int) -> _core.Module:
     """A model of the zoo for samples of shape `input`, without the batch. Its parameters are integers: width, layers, ...
 
     Raises ValueError that names the unknown model or parameter and lists the known ones.

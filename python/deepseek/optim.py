@@ -1,13 +1,18 @@
 """Update rules for Trainer and compile. Keywords are those of a run's config under `optimizer`, and `lr` for short."""
 
 
+from __future__ import annotations
+
+import typing
+
+
 class Optimizer:
     """An update rule by name with its settings; unknown settings are refused when it is used."""
 
-    name = ""
-    _defaults = {}
+    name: str = ""
+    _defaults: dict[str, typing.Any] = {}
 
-    def __init__(self, learning_rate=None, **settings):
+    def __init__(self, learning_rate: float | None = None, **settings: typing.Any) -> None:
         if "lr" in settings:
             learning_rate = settings.pop("lr")
         self.settings = {**self._defaults, **settings}
@@ -15,12 +20,12 @@ class Optimizer:
             self.settings["learning_rate"] = learning_rate
         self.settings["name"] = self.name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items() if k != 'name')})"
 
 
-def _rule(class_name, name, doc, **defaults):
-    return type(class_name, (Optimizer,), {"name": name, "_defaults": defaults, "__doc__": doc})
+def _rule(class_name: str, name: str, doc: str, **defaults: float) -> type[Optimizer]:
+    return type(class_name, (Optimizer,), {"name": name, "_defaults": defaults, "__doc__": doc, "__module__": __name__})
 
 
 SGD = _rule("SGD", "sgd", "Stochastic gradient descent: momentum=0, nesterov=False, weight_decay=0 (L2).")

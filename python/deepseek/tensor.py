@@ -1,21 +1,33 @@
 """Methods of symbolic values, with PyTorch's names and arguments. Each emits ops; a Parameter has them inside a trace."""
 
-import collections
+from __future__ import annotations
+
 import math
+import types
+import typing
 
 import numpy as np
 
-from . import _core
 from ._core import Parameter, Value, emit
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ._types import DType, Size, Tensor, TensorLike
 
 _NAMES = {name: name for name in ("f64", "f32", "f16", "bf16", "i64", "i32", "i8", "u8", "bool")}
 _NAMES |= {"float64": "f64", "double": "f64", "float32": "f32", "float": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16",
            "int64": "i64", "long": "i64", "int32": "i32", "int": "i32", "int8": "i8", "uint8": "u8"}
 
-ValuesAndIndices = collections.namedtuple("ValuesAndIndices", ["values", "indices"])
+
+class ValuesAndIndices(typing.NamedTuple):
+    values: Value
+    indices: Value
 
 
-def dtype_name(dtype):
+
+def dtype_name(dtype: DType) -> str:
     """"f32" of "f32", "float32", np.float32, np.dtype, torch.float32."""
     name = dtype if isinstance(dtype, str) else str(dtype) if "torch" in str(dtype) else np.dtype(dtype).name
     name = name.removeprefix("torch.")
@@ -24,43 +36,43 @@ def dtype_name(dtype):
     return _NAMES[name]
 
 
-def op(name, *inputs, **attrs):
+def op(name: str, *inputs: Any, **attrs: Any) -> Any:
     return emit(name, inputs, attrs)
 
 
-def axis_of(dim, rank):
+def axis_of(dim: int, rank: int) -> int:
     if not isinstance(dim, (int, np.integer)) or not -rank <= dim < rank:
         raise IndexError(f"expected dim in [{-rank}, {rank}), got {dim!r}")
     return int(dim) % rank
 
 
-def axes_of(dim, rank):
+def axes_of(dim: Size | None, rank: int) -> list[int]:
     """The axes of `dim`: all for None, one, or several."""
     if dim is None:
         return []
     return [axis_of(d, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
 
 
-def _ints(args):
+def _ints(args: Any) -> list[int]:
     return [int(a) for a in (args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)]
 
 
-def reshape(x, *shape):
+def reshape(x: Tensor, *shape: int | Sequence[int]) -> Value:
     return op("reshape", x, dims=_ints(shape))
 
 
-def permute(x, *dims):
+def permute(x: Tensor, *dims: int | Sequence[int]) -> Value:
     return op("transpose", x, permutation=[axis_of(d, x.ndim) for d in _ints(dims)])
 
 
-def transpose(x, dim0, dim1):
+def transpose(x: Tensor, dim0: int, dim1: int) -> Value:
     order = list(range(x.ndim))
     a, b = axis_of(dim0, x.ndim), axis_of(dim1, x.ndim)
     order[a], order[b] = order[b], order[a]
     return op("transpose", x, permutation=order)
 
 
-def flatten(x, start_dim=0, end_dim=-1):
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Value:
     if x.ndim == 0:
         return reshape(x, 1)
     a, b = axis_of(start_dim, x.ndim), axis_of(end_dim, x.ndim)
@@ -69,27 +81,27 @@ def flatten(x, start_dim=0, end_dim=-1):
     return reshape(x, *x.shape[:a], math.prod(x.shape[a:b + 1]), *x.shape[b + 1:])
 
 
-def unsqueeze(x, dim):
+def unsqueeze(x: Tensor, dim: int) -> Value:
     at = axis_of(dim, x.ndim + 1)
     return reshape(x, *x.shape[:at], 1, *x.shape[at:])
 
 
-def squeeze(x, dim=None):
+def squeeze(x: Tensor, dim: Size | None = None) -> Value:
     drop = range(x.ndim) if dim is None else axes_of(dim, x.ndim)
     return reshape(x, [n for i, n in enumerate(x.shape) if n != 1 or i not in drop])
 
 
-def expand(x, *sizes):
+def expand(x: Tensor, *sizes: int | Sequence[int]) -> Value:
     sizes = _ints(sizes)
     missing = len(sizes) - x.ndim
     return op("broadcast_to", x, dims=[x.shape[i - missing] if n == -1 and i >= missing else n for i, n in enumerate(sizes)])
 
 
-def narrow(x, dim, start, length):
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Value:
     return op("slice", x, axis=axis_of(dim, x.ndim), start=start, stop=start + length)
 
 
-def split(x, split_size_or_sections, dim=0):
+def split(x: Tensor, split_size_or_sections: Size, dim: int = 0) -> tuple[Value, ...]:
     n = x.shape[axis_of(dim, x.ndim)]
     sizes = split_size_or_sections
     if isinstance(sizes, int):
@@ -100,17 +112,17 @@ def split(x, split_size_or_sections, dim=0):
     return tuple(narrow(x, dim, int(start), size) for start, size in zip(starts, sizes))
 
 
-def chunk(x, chunks, dim=0):
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     return split(x, max(1, -(-x.shape[axis_of(dim, x.ndim)] // chunks)), dim)
 
 
-def unbind(x, dim=0):
+def unbind(x: Tensor, dim: int = 0) -> tuple[Value, ...]:
     axis = axis_of(dim, x.ndim)
     return tuple(reshape(narrow(x, axis, i, 1), *x.shape[:axis], *x.shape[axis + 1:]) for i in range(x.shape[axis]))
 
 
 def _reduction(name):
-    def reduce(x, dim=None, keepdim=False):
+    def reduce(x: Tensor, dim: Size | None = None, keepdim: bool = False) -> Value:
         return op(name, x, axes=axes_of(dim, x.ndim), keepdims=keepdim)
 
     reduce.__name__ = name
@@ -118,7 +130,7 @@ def _reduction(name):
 
 
 def _extreme(name):
-    def extreme(x, dim=None, keepdim=False):
+    def extreme(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is None:
             return op(name, x)
         axis = axis_of(dim, x.ndim)
@@ -130,14 +142,14 @@ def _extreme(name):
 
 
 def _arg_extreme(name):
-    def arg(x, dim=None, keepdim=False):
+    def arg(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Value:
         return op(name, reshape(x, -1), axis=0) if dim is None else op(name, x, axis=axis_of(dim, x.ndim), keepdims=keepdim)
 
     arg.__name__ = name
     return arg
 
 
-def var(x, dim=None, unbiased=True, keepdim=False, correction=None):
+def var(x: Tensor, dim: Size | None = None, unbiased: bool = True, keepdim: bool = False, correction: int | None = None) -> Value:
     axes = axes_of(dim, x.ndim) or list(range(x.ndim))
     n = math.prod(x.shape[a] for a in axes)
     centred = x - op("mean", x, axes=axes, keepdims=True)
@@ -145,23 +157,27 @@ def var(x, dim=None, unbiased=True, keepdim=False, correction=None):
     return op("sum", centred * centred, axes=axes, keepdims=keepdim) / float(divisor)
 
 
-def to(x, dtype):
+def std(x: Tensor, dim: Size | None = None, unbiased: bool = True, keepdim: bool = False, correction: int | None = None) -> Value:
+    return op("sqrt", var(x, dim, unbiased, keepdim, correction))
+
+
+def to(x: Tensor, dtype: DType) -> Value:
     return op("cast", x, dtype=dtype_name(dtype))
 
 
-def clamp(x, min=None, max=None):
+def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Value:
     return op("clamp", x, **({} if min is None else {"min": float(min)}), **({} if max is None else {"max": float(max)}))
 
 
-def masked_fill(x, mask, value):
+def masked_fill(x: Tensor, mask: TensorLike, value: TensorLike) -> Value:
     return op("select", mask, value, x)
 
 
-def topk(x, k, dim=-1, largest=True):
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> ValuesAndIndices:
     return ValuesAndIndices(*op("top_k", x, k=k, axis=axis_of(dim, x.ndim), largest=largest))
 
 
-def flip(x, dims):
+def flip(x: Tensor, dims: Size) -> Value:
     for axis in axes_of(dims, x.ndim):
         x = op("flip", x, axis=axis)
     return x
@@ -181,7 +197,7 @@ def _index_array(item, size, position):
     return np.where(array < 0, array + size, array).astype(np.int64)
 
 
-def getitem(x, key):
+def getitem(x: Tensor, key: Any) -> Value:
     """x[i, a:b:s, None, ..., indices]: basic indexing, and one array of integers."""
     key = list(key) if isinstance(key, tuple) else [key]
     used = sum(item is not None and item is not Ellipsis for item in key)
@@ -218,14 +234,18 @@ def getitem(x, key):
     return x if tuple(shape) == tuple(x.shape) else reshape(x, shape)
 
 
-def _length(x):
+def _size(x: Tensor, dim: int | None = None) -> Any:
+    return tuple(x.shape) if dim is None else x.shape[axis_of(dim, x.ndim)]
+
+
+def _length(x: Tensor) -> int:
     if x.ndim == 0:
         raise TypeError("a scalar value has no length")
     return x.shape[0]
 
 
 def _unary(name):
-    def unary(x):
+    def unary(x: Tensor) -> Value:
         return op(name, x)
 
     unary.__name__ = name
@@ -237,9 +257,9 @@ METHODS = {
     "reshape": reshape, "view": reshape, "permute": permute, "transpose": transpose, "swapaxes": transpose, "flatten": flatten, "unsqueeze": unsqueeze,
     "squeeze": squeeze, "expand": expand, "narrow": narrow, "split": split, "chunk": chunk, "unbind": unbind, "sum": _reduction("sum"), "mean": _reduction("mean"),
     "prod": _reduction("prod"), "amax": _reduction("max"), "amin": _reduction("min"), "max": _extreme("max"), "min": _extreme("min"), "argmax": _arg_extreme("argmax"),
-    "argmin": _arg_extreme("argmin"), "var": var, "std": lambda x, *args, **kwargs: op("sqrt", var(x, *args, **kwargs)), "to": to, "type": to, "clamp": clamp,
+    "argmin": _arg_extreme("argmin"), "var": var, "std": std, "to": to, "type": to, "clamp": clamp,
     "masked_fill": masked_fill, "topk": topk, "flip": flip, "contiguous": lambda x: x, "numel": lambda x: math.prod(x.shape), "dim": lambda x: x.ndim,
-    "size": lambda x, dim=None: tuple(x.shape) if dim is None else x.shape[axis_of(dim, x.ndim)], "float": lambda x: to(x, "f32"), "double": lambda x: to(x, "f64"),
+    "size": _size, "float": lambda x: to(x, "f32"), "double": lambda x: to(x, "f64"),
     "half": lambda x: to(x, "f16"), "long": lambda x: to(x, "i64"), "int": lambda x: to(x, "i32"), "bool": lambda x: to(x, "bool"), "type_as": lambda x, other: to(x, other.dtype),
     "matmul": lambda x, other: op("matmul", x, other), "mm": lambda x, mat2: op("matmul", x, mat2), "bmm": lambda x, mat2: op("matmul", x, mat2), "pow": lambda x, exponent: x ** exponent,
     "square": lambda x: x * x, "cumsum": lambda x, dim: op("cumsum", x, axis=axis_of(dim, x.ndim)), "gather": lambda x, dim, index: op("take_along_axis", x, index, axis=axis_of(dim, x.ndim)),
@@ -248,33 +268,54 @@ METHODS = {
 }
 for _name in ("abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "sign", "neg", "relu"):
     METHODS[_name] = _unary(_name)
-for _name, _operator in {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}.items():
-    METHODS[_name] = lambda x, other, _operator=f"__{_operator}__": getattr(Value, _operator)(x, other)
 
 
-def _through_value(function):
-    return lambda self, *args, **kwargs: function(self._value(), *args, **kwargs)
+def _operator(name: str) -> Callable[..., Value]:
+    def operator(x: Tensor, other: TensorLike) -> Value:
+        return getattr(x._value() if isinstance(x, Parameter) else x, name)(other)
+
+    return operator
 
 
-def _install():
+for _name, _symbol in {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}.items():
+    METHODS[_name] = _operator(f"__{_symbol}__")
+
+# Annotations of the lambdas, by method and by argument; else a method returns a value.
+_RETURNS = {"numel": "int", "dim": "int", "shape": "tuple[int, ...]", "ndim": "int", "dtype": "str", "__repr__": "str"}
+_ARGUMENTS = {"x": "Tensor", "dim": "int", "other": "TensorLike", "mat2": "TensorLike", "exponent": "TensorLike", "index": "TensorLike"}
+
+
+def _method(owner: type, name: str, function: Callable[..., Any], through_value: bool = False) -> Callable[..., Any]:
+    """A copy of the function under its name as a method; with through_value it is given the parameter's value."""
+    copy = types.FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    copy.__annotations__ = {key: _ARGUMENTS[key] for key in copy.__code__.co_varnames[:copy.__code__.co_argcount] if key in _ARGUMENTS}
+    copy.__annotations__ |= {"return": _RETURNS.get(name, "Value"), **function.__annotations__}
+    method = copy
+    if through_value:
+        def method(self, *args, **kwargs):
+            return function(self._value(), *args, **kwargs)
+
+        method.__wrapped__ = copy
+    method.__name__, method.__qualname__, method.__module__, method.__doc__ = name, f"{owner.__name__}.{name}", owner.__module__, function.__doc__
+    return method
+
+
+def _install() -> None:
     for name, function in METHODS.items():
-        setattr(Value, name, function)
-        setattr(Parameter, name, _through_value(function))
+        setattr(Value, name, _method(Value, name, function))
+        setattr(Parameter, name, _method(Parameter, name, function, through_value=True))
     # Comparisons are ops, so values hash, and are found in sets, by identity.
     Value.__hash__ = object.__hash__
     # NumPy's arrays and numbers leave operators with a value to the value.
     Value.__array_ufunc__ = Parameter.__array_ufunc__ = None
-    Value.T = property(lambda x: op("transpose", x, permutation=list(range(x.ndim))[::-1]))
-    Value.mT = property(lambda x: transpose(x, -2, -1))
-    Parameter.T, Parameter.mT = property(lambda p: p._value().T), property(lambda p: p._value().mT)
-    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge"):
-        setattr(Parameter, f"__{name}__", _through_value(getattr(Value, f"__{name}__")))
-    for name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
-        setattr(Parameter, f"__r{name}__", _through_value(getattr(Value, f"__r{name}__")))
-    Parameter.shape = property(lambda p: tuple(p.data.shape))
-    Parameter.ndim = property(lambda p: p.data.ndim)
-    Parameter.dtype = property(lambda p: dtype_name(p.data.dtype))
-    Parameter.__repr__ = lambda p: f"Parameter({p.dtype}{list(p.shape)})"
+    for name, function in {"T": lambda x: op("transpose", x, permutation=list(range(x.ndim))[::-1]), "mT": lambda x: transpose(x, -2, -1)}.items():
+        setattr(Value, name, property(_method(Value, name, function)))
+        setattr(Parameter, name, property(_method(Parameter, name, function, through_value=True)))
+    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge", "radd", "rsub", "rmul", "rtruediv", "rpow", "rmatmul"):
+        setattr(Parameter, f"__{name}__", _method(Parameter, f"__{name}__", _operator(f"__{name}__")))
+    for name, function in {"shape": lambda p: tuple(p.data.shape), "ndim": lambda p: p.data.ndim, "dtype": lambda p: dtype_name(p.data.dtype)}.items():
+        setattr(Parameter, name, property(_method(Parameter, name, function)))
+    Parameter.__repr__ = _method(Parameter, "__repr__", lambda p: f"Parameter({p.dtype}{list(p.shape)})")
 
 
 _install()

@@ -1,7 +1,10 @@
 """Training: Trainer for the whole job, compile() for a loop of one's own."""
 
+from __future__ import annotations
+
 import json
 import sys
+import typing
 
 import numpy as np
 
@@ -9,14 +12,23 @@ from . import _core
 from .data import _inputs, as_dataset
 from .optim import Optimizer
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
-def _yaml(value):
+    import numpy.typing as npt
+
+    Loss: typing.TypeAlias = "str | Mapping[str, Any] | Callable[..., Any] | None"
+    Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any]"
+
+
+def _yaml(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     return json.dumps(value)
 
 
-def _settings(loss, optimizer, schedule, metrics, train):
+def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: dict[str, Any]) -> tuple[dict[str, str], Callable[..., Any] | None]:
     """Option paths and values, as a run's config has them, from Python's arguments; and the loss if it is a callable."""
     out = {}
     function = loss if callable(loss) else None
@@ -54,13 +66,15 @@ class Trainer:
     With output="folder" the run is kept there: config, log, history, TensorBoard events, checkpoints.
     """
 
-    def __init__(self, model, loss=None, optimizer="sgd", schedule="constant", metrics=None, **options):
+    def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
+                 schedule: str | Mapping[str, Any] = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
         self.model = model
         self._core = _core.Trainer(model, function, settings)
-        self.history = []
+        self.history: list[dict[str, Any]] = []
 
-    def fit(self, train, validation=None, *, epochs=None, resume=False, progress=True):
+    def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
+            progress: bool = True) -> list[dict[str, Any]]:
         """Trains on a Dataset or a pair (inputs, targets); returns the history, one dict per epoch.
 
         At the end the model holds the weights of the best epoch by validation. Ctrl-C saves (with output=...) and
@@ -76,11 +90,11 @@ class Trainer:
         self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty())
         return self.history
 
-    def evaluate(self, data):
+    def evaluate(self, data: Data) -> dict[str, Any]:
         """Loss and metrics of the model as it is, and the confusion matrix [true, predicted] for classes."""
         return self._core.evaluate(as_dataset(data))
 
-    def predict(self, inputs):
+    def predict(self, inputs: npt.ArrayLike) -> np.ndarray:
         """The model's outputs [N, ...] for inputs [N, ...]."""
         array = _inputs(inputs)
         return self._core.predict(array.astype(np.float32) if array.dtype == np.uint8 else array)
@@ -91,7 +105,15 @@ Trainer.__doc__ = Trainer.__doc__.replace("{options}", "\n".join(
     for path, value, doc, expected in _core.trainer_options() if path.startswith("train.") and path != "train.metrics"))
 
 
-def compile(model, loss=None, optimizer="sgd", *, clip_norm=0.0, clip_value=0.0, ema_decay=0.0, seed=0):
+@typing.overload
+def compile(model: _core.Graph) -> _core.Program: ...
+@typing.overload
+def compile(model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd", *, clip_norm: float = 0.0,
+            clip_value: float = 0.0, ema_decay: float = 0.0, seed: int = 0) -> _core.Step: ...
+
+
+def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm: float = 0.0, clip_value: float = 0.0, ema_decay: float = 0.0,
+            seed: int = 0) -> Any:
     """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and

@@ -88,7 +88,7 @@ def test_embedding():
 def test_signatures_and_docs_come_from_the_registry():
     import inspect
 
-    assert str(inspect.signature(ops.softmax)) == "(x, /, *, axis=-1)"
+    assert str(inspect.signature(ops.softmax)) == "(x: 'TensorLike', /, *, axis: 'int' = -1) -> 'Value'"
     assert "along an axis" in ops.softmax.__doc__
 
 

@@ -1,6 +1,9 @@
 """Layers and losses as functions on symbolic values, with PyTorch's names and arguments. Each emits ops."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import numpy as np
 
@@ -8,8 +11,14 @@ from .. import _core
 from .._core import Value
 from ..tensor import axis_of, op, reshape
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
-def per_axis(value, axes, name="value"):
+    from .._types import Size, Tensor, TensorLike
+
+
+def per_axis(value: Size, axes: int, name: str = "value") -> list[int]:
     """One number per spatial axis, from one number or a list."""
     values = [int(value)] * axes if isinstance(value, (int, np.integer)) else list(value)
     if len(values) != axes:
@@ -17,7 +26,7 @@ def per_axis(value, axes, name="value"):
     return values
 
 
-def conv_padding(padding, kernel, stride, dilation):
+def conv_padding(padding: Size | str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> tuple[list[int], list[int]]:
     """Elements before and after each axis for a number, a list, "valid" or "same"."""
     axes = len(kernel)
     if padding == "same":
@@ -39,69 +48,69 @@ def _check_rank(name, input, rank):
 # Activations.
 
 
-def relu(input, inplace=False):
+def relu(input: Tensor, inplace: bool = False) -> Value:
     return op("relu", input)
 
 
-def gelu(input, approximate="none"):
+def gelu(input: Tensor, approximate: str = "none") -> Value:
     return op("gelu", input, approximate=approximate)
 
 
-def silu(input, inplace=False):
+def silu(input: Tensor, inplace: bool = False) -> Value:
     return op("silu", input)
 
 
-def sigmoid(input):
+def sigmoid(input: Tensor) -> Value:
     return op("sigmoid", input)
 
 
-def tanh(input):
+def tanh(input: Tensor) -> Value:
     return op("tanh", input)
 
 
-def elu(input, alpha=1.0, inplace=False):
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Value:
     return op("elu", input, alpha=alpha)
 
 
-def leaky_relu(input, negative_slope=0.01, inplace=False):
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Value:
     return op("leaky_relu", input, slope=negative_slope)
 
 
-def hardswish(input, inplace=False):
+def hardswish(input: Tensor, inplace: bool = False) -> Value:
     return op("hard_swish", input)
 
 
-def hardsigmoid(input, inplace=False):
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Value:
     return op("hard_sigmoid", input)
 
 
-def softplus(input):
+def softplus(input: Tensor) -> Value:
     return op("softplus", input)
 
 
-def softmax(input, dim):
+def softmax(input: Tensor, dim: int) -> Value:
     return op("softmax", input, axis=axis_of(dim, input.ndim))
 
 
-def log_softmax(input, dim):
+def log_softmax(input: Tensor, dim: int) -> Value:
     return op("log_softmax", input, axis=axis_of(dim, input.ndim))
 
 
 # Linear maps and windows.
 
 
-def linear(input, weight, bias=None):
+def linear(input: Tensor, weight: TensorLike, bias: TensorLike | None = None) -> Value:
     """input [..., in] times weight [out, in] transposed, plus bias [out]."""
     y = op("matmul", input, weight, transpose_b=True)
     return y if bias is None else y + bias
 
 
-def _add_bias(y, bias):
+def _add_bias(y: Value, bias: TensorLike | None) -> Value:
     return y if bias is None else y + reshape(bias, 1, -1, *[1] * (y.ndim - 2))
 
 
 def _conv(axes):
-    def conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    def conv(input: Tensor, weight: TensorLike, bias: TensorLike | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1) -> Value:
         _check_rank(f"conv{axes}d", input, axes + 2)
         stride, dilation = per_axis(stride, axes, "stride"), per_axis(dilation, axes, "dilation")
         low, high = conv_padding(padding, weight.shape[2:], stride, dilation)
@@ -114,7 +123,7 @@ def _conv(axes):
 
 
 def _conv_transpose(axes):
-    def conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    def conv_transpose(input: Tensor, weight: TensorLike, bias: TensorLike | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Value:
         _check_rank(f"conv_transpose{axes}d", input, axes + 2)
         padding = per_axis(padding, axes, "padding")
         y = op("conv_transpose", input, weight, stride=per_axis(stride, axes, "stride"), padding_low=padding, padding_high=padding,
@@ -127,7 +136,7 @@ def _conv_transpose(axes):
 
 
 def _max_pool(axes):
-    def max_pool(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    def max_pool(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
         _check_rank(f"max_pool{axes}d", input, axes + 2)
         kernel, padding = per_axis(kernel_size, axes, "kernel_size"), per_axis(padding, axes, "padding")
         y, indices = op("max_pool", input, kernel=kernel, stride=kernel if stride is None else per_axis(stride, axes, "stride"), padding_low=padding,
@@ -139,7 +148,7 @@ def _max_pool(axes):
 
 
 def _avg_pool(axes):
-    def avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+    def avg_pool(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
         _check_rank(f"avg_pool{axes}d", input, axes + 2)
         if divisor_override is not None:
             raise ValueError("avg_pool: divisor_override is not supported; scale the result")
@@ -152,7 +161,7 @@ def _avg_pool(axes):
 
 
 def _adaptive(axes, kind):
-    def adaptive(input, output_size):
+    def adaptive(input: Tensor, output_size: int | Sequence[int | None] | None) -> Value:
         _check_rank(f"adaptive_{kind}_pool{axes}d", input, axes + 2)
         sizes = [output_size] * axes if output_size is None or isinstance(output_size, int) else list(output_size)
         return op(f"adaptive_{kind}_pool", input, output_size=per_axis([n if s is None else s for s, n in zip(sizes, input.shape[2:])], axes, "output_size"))
@@ -176,28 +185,28 @@ def _affine(weight, bias, shape):
     return (np.ones(shape, np.float32) if weight is None else weight), (np.zeros(shape, np.float32) if bias is None else bias)
 
 
-def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+def layer_norm(input: Tensor, normalized_shape: Size, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-5) -> Value:
     shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
     return op("layer_norm", input, *_affine(weight, bias, shape), axes_count=len(shape), epsilon=eps)[0]
 
 
-def rms_norm(input, normalized_shape, weight=None, eps=None):
+def rms_norm(input: Tensor, normalized_shape: Size, weight: TensorLike | None = None, eps: float | None = None) -> Value:
     shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
     return op("rms_norm", input, _affine(weight, None, shape)[0], axes_count=len(shape), epsilon=float(np.finfo(np.float32).eps) if eps is None else eps)
 
 
-def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+def group_norm(input: Tensor, num_groups: int, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-5) -> Value:
     return op("group_norm", input, *_affine(weight, bias, [input.shape[1]]), groups=num_groups, epsilon=eps)[0]
 
 
-def instance_norm(input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5):
+def instance_norm(input: Tensor, running_mean: TensorLike | None = None, running_var: TensorLike | None = None, weight: TensorLike | None = None, bias: TensorLike | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5) -> Value:
     weight, bias = _affine(weight, bias, [input.shape[1]])
     if use_input_stats:
         return op("instance_norm", input, weight, bias, epsilon=eps)
     return op("batch_norm_inference", input, weight, bias, running_mean, running_var, epsilon=eps)
 
 
-def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(input: Tensor, running_mean: TensorLike | None, running_var: TensorLike | None, weight: TensorLike | None = None, bias: TensorLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Value:
     """With training the batch's statistics normalise; unlike PyTorch's, the running ones stay as they are: nn.BatchNorm2d updates its own."""
     weight, bias = _affine(weight, bias, [input.shape[1]])
     if training:
@@ -208,21 +217,21 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 # Indices, masks and shapes.
 
 
-def embedding(input, weight, padding_idx=None):
+def embedding(input: TensorLike, weight: Tensor, padding_idx: int | None = None) -> Value:
     """Rows of weight [rows, width] by integer index; the row padding_idx takes no gradient."""
     return op("embedding", weight, input, padding_idx=-1 if padding_idx is None else axis_of(padding_idx, weight.shape[0]))
 
 
-def one_hot(tensor, num_classes):
+def one_hot(tensor: Tensor, num_classes: int) -> Value:
     return op("one_hot", tensor, depth=num_classes, dtype="i64")
 
 
-def dropout(input, p=0.5, training=True, inplace=False):
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
     """Pass training=self.training inside a module's forward."""
     return _core.dropout(input, p) if training and p > 0 else input
 
 
-def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: TensorLike | None = None, dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None) -> Value:
     """query [..., L, E], key [..., S, E], value [..., S, Ev]; a bool mask is true where a key is seen.
 
     A row whose keys are all hidden attends evenly, where PyTorch gives NaN.
@@ -230,7 +239,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     lead, rank = list(query.shape[:-2]), query.ndim
     batch = [math.prod(lead[:-1]), lead[-1] if lead else 1]
 
-    def heads(x):
+    def heads(x: Tensor) -> Value:
         return x if rank == 4 else reshape(x, *batch, *x.shape[-2:])
 
     if attn_mask is not None and rank != 4:
@@ -249,7 +258,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     return y if rank == 4 else reshape(y, *lead, *y.shape[-2:])
 
 
-def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corners=None):
+def interpolate(input: Tensor, size: Size | None = None, scale_factor: float | Sequence[float] | None = None, mode: str = "nearest", align_corners: bool | None = None) -> Value:
     """Resizes the spatial axes of [N, C, ...] to size, or by scale_factor; mode "nearest", "linear", "bilinear" or "trilinear"."""
     axes = input.ndim - 2
     linear_modes = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -266,7 +275,7 @@ def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corne
     return op("interpolate", input, size=per_axis(size, axes, "size"), mode="nearest" if mode == "nearest" else "linear", align_corners=bool(align_corners))
 
 
-def pad(input, pad, mode="constant", value=None):
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     """pad: elements before and after the last axis, then the one before it, ...; negative numbers cut off."""
     if mode != "constant":
         raise ValueError(f"pad: expected mode 'constant', got {mode!r}")
@@ -284,20 +293,20 @@ def pad(input, pad, mode="constant", value=None):
 # Losses.
 
 
-def reduce(loss, reduction):
+def reduce(loss: Tensor, reduction: str) -> Value:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
     return loss if reduction == "none" else op(reduction, loss)
 
 
-def _weighted_nll(log_probabilities, target, weight, ignore_index, reduction):
+def _weighted_nll(log_probabilities: Tensor, target: TensorLike, weight: TensorLike, ignore_index: int, reduction: str) -> Value:
     loss = op("nll_loss", log_probabilities, target, ignore_index=ignore_index, reduction="none")
     valid = target != ignore_index
     scale = op("select", valid, op("gather", weight, op("select", valid, target, 0)), 0.0)
     return op("sum", loss * scale) / op("sum", scale) if reduction == "mean" else reduce(loss * scale, reduction)
 
 
-def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+def cross_entropy(input: Tensor, target: TensorLike, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Value:
     """input: logits [N, C, ...]; target: class indices [N, ...], or probabilities [N, C, ...]; weight [C] of the classes."""
     if weight is None:
         return op("cross_entropy", input, target, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
@@ -306,32 +315,32 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     return _weighted_nll(log_softmax(input, 1), target, weight, ignore_index, reduction)
 
 
-def nll_loss(input, target, weight=None, ignore_index=-100, reduction="mean"):
+def nll_loss(input: Tensor, target: TensorLike, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean") -> Value:
     if weight is None:
         return op("nll_loss", input, target, ignore_index=ignore_index, reduction=reduction)
     return _weighted_nll(input, target, weight, ignore_index, reduction)
 
 
-def mse_loss(input, target, reduction="mean"):
+def mse_loss(input: Tensor, target: TensorLike, reduction: str = "mean") -> Value:
     return op("mse_loss", input, target, reduction=reduction)
 
 
-def l1_loss(input, target, reduction="mean"):
+def l1_loss(input: Tensor, target: TensorLike, reduction: str = "mean") -> Value:
     return op("l1_loss", input, target, reduction=reduction)
 
 
-def huber_loss(input, target, reduction="mean", delta=1.0):
+def huber_loss(input: Tensor, target: TensorLike, reduction: str = "mean", delta: float = 1.0) -> Value:
     return op("huber_loss", input, target, reduction=reduction, delta=delta)
 
 
-def binary_cross_entropy_with_logits(input, target, weight=None, reduction="mean", pos_weight=None):
+def binary_cross_entropy_with_logits(input: Tensor, target: TensorLike, weight: TensorLike | None = None, reduction: str = "mean", pos_weight: TensorLike | None = None) -> Value:
     more = () if pos_weight is None else (pos_weight,)
     if weight is None:
         return op("bce_with_logits", input, target, *more, reduction=reduction)
     return reduce(op("bce_with_logits", input, target, *more, reduction="none") * weight, reduction)
 
 
-def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
+def ctc_loss(log_probs: Tensor, targets: TensorLike, input_lengths: TensorLike, target_lengths: TensorLike, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> Value:
     """log_probs [T, N, C], targets [N, S] padded, lengths [N]. The mean is over each sample's loss by its target length."""
     loss = op("ctc_loss", log_probs, targets, input_lengths, target_lengths, blank=blank, zero_infinity=zero_infinity)[0]
     if reduction == "mean":
@@ -340,16 +349,16 @@ def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reducti
     return reduce(loss, reduction)
 
 
-def quantile_loss(input, target, quantile=0.5, reduction="mean"):
+def quantile_loss(input: Tensor, target: TensorLike, quantile: float = 0.5, reduction: str = "mean") -> Value:
     """max(q e, (q - 1) e) where e = target - input (pinball loss)."""
     return op("quantile_loss", input, target, quantile=quantile, reduction=reduction)
 
 
-def dice_loss(input, target, smooth=1.0, reduction="mean"):
+def dice_loss(input: Tensor, target: TensorLike, smooth: float = 1.0, reduction: str = "mean") -> Value:
     """input: probabilities [N, C, ...]; target: one-hot of the same type."""
     return op("dice_loss", input, target, smooth=smooth, reduction=reduction)
 
 
-def sigmoid_focal_loss(input, target, alpha=0.25, gamma=2.0, reduction="mean"):
+def sigmoid_focal_loss(input: Tensor, target: TensorLike, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "mean") -> Value:
     """Focal loss on logits (arXiv 1708.02002); alpha < 0 leaves the classes unweighted."""
     return op("focal_loss", input, target, alpha=alpha, gamma=gamma, reduction=reduction)

@@ -1,9 +1,20 @@
 """Layers with PyTorch's class names, arguments and state. Those with parameters are the engine's own."""
 
+from __future__ import annotations
+
+import inspect
+import typing
+
 from .. import _core
 from . import functional as F
 from .functional import conv_padding, per_axis
 from .module import Module
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .._types import Size, Tensor
 
 Linear = _core.Linear
 Embedding = _core.Embedding
@@ -14,21 +25,21 @@ GroupNorm = _core.GroupNorm
 class Identity(Module):
     """Its input; takes and ignores any arguments."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
-    def forward(self, input):
+    def forward(self, input: Tensor) -> Any:
         return input
 
 
 class Flatten(Module):
     """[N, ...] to [N, product of the rest], or the axes start_dim to end_dim."""
 
-    def __init__(self, start_dim=1, end_dim=-1):
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, input):
+    def forward(self, input: Tensor) -> Any:
         return input.flatten(self.start_dim, self.end_dim)
 
 
@@ -47,12 +58,12 @@ def _zeros_only(padding_mode):
 
 def _conv(axes):
     class Conv(_core.Conv):
-        def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, padding_mode="zeros"):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros") -> None:
             _zeros_only(padding_mode)
             kernel, stride, dilation = (per_axis(v, axes, n) for v, n in ((kernel_size, "kernel_size"), (stride, "stride"), (dilation, "dilation")))
             super().__init__(in_channels, out_channels, kernel, stride, *conv_padding(padding, kernel, stride, dilation), dilation, groups, bias)
 
-        def _trace(self, input):
+        def _trace(self, input: Tensor) -> Any:
             _check_rank(self, input, axes + 2)
             return self._call(input)
 
@@ -63,12 +74,12 @@ def _conv(axes):
 
 def _conv_transpose(axes):
     class ConvTranspose(_core.ConvTranspose):
-        def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, dilation=1, padding_mode="zeros"):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, groups: int = 1, bias: bool = True, dilation: Size = 1, padding_mode: str = "zeros") -> None:
             _zeros_only(padding_mode)
             named = ((kernel_size, "kernel_size"), (stride, "stride"), (padding, "padding"), (output_padding, "output_padding"), (dilation, "dilation"))
             super().__init__(in_channels, out_channels, *(per_axis(v, axes, n) for v, n in named), groups, bias)
 
-        def _trace(self, input):
+        def _trace(self, input: Tensor) -> Any:
             _check_rank(self, input, axes + 2)
             return self._call(input)
 
@@ -86,10 +97,10 @@ ConvTranspose1d, ConvTranspose2d, ConvTranspose3d = _conv_transpose(1), _conv_tr
 
 def _batch_norm(axes):
     class BatchNorm(_core.BatchNorm):
-        def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+        def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True) -> None:
             super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-        def _trace(self, input):
+        def _trace(self, input: Tensor) -> Any:
             _check_rank(self, input, *((2, 3) if axes == 1 else (axes + 2,)))
             return self._call(input)
 
@@ -100,10 +111,10 @@ def _batch_norm(axes):
 
 def _instance_norm(axes):
     class InstanceNorm(_core.InstanceNorm):
-        def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False):
+        def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False, track_running_stats: bool = False) -> None:
             super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-        def _trace(self, input):
+        def _trace(self, input: Tensor) -> Any:
             _check_rank(self, input, axes + 2)
             return self._call(input)
 
@@ -116,42 +127,32 @@ BatchNorm1d, BatchNorm2d, BatchNorm3d = _batch_norm(1), _batch_norm(2), _batch_n
 InstanceNorm1d, InstanceNorm2d, InstanceNorm3d = _instance_norm(1), _instance_norm(2), _instance_norm(3)
 
 
-def _shape(normalized_shape):
+def _shape(normalized_shape: Size) -> list[int]:
     return [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
 
 
 class LayerNorm(_core.LayerNorm):
     """Normalises over the trailing axes normalized_shape; weight and bias of that shape."""
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
+    def __init__(self, normalized_shape: Size, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True) -> None:
         super().__init__(_shape(normalized_shape), eps, elementwise_affine, bias)
 
 
 class RMSNorm(_core.RMSNorm):
     """x / sqrt(mean(x^2) + eps) * weight over the trailing axes normalized_shape; eps=None is float32's epsilon."""
 
-    def __init__(self, normalized_shape, eps=None, elementwise_affine=True):
+    def __init__(self, normalized_shape: Size, eps: float | None = None, elementwise_affine: bool = True) -> None:
         super().__init__(_shape(normalized_shape), 2.0 ** -23 if eps is None else eps, elementwise_affine)
 
 
 # Layers without parameters: a function of F with its keywords kept.
 
 
-class _Function(Module):
-    def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._keywords.items())})"
-
-    def forward(self, *inputs):
-        return self._function(*inputs, **self._keywords)
-
-
-def _function(name, function, **defaults):
+def _function(name: str, function: Callable[..., Any], **defaults: Any) -> type[Module]:
     """A module class that calls `function`; its arguments are `defaults`, in order, where ... marks one without default."""
 
-    class Layer(_Function):
-        _function = staticmethod(function)
-
-        def __init__(self, *args, **kwargs):
+    class Layer(Module):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__()
             if len(args) > len(defaults):
                 raise TypeError(f"{name}() takes at most {len(defaults)} arguments, got {len(args)}")
@@ -167,6 +168,16 @@ def _function(name, function, **defaults):
             for key, value in self._keywords.items():
                 object.__setattr__(self, key, value)
 
+        def forward(self, *inputs: Any) -> Any:
+            return function(*inputs, **self._keywords)
+
+        def __repr__(self) -> str:
+            return f"{name}({', '.join(f'{k}={v!r}' for k, v in self._keywords.items())})"
+
+    kinds = inspect.Parameter
+    Layer.__init__.__signature__ = inspect.Signature([kinds("self", kinds.POSITIONAL_ONLY)] + [
+        kinds(key, kinds.POSITIONAL_OR_KEYWORD, default=kinds.empty if value is ... else value, annotation=function.__annotations__.get(key, kinds.empty))
+        for key, value in defaults.items()], return_annotation="None")
     Layer.__name__ = Layer.__qualname__ = name
     Layer.__doc__ = f"deepseek.nn.functional.{function.__name__} as a module. Arguments: " + ", ".join(
         key if value is ... else f"{key}={value!r}" for key, value in defaults.items())

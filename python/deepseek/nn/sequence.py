@@ -1,14 +1,24 @@
 """Recurrent layers and the Transformer's encoder, with PyTorch's arguments, state and results."""
 
+from __future__ import annotations
+
+import typing
+
 from .. import _core
 from . import functional as F
 from .layers import GELU, ReLU
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .._types import Tensor, TensorLike
 
 
 class LSTM(_core.LSTM):
     """Returns output, (h, c). Input [T, N, input_size], with batch_first [N, T, input_size]; h and c [num_layers * directions, N, hidden_size]."""
 
-    def _trace(self, input, hx=None):
+    def _trace(self, input: Tensor, hx: Any = None) -> Any:
         y, h, c = self._call(input, *(hx or ()))
         return y, (h, c)
 
@@ -16,7 +26,7 @@ class LSTM(_core.LSTM):
 class GRU(_core.GRU):
     """Returns output, h. Input [T, N, input_size], with batch_first [N, T, input_size]; h [num_layers * directions, N, hidden_size]."""
 
-    def _trace(self, input, hx=None):
+    def _trace(self, input: Tensor, hx: Any = None) -> Any:
         return self._call(input, *(() if hx is None else (hx,)))
 
 
@@ -27,13 +37,13 @@ class MultiheadAttention(_core.MultiheadAttention):
     attends evenly, where PyTorch gives NaN. is_causal alone hides the later keys; it needs no attn_mask.
     """
 
-    def __init__(self, embed_dim, num_heads, dropout=0.0, bias=True, add_bias_kv=False, add_zero_attn=False, kdim=None, vdim=None, batch_first=False):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False) -> None:
         if add_bias_kv or add_zero_attn:
             raise ValueError("MultiheadAttention: add_bias_kv and add_zero_attn are not supported; leave them False")
         super().__init__(embed_dim, num_heads, dropout, bias, batch_first, kdim or 0, vdim or 0)
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
 
-    def _trace(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True, is_causal=False):
+    def _trace(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: TensorLike | None = None, need_weights: bool = True, attn_mask: TensorLike | None = None, average_attn_weights: bool = True, is_causal: bool = False) -> Any:
         result = self._attend(query, key, value, key_padding_mask, attn_mask, is_causal, need_weights)
         if not need_weights:
             return result, None
@@ -55,10 +65,10 @@ def _activation(activation):
 class TransformerEncoderLayer(_core.TransformerEncoderLayer):
     """Attention and a feed-forward net, each with a residual and a normalisation. Masks as in MultiheadAttention."""
 
-    def __init__(self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", layer_norm_eps=1e-5, batch_first=False, norm_first=False, bias=True):
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1, activation: str | Callable[..., Any] = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False, norm_first: bool = False, bias: bool = True) -> None:
         super().__init__(d_model, nhead, dim_feedforward, dropout, _activation(activation), layer_norm_eps, batch_first, norm_first, bias)
 
-    def _trace(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False):
+    def _trace(self, src: Tensor, src_mask: TensorLike | None = None, src_key_padding_mask: TensorLike | None = None, is_causal: bool = False) -> Any:
         return self._encode(src, src_mask, src_key_padding_mask, is_causal)
 
 
@@ -68,10 +78,10 @@ class TransformerEncoder(_core.TransformerEncoder):
     enable_nested_tensor and mask_check choose between PyTorch's own paths; here there is one, and they mean nothing.
     """
 
-    def __init__(self, encoder_layer, num_layers, norm=None, enable_nested_tensor=True, mask_check=True):
+    def __init__(self, encoder_layer: TransformerEncoderLayer, num_layers: int, norm: _core.Module | None = None, enable_nested_tensor: bool = True, mask_check: bool = True) -> None:
         if not isinstance(encoder_layer, _core.TransformerEncoderLayer):
             raise TypeError(f"TransformerEncoder: expected a TransformerEncoderLayer to copy, got {type(encoder_layer).__name__}; put other layers into a ModuleList")
         super().__init__(encoder_layer, num_layers, norm)
 
-    def _trace(self, src, mask=None, src_key_padding_mask=None, is_causal=False):
+    def _trace(self, src: Tensor, mask: TensorLike | None = None, src_key_padding_mask: TensorLike | None = None, is_causal: bool = False) -> Any:
         return self._encode(src, mask, src_key_padding_mask, bool(is_causal))
