@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-dev build test quickstart format format-check lint sanitize fuzz bench clean
+.PHONY: setup setup-test setup-dev build test quickstart format format-check lint sanitize fuzz bench wheel check-wheel clean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -88,5 +88,15 @@ bench: setup-test build
 	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
 	  PYTHONPATH=$(CURDIR)/build/python $(BIN)/python "$$script"; done
 
+# Against .venv's packages, in a folder that stays, so that objects are built once; `pip install .` fetches what it needs.
+wheel: setup                           ## a wheel of this machine's libraries in dist/
+	rm -f dist/deepseek-*.whl
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w dist -Cbuild-dir=build-wheel .
+
+check-wheel: wheel                     ## installs it into a fresh environment and tries it there
+	folder=$$(mktemp -d); trap 'rm -rf $$folder' EXIT; \
+	$(PYTHON) -m venv $$folder/venv; $$folder/venv/bin/pip install -q dist/deepseek-*.whl mypy; \
+	cd $$folder; venv/bin/python $(CURDIR)/tools/smoke_wheel.py
+
 clean:
-	rm -rf build build-asan build-fuzz dist
+	rm -rf build build-asan build-fuzz build-wheel dist

@@ -81,7 +81,7 @@ nb::dict op_record(const std::string& op) {
 }  // namespace
 
 NB_MODULE(_core, m) {
-  m.attr("__version__") = DEEPSEEK_VERSION;
+  m.attr("version") = DEEPSEEK_VERSION;
   bind_trace(m);
   bind_layers(m);
   bind_files(m);

@@ -48,13 +48,14 @@ def functions(owner):
 
 
 def unshadowed(stub):
-    """Value.int() hides the type int from the annotations of its class; those get builtins.int."""
+    """Value.int() hides the type int from the annotations of its class; those get builtins.int. Comparisons are ops."""
     lines, hides = [], False
     for line in stub.split("\n"):
         if line.startswith(("class ", "def ")):
             hides = line.startswith(("class Value", "class Parameter"))
         if hides and line.lstrip().startswith("def "):
-            line = re.sub(r"(?<!def )\b(int|float|bool|type)\b(?!:)", r"builtins.\1", line)
+            line = re.sub(r"(?<!def )\b(int|float|bool|type)\b", r"builtins.\1", line)
+            line += "  # type: ignore[override]" if "__eq__" in line or "__ne__" in line else ""
         lines.append(line)
     return "import builtins\n" + "\n".join(lines)
 

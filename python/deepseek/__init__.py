@@ -5,7 +5,8 @@ from __future__ import annotations
 import typing
 
 from . import _core, data, metrics, models, nn, ops, optim
-from ._core import Graph, Program, Value, __version__, isa, manual_seed, num_threads, op_names, samples, set_num_threads
+from ._core import Graph, Program, Value, isa, manual_seed, num_threads, op_names, samples, set_num_threads
+from ._core import version as __version__
 from .files import load, save
 from .trainer import Trainer, compile
 
