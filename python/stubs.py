@@ -86,6 +86,7 @@ def main(package, modules):
             if function not in done:
                 done.add(function)
                 qualify(function)
+        vars(module).pop("np", None)  # the lazy numpy
         generator = StubGen(module, include_private=False)
         generator.put(module)
         package.joinpath(*name.split(".")).with_suffix(".pyi").write_text(unshadowed(generator.get()) if module is deepseek._core else generator.get())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import typing
 
-import numpy as np
-
 from . import _core
 
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    import numpy as np
     import numpy.typing as npt
+else:
+    from ._numpy import np
 
 
 class Splits(typing.NamedTuple):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import typing
 
-import numpy as np
-
 from . import _core
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import numpy.typing as npt
+else:
+    from ._numpy import np
 
 
 def save(values: _core.Module | Mapping[str, npt.ArrayLike], path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:

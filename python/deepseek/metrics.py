@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import typing
 
-import numpy as np
-
 from . import _core
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
     import numpy.typing as npt
+else:
+    from ._numpy import np
 
 
 def compute(names: str | Iterable[str], prediction: npt.ArrayLike, target: npt.ArrayLike, task: str | None = None) -> dict[str, float]:

@@ -6,15 +6,17 @@ import math
 import types
 import typing
 
-import numpy as np
-
 from ._core import Parameter, Value, emit
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    import numpy as np
+
     from ._types import DType, Size, Tensor, TensorLike
+else:
+    from ._numpy import np
 
 _NAMES = {name: name for name in ("f64", "f32", "f16", "bf16", "i64", "i32", "i8", "u8", "bool")}
 _NAMES |= {"float64": "f64", "double": "f64", "float32": "f32", "float": "f32", "float16": "f16", "half": "f16", "bfloat16": "bf16",

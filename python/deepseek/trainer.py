@@ -6,8 +6,6 @@ import json
 import sys
 import typing
 
-import numpy as np
-
 from . import _core
 from .data import _inputs, as_dataset
 from .optim import Optimizer
@@ -16,10 +14,13 @@ if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    import numpy as np
     import numpy.typing as npt
 
     Loss: typing.TypeAlias = "str | Mapping[str, Any] | Callable[..., Any] | None"
     Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any]"
+else:
+    from ._numpy import np
 
 
 def _yaml(value: Any) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import typing
 
-import numpy as np
-
 from .. import _core
 from .._core import Value
 from ..tensor import axis_of, op, reshape
@@ -15,7 +13,11 @@ if typing.TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    import numpy as np
+
     from .._types import Size, Tensor, TensorLike
+else:
+    from .._numpy import np
 
 
 def per_axis(value: Size, axes: int, name: str = "value") -> list[int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import typing
 
-import numpy as np
-
 from .. import _core
 from .._core import Parameter
 
@@ -14,7 +12,10 @@ if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Self
 
+    import numpy as np
     import numpy.typing as npt
+else:
+    from .._numpy import np
 
 _DTYPES = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool", "float16": "f16"}
 
