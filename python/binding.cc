@@ -67,8 +67,8 @@ NumpyArray to_numpy(const Tensor& t) {
   auto* keep = new Tensor(t);
   nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
   std::vector<size_t> shape(t.dims().begin(), t.dims().end());
-  return nb::borrow<NumpyArray>(nb::cast(
-      nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype()))));
+  return nb::borrow<NumpyArray>(
+      nb::cast(nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype()))));
 }
 nb::list to_list(const std::vector<Tensor>& tensors) {
   nb::list out;
