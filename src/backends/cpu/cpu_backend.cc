@@ -6,6 +6,7 @@
 
 #include "backends/cpu/kernel.h"
 #include "ops/registry.h"
+#include "passes/block_channels.h"
 #include "passes/decompose.h"
 #include "passes/fuse_elementwise.h"
 #include "runtime/memory_plan.h"
@@ -210,6 +211,9 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
               for (const Implementation& implementation : implementations(node.op_name()))
                 if (implementation.name != "reference" && implementation.make(info).ok()) return false;
               return true;
+            }));
+  DS_ASSIGN(graph_, passes::block_channels(graph_, ops::registry(), [&](const Graph& g, const Node& node) {
+              return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
             }));
   DS_ASSIGN(graph_, passes::fuse_elementwise(graph_, ops::registry()));
   DS_TRY(choose_kernels(options));
