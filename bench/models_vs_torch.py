@@ -90,8 +90,10 @@ class Ours:
         self.steps = 0
 
     def load(self, path):
+        self.model.load_state_dict(self.library.load(path))
+
+    def prepare(self):
         deepseek, case = self.library, self.case
-        self.model.load_state_dict(deepseek.load(path))
         if not case.training:
             self.model.eval()
         elif case.images:
@@ -193,6 +195,7 @@ def run(case, args):
             weights = str(pathlib.Path(folder) / "weights.safetensors")
             theirs.call("save", weights)
             ours.call("load", weights)
+        ours.call("prepare")
         difference = harness.disagreement(ours.call("check"), theirs.call("check"))
         row = {"name": case.name, "difference": difference, "tolerance": case.tolerance}
         if not difference <= case.tolerance:
@@ -207,12 +210,8 @@ def run(case, args):
 
 def print_profile(case, args):
     """Where our step's time goes: by op and implementation, then the slowest nodes."""
-    with harness.Side("PyTorch", args.threads, Torch, case, args.threads, False) as theirs, \
-            harness.Side("DeepSeek", args.threads, Ours, case, args.threads) as ours:
-        with tempfile.TemporaryDirectory() as folder:
-            weights = str(pathlib.Path(folder) / "weights.safetensors")
-            theirs.call("save", weights)
-            ours.call("load", weights)
+    with harness.Side("DeepSeek", args.threads, Ours, case, args.threads) as ours:
+        ours.call("prepare")
         ours.call("check")
         runs = [ours.call("profile") for _ in range(args.rounds)]
     nodes = [{**row[0], "seconds": min(r["seconds"] for r in row)} for row in zip(*runs)]
