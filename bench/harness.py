@@ -41,13 +41,8 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self.connection, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(end, make, args), daemon=True)
-        before = dict(os.environ)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the library is loaded
-        try:
-            self.process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the child reads it when it loads the library
+        self.process.start()
         end.close()
         self._answer()
 
