@@ -3,6 +3,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 namespace deepseek::python {
 
 using namespace graph;
@@ -73,6 +75,25 @@ NumpyArray to_numpy(const Tensor& t) {
 nb::list to_list(const std::vector<Tensor>& tensors) {
   nb::list out;
   for (const Tensor& t : tensors) out.append(to_numpy(t));
+  return out;
+}
+nb::list to_list(const runtime::Program& program, const runtime::Profile& profile) {
+  nb::list out;
+  const double runs = static_cast<double>(std::max<int64_t>(profile.runs, 1));
+  const auto add = [&](const runtime::NodeReport& r, double seconds) {
+    nb::dict d;
+    d["scope"] = r.scope;
+    d["op"] = r.op;
+    d["implementation"] = r.implementation;
+    d["types"] = r.types;
+    d["refusals"] = r.refusals;
+    d["seconds"] = seconds / runs;
+    out.append(d);
+  };
+  const std::vector<runtime::NodeReport> nodes = program.report();
+  for (size_t i = 0; i < nodes.size(); ++i) add(nodes[i], profile.seconds.at(i));
+  add({.scope = "", .op = "copy of states and outputs", .implementation = "memcpy", .types = "", .refusals = {}},
+      profile.copies);
   return out;
 }
 std::vector<Tensor> to_tensors(const std::vector<Array>& arrays) {

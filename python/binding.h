@@ -9,6 +9,7 @@
 #include "graph/builder.h"
 #include "graph/tensor.h"
 #include "nn/module.h"
+#include "runtime/program.h"
 
 namespace deepseek::python {
 
@@ -37,6 +38,9 @@ std::vector<graph::Tensor> to_tensors(const std::vector<Array>& arrays);
 // NumPy arrays over the tensor's memory.
 NumpyArray to_numpy(const graph::Tensor& tensor);
 nb::list to_list(const std::vector<graph::Tensor>& tensors);
+
+// One dict per node of the program, with the seconds of a run, and one for what runs outside of nodes.
+nb::list to_list(const runtime::Program& program, const runtime::Profile& profile);
 
 nb::object attr_to_python(const graph::AttrValue& value);
 // Reads a Python value as the kind that the op's record says; the error names op, attribute, expected and actual.

@@ -123,6 +123,20 @@ NB_MODULE(_core, m) {
             return to_list(unwrap(std::move(out)));
           },
           nb::arg("inputs"), "Runs on arrays in the order of the graph's inputs; state arrays are updated in place.")
+      .def(
+          "profile",
+          [](const runtime::Program& p, const std::vector<Array>& arrays) {
+            const std::vector<Tensor> inputs = to_tensors(arrays);
+            runtime::Profile profile;
+            Result<std::vector<Tensor>> out = [&] {
+              nb::gil_scoped_release release;
+              return p.run(inputs, &profile);
+            }();
+            unwrap(std::move(out));
+            return to_list(p, profile);
+          },
+          nb::arg("inputs"),
+          "Runs as run() does; returns one dict per node: scope, op, implementation, types, refusals, seconds.")
       .def_prop_ro("graph", &runtime::Program::graph)
       .def_prop_ro("input_names",
                    [](const runtime::Program& p) {

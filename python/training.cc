@@ -148,15 +148,23 @@ class Step {
         state_(*model_, static_cast<uint64_t>(options_.train.seed)),
         rate_(options_.optimizer.learning_rate) {}
 
-  double run(const Array& inputs, const Array& targets) {
+  nb::list profile(const Array& inputs, const Array& targets) {
+    runtime::Profile profile;
+    run(inputs, targets, &profile);
+    return to_list(*program_, profile);
+  }
+
+  double run(const Array& inputs, const Array& targets, runtime::Profile* profile = nullptr) {
     const Tensor x = to_tensor(inputs), y = to_tensor(targets);
     Result<std::vector<Tensor>> out = [&]() -> Result<std::vector<Tensor>> {
       const nb::gil_scoped_release release;
       DS_ASSIGN(program_, program(x.type(), y.type()));
-      return state_.run(*program_, {{"x", x},
-                                    {"y", y},
-                                    {"learning_rate", Tensor::scalar(DType::kF32, rate_)},
-                                    {"step", Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}});
+      return state_.run(*program_,
+                        {{"x", x},
+                         {"y", y},
+                         {"learning_rate", Tensor::scalar(DType::kF32, rate_)},
+                         {"step", Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}},
+                        false, profile);
     }();
     const std::vector<Tensor> values = unwrap(std::move(out));
     ++steps_;
@@ -264,7 +272,10 @@ void bind_training(nb::module_& m) {
   nb::class_<Step>(m, "Step", "One compiled training step: step(x, y) updates the model and returns the loss.")
       .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
            nb::arg("settings"))
-      .def("__call__", &Step::run, nb::arg("x"), nb::arg("y"))
+      .def(
+          "__call__", [](Step& s, const Array& x, const Array& y) { return s.run(x, y); }, nb::arg("x"), nb::arg("y"))
+      .def("profile", &Step::profile, nb::arg("x"), nb::arg("y"),
+           "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds.")
       .def("state", &Step::state, "Parameters, moments and counters by name, over the step's memory.")
       .def_prop_ro("graph", &Step::graph, "The step's graph as it runs, of the last batch's shape.")
       .def_prop_ro("prediction", &Step::prediction, "The model's output in the last step, before its update.")

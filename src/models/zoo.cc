@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/strings.h"
+
 namespace deepseek::models {
 
 namespace {
@@ -12,7 +14,20 @@ struct Entry {
   Result<nn::ModulePtr> (*make)(const Task&, const Parameters&);
 };
 constexpr Entry kModels[] = {
-    {"mlp", make_mlp}, {"small_resnet", make_small_resnet}, {"lstm", make_lstm}, {"transformer", make_transformer}};
+    {"mlp", make_mlp},   {"small_resnet", make_small_resnet}, {"resnet18", make_resnet18}, {"resnet50", make_resnet50},
+    {"lstm", make_lstm}, {"transformer", make_transformer},   {"bert", make_bert}};
+
+template <class T>
+Result<T> read(const Parameters& parameters, const std::string& key, T fallback, T low, T high, const char* what) {
+  auto it = parameters.find(key);
+  if (it == parameters.end()) return fallback;
+  T value = 0;
+  const char* const end = it->second.data() + it->second.size();
+  const auto [stop, error] = std::from_chars(it->second.data(), end, value);
+  if (error != std::errc() || stop != end || !(value >= low && value <= high))
+    return invalid("model.{}: expected {} in [{}, {}], got '{}'", key, what, low, high, it->second);
+  return value;
+}
 
 }  // namespace
 
@@ -33,14 +48,20 @@ Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Pa
 
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
                         int64_t high) {
+  return read<int64_t>(parameters, key, fallback, low, high, "an integer");
+}
+
+Result<double> number(const Parameters& parameters, const std::string& key, double fallback, double low, double high) {
+  return read<double>(parameters, key, fallback, low, high, "a number");
+}
+
+Result<std::string> choice(const Parameters& parameters, const std::string& key,
+                           const std::vector<std::string>& values) {
   auto it = parameters.find(key);
-  if (it == parameters.end()) return fallback;
-  int64_t value = 0;
-  const char* const end = it->second.data() + it->second.size();
-  const auto [stop, error] = std::from_chars(it->second.data(), end, value);
-  if (error != std::errc() || stop != end || value < low || value > high)
-    return invalid("model.{}: expected an integer in [{}, {}], got '{}'", key, low, high, it->second);
-  return value;
+  if (it == parameters.end()) return values[0];
+  if (std::find(values.begin(), values.end(), it->second) == values.end())
+    return invalid("model.{}: expected one of {}; got '{}'", key, join(values, ", "), it->second);
+  return it->second;
 }
 
 Status only(const Parameters& parameters, const std::vector<std::string>& known, const std::string& model) {

@@ -24,13 +24,30 @@ Result<nn::ModulePtr> make_mlp(const Task& task, const Parameters& parameters);
 // ResNet (He et al. 2015) for small images: 3x3 stem without pooling, basic blocks in three stages.
 Result<nn::ModulePtr> make_small_resnet(const Task& task, const Parameters& parameters);
 
+// ResNet-18 and -50 for images [C, H, W]; `width` 64 channels in the first stage, `blocks` in each stage (0: as the
+// paper has them), `stem` "imagenet" (7x7 with stride 2 and max pooling) or "small" (3x3), for small images.
+Result<nn::ModulePtr> make_resnet18(const Task& task, const Parameters& parameters);
+Result<nn::ModulePtr> make_resnet50(const Task& task, const Parameters& parameters);
+
 // Classifiers of sequences: samples [T, F], or tokens [T] with the parameter `vocabulary`.
 Result<nn::ModulePtr> make_lstm(const Task& task, const Parameters& parameters);
 Result<nn::ModulePtr> make_transformer(const Task& task, const Parameters& parameters);
 
+// BERT (Devlin et al. 2018), by default the base size. Samples are tokens [T], or vectors [T, width] that go straight
+// to the layers. `dropout` (0.1) acts on vectors and attention weights in training. `head`: "classifier" (the default)
+// gives [N, classes], "mlm" (the decoder shares the word embeddings) [N, T, vocabulary], "pooler" [N, width], "none"
+// [N, T, width]; vectors have "none" only. Further inputs, in Hugging Face's order, as are the names: attention mask
+// [N, T] (not 0 where a token is seen; none: all) and token types [N, T] (none: 0).
+Result<nn::ModulePtr> make_bert(const Task& task, const Parameters& parameters);
+
 // Reads an integer parameter with default and bounds.
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
                         int64_t high);
+// The same for a real number.
+Result<double> number(const Parameters& parameters, const std::string& key, double fallback, double low, double high);
+// Reads a parameter that is one of `values`; the first is the default.
+Result<std::string> choice(const Parameters& parameters, const std::string& key,
+                           const std::vector<std::string>& values);
 // An error for the first key that is not in `known`.
 Status only(const Parameters& parameters, const std::vector<std::string>& known, const std::string& model);
 // Whether the samples are sequences: [T] with a vocabulary, [T, F] without (0).

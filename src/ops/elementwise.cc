@@ -191,7 +191,7 @@ std::vector<OpDef> binary_ops() {
       },
       true));
   defs.push_back(binary(
-      "div", "a / b", [](double a, double b) { return a / b; },
+      "div", "a / b; integers are truncated towards zero", [](double a, double b) { return a / b; },
       [](Expr, Expr b, Expr y, Expr dy) {
         Expr da = dy / b;
         return P{da, -(da * y)};

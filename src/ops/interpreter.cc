@@ -1,5 +1,7 @@
 #include "ops/interpreter.h"
 
+#include <cmath>
+
 #include "ops/common.h"
 
 namespace deepseek::ops {
@@ -21,6 +23,9 @@ Result<std::vector<RefTensor>> evaluate_node(const OpContext& context, std::vect
     DS_ASSIGN(const Graph body, builder.finish());
     DS_ASSIGN(results, evaluate_reference(body, inputs, round));
   }
+  for (RefTensor& t : results)
+    if (!is_float(t.dtype))
+      for (double& x : t.data) x = std::trunc(x);
   if (round)
     for (RefTensor& t : results)
       if (is_float(t.dtype))

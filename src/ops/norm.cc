@@ -18,9 +18,25 @@ struct NormShape {
   int64_t set_size() const { return product(view) / std::max<int64_t>(product(stat_dims), 1); }
 };
 
-NormShape batch_shape(const Dims& x) {
-  const int64_t c = x[1];
-  return {{c}, {1, c, 1}, {1, c, 1}, {x[0], c, product(std::span(x).subspan(2))}};
+// With blocked channels ([N, C/b, ..., b]) a channel is a pair of indices; its number is the same.
+NormShape batch_shape(const Dims& x, int64_t block) {
+  const int64_t b = std::max<int64_t>(block, 1);
+  const Dims per_channel = {1, x[1], 1, b};
+  return {{x[1] * b}, per_channel, per_channel, {x[0], x[1], product(std::span(x).subspan(2)) / b, b}};
+}
+
+// Number of channels of a batch norm's x.
+int64_t batch_channels(const OpContext& c, size_t x) {
+  return c.in(x).dims[1] * std::max<int64_t>(c.integer("channel_block"), 1);
+}
+
+Status check_channel_block(const OpContext& c, size_t x) {
+  const int64_t block = c.integer("channel_block");
+  if (block == 0) return {};
+  if (block < 0 || c.in(x).rank() < 3 || c.in(x).dims.back() != block)
+    return invalid("expected channel_block 0 or the last axis' size of x [N, C/b, ..., b], got {} and {}", block,
+                   to_string(c.in(x)));
+  return {};
 }
 
 NormShape layer_shape(const Dims& x, int64_t axes_count) {
@@ -75,13 +91,16 @@ Result<NormShape> norm_shape(const OpContext& c, size_t x) {
       return invalid("expected groups to divide the {} channels of {}, got {}", t.dims[1], to_string(t), groups);
     return group_shape(t.dims, groups);
   }
-  return batch_shape(t.dims);
+  DS_TRY(check_channel_block(c, x));
+  return batch_shape(t.dims, c.integer("channel_block"));
 }
 
 // Dims of scale and bias.
 Dims parameter_dims(const OpContext& c, size_t x) {
   const Dims& d = c.in(x).dims;
-  return c.attrs->find("axes_count") != nullptr ? Dims(d.end() - c.integer("axes_count"), d.end()) : Dims{d[1]};
+  if (c.attrs->find("axes_count") != nullptr) return Dims(d.end() - c.integer("axes_count"), d.end());
+  if (c.attrs->find("channel_block") != nullptr) return {batch_channels(c, x)};
+  return {d[1]};
 }
 
 TypesOrError infer_norm(const OpContext& c) {
@@ -95,8 +114,8 @@ TypesOrError infer_norm(const OpContext& c) {
 
 TypesOrError infer_batch_norm(const OpContext& c) {
   DS_ASSIGN(std::vector<TensorType> types, infer_norm(c));
-  for (size_t i : {3, 4}) DS_TRY(check_operand(c, i, {c.in(0).dims[1]}, 1));
-  if (batch_shape(c.in(0).dims).set_size() < 2)
+  for (size_t i : {3, 4}) DS_TRY(check_operand(c, i, {batch_channels(c, 0)}, 1));
+  if (norm_shape(c, 0)->set_size() < 2)
     return invalid(
         "expected more than one element per channel to train on, got {}; use a larger batch, or batch_norm_inference",
         to_string(c.in(0)));
@@ -210,10 +229,11 @@ std::vector<Expr> norm_gradient(GradContext& g, const char* grad_op, std::vector
   return grads;
 }
 
-// [C] as [1, C, 1, ...] for a tensor of x's rank.
-Expr per_channel(Expr v, Expr x) {
+// [C] as [1, C, 1, ...] for a tensor of x's rank, or [1, C/b, 1, ..., b].
+Expr per_channel(Expr v, Expr x, int64_t block = 0) {
   Dims dims(static_cast<size_t>(x.rank()), 1);
-  if (dims.size() > 1) dims[1] = v.dim(0);
+  if (dims.size() > 1) dims[1] = x.dim(1);
+  if (block > 0) dims.back() = block;
   return reshape(v, dims);
 }
 
@@ -242,6 +262,9 @@ std::vector<OperandSpec> norm_outputs(const char* dims) {
 
 AttrSpec epsilon_attr() { return {"epsilon", AttrKind::kFloat, 1e-5, "added to the variance"}; }
 AttrSpec axes_attr() { return {"axes_count", AttrKind::kInt, int64_t{1}, "number of trailing axes to normalise over"}; }
+AttrSpec channel_block_attr() {
+  return {"channel_block", AttrKind::kInt, int64_t{0}, "b > 0: x is [N, C/b, ..., b], with blocked channels"};
+}
 AttrSpec groups_attr() { return {"groups", AttrKind::kInt, {}, "sets of channels, normalised each on its own"}; }
 
 OpDef grad_op(const char* name, const char* forward, std::vector<AttrSpec> attrs, std::vector<Sample> samples) {
@@ -258,7 +281,8 @@ OpDef grad_op(const char* name, const char* forward, std::vector<AttrSpec> attrs
 }
 
 Sample batch_sample(const char* name, Dims x, Attrs attrs = {}) {
-  const Dims c = {x[1]};
+  const graph::AttrValue* block = attrs.find("channel_block");
+  const Dims c = {x[1] * (block == nullptr ? 1 : attrs.integer("channel_block"))};
   return {name, {f32(x), f32(c), f32(c), f32(c), f32(c, Fill::kPositive)}, std::move(attrs)};
 }
 
@@ -284,44 +308,56 @@ std::vector<OpDef> batch_ops() {
                                            {"batch_rstd", "1 / sqrt(biased variance + epsilon), [C]"},
                                            {"new_running_mean", "[C]"},
                                            {"new_running_var", "[C]"}},
-       .attrs = {{"momentum", AttrKind::kFloat, 0.1, "weight of the batch in the running statistics"}, epsilon_attr()},
+       .attrs = {{"momentum", AttrKind::kFloat, 0.1, "weight of the batch in the running statistics"},
+                 epsilon_attr(),
+                 channel_block_attr()},
        .infer = infer_batch_norm,
-       .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {}); }),
+       .gradient =
+           Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {"channel_block"}); }),
        .reference = Reference::kernel(norm_reference),
        .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
                                       batch_sample("1d", {3, 4, 7}, {{"momentum", 0.3}, {"epsilon", 1e-3}}),
-                                      batch_sample("3d", {2, 3, 2, 3, 4}), batch_sample("wide", {2, 37, 3, 3})}});
-  defs.push_back(grad_op("batch_norm_grad", "batch_norm", {},
+                                      batch_sample("3d", {2, 3, 2, 3, 4}), batch_sample("wide", {2, 37, 3, 3}),
+                                      batch_sample("blocked", {2, 2, 3, 5, 16}, {{"channel_block", int64_t{16}}}),
+                                      batch_sample("blocked_1d", {2, 3, 2, 32}, {{"channel_block", int64_t{32}}})}});
+  defs.push_back(grad_op("batch_norm_grad", "batch_norm", {channel_block_attr()},
                          {grad_sample("2d", {4, 3, 5, 5}, {3}, {3}), grad_sample("dense", {6, 5}, {5}, {5}),
-                          grad_sample("3d", {2, 3, 2, 3, 4}, {3}, {3})}));
-  defs.push_back({.name = "batch_norm_inference",
-                  .doc = "Batch normalisation by given statistics: (x - mean) / sqrt(var + epsilon) * scale + bias.",
-                  .inputs = inputs,
-                  .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
-                  .attrs = {epsilon_attr()},
-                  .infer = [](const OpContext& c) -> TypesOrError {
-                    DS_TRY(check_channels(c, 0));
-                    DS_TRY(check_epsilon(c));
-                    for (size_t i : {1, 2, 3, 4}) DS_TRY(check_operand(c, i, {c.in(0).dims[1]}, 1));
-                    return same_as_input(c);
-                  },
-                  .gradient = Gradient::by_decomposition(),
-                  .reference = Reference::kernel(
-                      [](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
-                        for_each_element(batch_shape(in[0].dims), [&](int64_t i, int64_t t, int64_t p) {
-                          const double rstd = 1 / std::sqrt(in[4].data[t] + c.number("epsilon"));
-                          out[0].data[i] = (in[0].data[i] - in[3].data[t]) * rstd * in[1].data[p] + in[2].data[p];
-                        });
-                        return {};
-                      }),
-                  .decompose = [](Builder&, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
-                    Expr x = cast(in[0], in[1].dtype());
-                    Expr factor = in[1] * rsqrt(in[4] + c.number("epsilon"));
-                    Expr y = x * per_channel(factor, x) + per_channel(in[2] - in[3] * factor, x);
-                    return {cast(y, in[0].dtype())};
-                  },
-                  .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
-                                                 batch_sample("1d", {1, 4, 7}, {{"epsilon", 1e-3}})}});
+                          grad_sample("3d", {2, 3, 2, 3, 4}, {3}, {3}),
+                          grad_sample("blocked", {2, 2, 3, 5, 16}, {32}, {32}, {{"channel_block", int64_t{16}}}),
+                          grad_sample("blocked_1d", {2, 3, 2, 32}, {96}, {96}, {{"channel_block", int64_t{32}}})}));
+  defs.push_back(
+      {.name = "batch_norm_inference",
+       .doc = "Batch normalisation by given statistics: (x - mean) / sqrt(var + epsilon) * scale + bias.",
+       .inputs = inputs,
+       .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
+       .attrs = {epsilon_attr(), channel_block_attr()},
+       .infer = [](const OpContext& c) -> TypesOrError {
+         DS_TRY(check_channels(c, 0));
+         DS_TRY(check_epsilon(c));
+         DS_TRY(check_channel_block(c, 0));
+         for (size_t i : {1, 2, 3, 4}) DS_TRY(check_operand(c, i, {batch_channels(c, 0)}, 1));
+         return same_as_input(c);
+       },
+       .gradient = Gradient::by_decomposition(),
+       .reference =
+           Reference::kernel([](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
+             DS_ASSIGN(NormShape s, norm_shape(c, 0));
+             for_each_element(s, [&](int64_t i, int64_t t, int64_t p) {
+               const double rstd = 1 / std::sqrt(in[4].data[t] + c.number("epsilon"));
+               out[0].data[i] = (in[0].data[i] - in[3].data[t]) * rstd * in[1].data[p] + in[2].data[p];
+             });
+             return {};
+           }),
+       .decompose = [](Builder&, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
+         Expr x = cast(in[0], in[1].dtype());
+         Expr factor = in[1] * rsqrt(in[4] + c.number("epsilon"));
+         const int64_t block = c.integer("channel_block");
+         Expr y = x * per_channel(factor, x, block) + per_channel(in[2] - in[3] * factor, x, block);
+         return {cast(y, in[0].dtype())};
+       },
+       .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
+                                      batch_sample("1d", {1, 4, 7}, {{"epsilon", 1e-3}}),
+                                      batch_sample("blocked", {1, 2, 3, 16}, {{"channel_block", int64_t{16}}})}});
   return defs;
 }
 
@@ -398,7 +434,7 @@ std::vector<OpDef> group_ops() {
                   .doc = "Instance normalisation (Ulyanov et al. 2016): per sample and channel, over all positions.",
                   .inputs = affine_inputs("float [N, C, spatial...]", "[C]"),
                   .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
-                  .attrs = {epsilon_attr()},
+                  .attrs = {epsilon_attr(), channel_block_attr()},
                   .infer = [](const OpContext& c) -> TypesOrError {
                     DS_TRY(check_channels(c, 0));
                     DS_TRY(check_epsilon(c));

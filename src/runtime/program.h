@@ -18,6 +18,13 @@ struct NodeReport {
   std::vector<std::string> refusals;  // "onednn: dtype i32 is not supported"
 };
 
+// Where the time of runs went; summed over all runs that were given it.
+struct Profile {
+  int64_t runs = 0;
+  std::vector<double> seconds;  // by node, as in Program::report()
+  double copies = 0;            // seconds for states and outputs that no node could write in their place
+};
+
 class Program {
  public:
   virtual ~Program() = default;
@@ -25,8 +32,9 @@ class Program {
   virtual const graph::Graph& graph() const = 0;
   // `inputs` are all graph inputs in order, row-major. State tensors are overwritten with their updates after the run
   // has read them; on an error they may be partly updated. Returns the outputs in order. Wrong types are an error that
-  // names the input.
-  virtual Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs) const = 0;
+  // names the input. With a profile, each node is timed.
+  virtual Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs,
+                                                 Profile* profile = nullptr) const = 0;
   virtual size_t arena_bytes() const = 0;
   virtual std::vector<NodeReport> report() const = 0;
 };

@@ -163,7 +163,7 @@ Status StateStore::load(const std::map<std::string, Tensor>& values) {
 }
 
 Result<std::vector<Tensor>> StateStore::run(const runtime::Program& program, const std::map<std::string, Tensor>& data,
-                                            bool averaged) const {
+                                            bool averaged, runtime::Profile* profile) const {
   std::vector<Tensor> inputs;
   for (const Input& input : program.graph().inputs()) {
     const auto& from = input.kind == InputKind::kState ? tensors_ : data;
@@ -173,7 +173,7 @@ Result<std::vector<Tensor>> StateStore::run(const runtime::Program& program, con
     if (it == from.end()) return invalid("input '{}' was not given", input.name);
     inputs.push_back(it->second);
   }
-  return program.run(inputs);
+  return program.run(inputs, profile);
 }
 
 }  // namespace deepseek::train

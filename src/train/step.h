@@ -52,7 +52,8 @@ class StateStore {
   Status load(const std::map<std::string, graph::Tensor>& values);
   // Runs with data inputs by name; with `averaged`, parameters that have a moving average are read from it.
   Result<std::vector<graph::Tensor>> run(const runtime::Program& program,
-                                         const std::map<std::string, graph::Tensor>& data, bool averaged = false) const;
+                                         const std::map<std::string, graph::Tensor>& data, bool averaged = false,
+                                         runtime::Profile* profile = nullptr) const;
 
  private:
   std::map<std::string, graph::Tensor> tensors_;

@@ -51,6 +51,35 @@ TEST(CpuProgram, UpdatesStateInPlaceAndReturnsItsOldValue) {
   EXPECT_EQ(values(w), (std::vector<double>{11, 22, 33}));
 }
 
+TEST(CpuProgram, ProfileTimesEachNodeAndSumsRuns) {
+  const Graph graph = parsed(R"(graph {
+    input %0 "x" : f32[64,64]
+    %1 = matmul(%0, %0) {transpose_a=false, transpose_b=false} : f32[64,64]
+    %2 = sum(%1) {axes=[], keepdims=false} : f32[]
+    output "x" %0
+    output "sum" %2
+  })");
+  const auto program = compile(graph);
+  const std::vector<Tensor> inputs = {Tensor::full(DType::kF32, {64, 64}, 0.5)};
+  runtime::Profile profile;
+  ASSERT_TRUE(program->run(inputs, &profile).ok());
+  ASSERT_EQ(program->report().size(), 2u);
+  EXPECT_EQ(program->report()[0].op, "matmul");
+  ASSERT_EQ(profile.seconds.size(), 2u);
+  EXPECT_EQ(profile.runs, 1);
+  const runtime::Profile first = profile;
+  for (double s : {first.seconds[0], first.seconds[1], first.copies}) {
+    EXPECT_GT(s, 0);
+    EXPECT_LT(s, 10);
+  }
+  ASSERT_TRUE(program->run(inputs).ok());  // without a profile nothing is added
+  EXPECT_EQ(profile.runs, 1);
+  ASSERT_TRUE(program->run(inputs, &profile).ok());
+  EXPECT_EQ(profile.runs, 2);
+  EXPECT_GT(profile.seconds[0], first.seconds[0]);
+  EXPECT_GT(profile.copies, first.copies);
+}
+
 TEST(CpuProgram, TwoStatesMaySwap) {
   const Graph graph = parsed(R"(graph {
     state %0 "a" : f32[2]

@@ -53,8 +53,39 @@ TEST(Zoo, ParameterCounts) {
             30 * w + 9 * w + layer + 2 * w + (w + 1) * 5);
 }
 
+// As published: torchvision's tables, and Hugging Face's BertModel (bert-base-uncased).
+TEST(Zoo, PublishedParameterCounts) {
+  EXPECT_EQ(count("resnet18", {{3, 224, 224}, 1000}, {}), 11689512);
+  EXPECT_EQ(count("resnet50", {{3, 224, 224}, 1000}, {}), 25557032);
+  EXPECT_EQ(count("bert", {{128}}, {{"head", "pooler"}}), 109482240);
+}
+
+// The heads' own parameters are the classifier's, and dense, norm and bias; the decoder is the word embeddings.
+TEST(Zoo, BertHeads) {
+  const Parameters tiny = {{"vocabulary", "30"}, {"width", "8"}, {"layers", "1"}, {"heads", "2"}, {"positions", "9"}};
+  const auto with = [&](const std::string& head) {
+    Parameters p = tiny;
+    p["head"] = head;
+    return p;
+  };
+  const int64_t base = count("bert", {{9}, 3}, with("none"));
+  EXPECT_EQ(count("bert", {{9}, 3}, with("pooler")), base + 8 * 9);
+  EXPECT_EQ(count("bert", {{9}, 3}, tiny), base + 8 * 9 + 3 * 9);
+  EXPECT_EQ(count("bert", {{9}, 3}, with("mlm")), base + 8 * 9 + 2 * 8 + 30);
+  EXPECT_EQ(predict("bert", {{9}, 3}, tiny, DType::kI64), "f32[4,3]");
+  EXPECT_EQ(predict("bert", {{7}, 3}, with("none"), DType::kI64), "f32[4,7,8]");
+  EXPECT_EQ(predict("bert", {{7}, 3}, with("pooler")), "f32[4,8]");
+  EXPECT_EQ(predict("bert", {{7}, 3}, with("mlm"), DType::kI64), "f32[4,7,30]");
+  EXPECT_EQ(predict("bert", {{7, 8}}, {{"width", "8"}, {"layers", "1"}, {"heads", "2"}, {"head", "none"}}),
+            "f32[4,7,8]");
+}
+
 TEST(Zoo, Predictions) {
-  EXPECT_THAT(names(), ElementsAre("mlp", "small_resnet", "lstm", "transformer"));
+  EXPECT_THAT(names(), ElementsAre("mlp", "small_resnet", "resnet18", "resnet50", "lstm", "transformer", "bert"));
+  for (const char* name : {"resnet18", "resnet50"}) {
+    EXPECT_EQ(predict(name, {{3, 64, 48}, 3}, {{"width", "4"}}), "f32[4,3]");
+    EXPECT_EQ(predict(name, {{1, 8, 8}, 3}, {{"width", "4"}, {"blocks", "1"}, {"stem", "small"}}), "f32[4,3]");
+  }
   EXPECT_EQ(predict("mlp", {{6}, 3}, {}), "f32[4,3]");
   EXPECT_EQ(predict("small_resnet", {{1, 8, 8}, 3}, {{"width", "2"}}), "f32[4,3]");
   for (const char* name : {"lstm", "transformer"}) {
@@ -66,7 +97,8 @@ TEST(Zoo, Predictions) {
 
 TEST(Zoo, Errors) {
   EXPECT_EQ(error("mpl", {{4}}, {}),
-            "model.name: there is no model 'mpl'; the zoo has: mlp, small_resnet, lstm, transformer");
+            "model.name: there is no model 'mpl'; the zoo has: mlp, small_resnet, resnet18, resnet50, lstm, "
+            "transformer, bert");
   EXPECT_EQ(error("lstm", {{4, 3}}, {{"widht", "3"}}),
             "model.widht: model 'lstm' has no such parameter; it has: width, layers, vocabulary");
   EXPECT_EQ(error("lstm", {{4, 3}}, {{"width", "0"}}), "model.width: expected an integer in [1, 65536], got '0'");
@@ -77,6 +109,17 @@ TEST(Zoo, Errors) {
             "shape [3,8,8]");
   EXPECT_EQ(error("lstm", {{4, 3}}, {{"vocabulary", "9"}}),
             "model 'lstm' with a vocabulary takes tokens [T], the data has samples of shape [4,3]");
+  EXPECT_EQ(error("resnet50", {{4, 3}}, {}),
+            "model 'resnet50' takes images [C, H, W], the data has samples of shape [4,3]");
+  EXPECT_EQ(error("resnet18", {{3, 8, 8}}, {{"stem", "big"}}),
+            "model.stem: expected one of imagenet, small; got 'big'");
+  EXPECT_EQ(error("bert", {{9}}, {{"dropout", "1"}}), "model.dropout: expected a number in [0, 0.99], got '1'");
+  EXPECT_EQ(error("bert", {{9}}, {{"heads", "7"}}),
+            "model.heads: expected a divisor of model.width 768, got 7; change one of them");
+  EXPECT_EQ(error("bert", {{600}}, {}), "model.positions: 600 tokens need as many positions, got 512");
+  EXPECT_EQ(error("bert", {{9, 768}}, {}),
+            "model 'bert' takes tokens [T], or vectors [T, 768] with model.head=none and no vocabulary; the data has "
+            "samples of shape [9,768], the head is 'classifier'");
   EXPECT_THAT(error("small_resnet", {{4, 3}}, {}), HasSubstr("takes images [C, H, W]"));
 }
 

@@ -186,6 +186,20 @@ def test_files_round_trip_with_pytorchs(tmp_path):
         deepseek.load(tmp_path / "bad")
 
 
+def test_profile_of_a_step_and_of_a_program():
+    random = np.random.default_rng(2)
+    x, y = random.standard_normal((64, 40)).astype(np.float32), random.integers(0, 5, 64)
+    step = deepseek.compile(deepseek.models.create("mlp", [40], 5, width=64), optimizer=deepseek.optim.SGD(0.1))
+    loss = step(x, y)
+    nodes = step.profile(x, y)
+    assert step.steps == 2 and step(x, y) < loss  # a profiled step trains as any other
+    assert {"matmul", "fused"} < {n["op"] for n in nodes}
+    assert all(n["seconds"] >= 0 and n["implementation"] for n in nodes)
+    assert any(n["scope"].endswith("3") and n["types"] == "f32[64,64] f32[64,64] -> f32[64,64]" for n in nodes)
+    program = deepseek.compile(deepseek.trace(lambda a: ops.tanh(a @ a), x[:40]))
+    assert [n["op"] for n in program.profile([x[:40]])] == ["matmul", "tanh", "copy of states and outputs"]
+
+
 def test_threads_may_run_programs_while_others_work():
     # The GIL is released: a Python thread counts on while a step runs.
     x = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)

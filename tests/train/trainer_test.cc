@@ -216,8 +216,8 @@ TEST_F(TrainerTest, AccumulationEqualsTheLargeBatch) {
   EXPECT_GT(moved, 0);
 }
 
-// Regression by hand: one weight, one sample, learning rate 1/32 and mse: w' = w - 2/32 (w x - y) x. The average follows
-// min(0.5, (1 + t) / (10 + t)).
+// Regression by hand: one weight, one sample, learning rate 1/32 and mse: w' = w - 2/32 (w x - y) x. The average
+// follows min(0.5, (1 + t) / (10 + t)).
 TEST(TrainerRegressionTest, FollowsTheClosedForm) {
   auto model = std::make_shared<nn::Linear>(1, 1, false);
   double w = model->named_state()[0].value.at(0), average = w;

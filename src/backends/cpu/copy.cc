@@ -1,4 +1,5 @@
 // Ops that only move elements: transpose, slice, flip, broadcast copies, concat, pad. All are strided copies.
+#include <algorithm>
 #include <cstring>
 
 #include "backends/cpu/kernel.h"
@@ -16,8 +17,29 @@ namespace {
 struct StridedCopy {
   Dims dims, src, dst;
   int64_t src_start = 0, dst_start = 0;
-  size_t size = 4;
+  size_t size = 4, input = 0;
 };
+
+// The same copy over as few axes as can be: those of size 1 go, neighbours that step as one on both sides are joined.
+void simplify(StridedCopy& c) {
+  Dims dims, src, dst;
+  for (size_t i = 0; i < c.dims.size(); ++i) {
+    if (c.dims[i] == 1) continue;
+    if (!dims.empty() && src.back() == c.src[i] * c.dims[i] && dst.back() == c.dst[i] * c.dims[i]) {
+      dims.back() *= c.dims[i];
+      src.back() = c.src[i];
+      dst.back() = c.dst[i];
+    } else {
+      dims.push_back(c.dims[i]);
+      src.push_back(c.src[i]);
+      dst.push_back(c.dst[i]);
+    }
+  }
+  if (dims.empty()) dims = src = dst = {1};
+  c.dims = dims;
+  c.src = src;
+  c.dst = dst;
+}
 
 template <class T>
 void copy_row(const T* s, T* d, int64_t n, int64_t ss, int64_t ds) {
@@ -27,25 +49,76 @@ void copy_row(const T* s, T* d, int64_t n, int64_t ss, int64_t ds) {
     for (int64_t i = 0; i < n; ++i) d[i * ds] = s[i * ss];
 }
 
+// d[i * di + j] = s[i + j * sj]: tiles, so that each line of either side is used whole while it is in cache.
+template <class T>
+void transpose_tile(const T* s, T* d, int64_t rows, int64_t columns, int64_t sj, int64_t di) {
+  constexpr int64_t kTile = 16;
+  for (int64_t i0 = 0; i0 < rows; i0 += kTile)
+    for (int64_t j0 = 0; j0 < columns; j0 += kTile) {
+      const int64_t i1 = std::min(rows, i0 + kTile), j1 = std::min(columns, j0 + kTile);
+      for (int64_t i = i0; i < i1; ++i)
+        for (int64_t j = j0; j < j1; ++j) d[i * di + j] = s[i + j * sj];
+    }
+}
+
+// Steps through the outer axes of a copy, keeping both offsets.
+class Walk {
+ public:
+  Walk(const Dims& dims, const Dims& src, const Dims& dst, int64_t start)
+      : dims_(dims), src_(src), dst_(dst), at_(dims.size()) {
+    for (size_t i = dims.size(); i-- > 0; start /= dims[i]) {
+      at_[i] = start % dims[i];
+      from += at_[i] * src[i];
+      to += at_[i] * dst[i];
+    }
+  }
+  void step() {
+    for (size_t i = dims_.size(); i-- > 0;) {
+      from += src_[i];
+      to += dst_[i];
+      if (++at_[i] < dims_[i]) return;
+      from -= src_[i] * dims_[i];
+      to -= dst_[i] * dims_[i];
+      at_[i] = 0;
+    }
+  }
+  int64_t from = 0, to = 0;
+
+ private:
+  const Dims &dims_, &src_, &dst_;
+  Dims at_;
+};
+
 template <class T>
 void run_copy(const StridedCopy& c, const void* src, void* dst) {
   const T* s = static_cast<const T*>(src) + c.src_start;
   T* d = static_cast<T*>(dst) + c.dst_start;
-  if (c.dims.empty()) {
-    *d = *s;
+  Dims dims = c.dims, from = c.src, to = c.dst;
+  const int64_t inner = dims.back(), inner_from = from.back(), inner_to = to.back();
+  dims.pop_back();
+  from.pop_back();
+  to.pop_back();
+  const auto unit = std::find(from.begin(), from.end(), 1) - from.begin();
+  if (inner_from != 1 && inner_to == 1 && unit < static_cast<int64_t>(from.size())) {
+    // One axis is contiguous in the source and another in the destination. Long ones are split among threads.
+    const int64_t rows = dims[unit], row_to = to[unit], part = 256, parts = (rows + part - 1) / part;
+    dims[unit] = parts;
+    from[unit] = part;
+    to[unit] = part * row_to;
+    const int64_t count = graph::product(dims), stride = graph::product(std::span(dims).subspan(unit + 1));
+    parallel_for(count, std::max<int64_t>(1, 32768 / (inner * std::min(rows, part))), [&](int64_t begin, int64_t end) {
+      Walk walk(dims, from, to, begin);
+      for (int64_t r = begin; r < end; ++r, walk.step()) {
+        const int64_t first = r / stride % parts * part;
+        transpose_tile(s + walk.from, d + walk.to, std::min(part, rows - first), inner, inner_from, row_to);
+      }
+    });
     return;
   }
-  const int64_t inner = c.dims.back(), rows = graph::product(c.dims) / std::max<int64_t>(inner, 1);
-  if (inner == 0) return;
-  parallel_for(rows, std::max<int64_t>(1, 32768 / inner), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      int64_t rest = r, so = 0, dof = 0;
-      for (size_t i = c.dims.size() - 1; i-- > 0; rest /= c.dims[i]) {
-        so += rest % c.dims[i] * c.src[i];
-        dof += rest % c.dims[i] * c.dst[i];
-      }
-      copy_row(s + so, d + dof, inner, c.src.back(), c.dst.back());
-    }
+  parallel_for(graph::product(dims), std::max<int64_t>(1, 32768 / inner), [&](int64_t begin, int64_t end) {
+    Walk walk(dims, from, to, begin);
+    for (int64_t r = begin; r < end; ++r, walk.step())
+      copy_row(s + walk.from, d + walk.to, inner, inner_from, inner_to);
   });
 }
 
@@ -70,6 +143,7 @@ KernelOrRefusal make_copy(const NodeInfo& node) {
     const Dims strides = graph::contiguous_strides(y.dims);
     for (const TensorType& in : c.inputs) {
       copies.push_back({in.dims, graph::contiguous_strides(in.dims), strides, 0, begin * strides[axis]});
+      copies.back().input = copies.size() - 1;
       begin += in.dims[axis];
     }
   } else {
@@ -100,7 +174,11 @@ KernelOrRefusal make_copy(const NodeInfo& node) {
     }
     copies.push_back(std::move(copy));
   }
-  for (StridedCopy& copy : copies) copy.size = size_of(y.dtype);
+  std::erase_if(copies, [](const StridedCopy& copy) { return graph::product(copy.dims) == 0; });
+  for (StridedCopy& copy : copies) {
+    copy.size = size_of(y.dtype);
+    simplify(copy);
+  }
   const double value = fill ? c.number("value") : 0;
   return make_kernel([copies, y, fill, value](const KernelArgs& args) -> Status {
     if (fill) {
@@ -109,7 +187,7 @@ KernelOrRefusal make_copy(const NodeInfo& node) {
       else
         for (int64_t i = 0; i < y.num_elements(); ++i) store_from_double(y.dtype, args.out[0], i, value);
     }
-    for (size_t i = 0; i < copies.size(); ++i) run_copy(copies[i], args.in[i], args.out[0]);
+    for (const StridedCopy& copy : copies) run_copy(copy, args.in[copy.input], args.out[0]);
     return {};
   });
 }

@@ -1,11 +1,14 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "backends/cpu/kernel.h"
 #include "ops/registry.h"
+#include "passes/block_channels.h"
 #include "passes/decompose.h"
 #include "passes/fuse_elementwise.h"
 #include "runtime/memory_plan.h"
@@ -34,11 +37,15 @@ class CpuProgram : public runtime::Program, public Body {
   const Graph& graph() const override { return graph_; }
   size_t arena_bytes() const override { return arena_bytes_; }
   std::vector<runtime::NodeReport> report() const override { return report_; }
-  Result<std::vector<Tensor>> run(std::span<const Tensor> inputs) const override;
-  Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override;
+  Result<std::vector<Tensor>> run(std::span<const Tensor> inputs, runtime::Profile* profile) const override;
+  Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override {
+    return execute(inputs, outputs, arena, nullptr);
+  }
   Status build(const Graph& graph, const runtime::CompileOptions& options);
 
  private:
+  Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
+                 runtime::Profile* profile) const;
   Status choose_kernels(const runtime::CompileOptions& options);
   void plan();
 
@@ -211,13 +218,16 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
                 if (implementation.name != "reference" && implementation.make(info).ok()) return false;
               return true;
             }));
+  DS_ASSIGN(graph_, passes::block_channels(graph_, ops::registry(), [&](const Graph& g, const Node& node) {
+              return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
+            }));
   DS_ASSIGN(graph_, passes::fuse_elementwise(graph_, ops::registry()));
   DS_TRY(choose_kernels(options));
   plan();
   return {};
 }
 
-Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) const {
+Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runtime::Profile* profile) const {
   if (inputs.size() != graph_.inputs().size())
     return invalid("program: expected {} inputs, got {}", graph_.inputs().size(), inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -238,7 +248,7 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
   std::vector<void*> in, out;
   for (const Tensor& t : inputs) in.push_back(t.data());
   for (const Tensor& t : outputs) out.push_back(t.data());
-  const Status status = execute(in, out, arena.data());
+  const Status status = execute(in, out, arena.data(), profile);
   {
     std::lock_guard lock(mutex_);
     arenas_.push_back(std::move(arena));
@@ -247,7 +257,15 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs) cons
   return outputs;
 }
 
-Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory) const {
+Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory,
+                           runtime::Profile* profile) const {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point lap = Clock::now();
+  const auto seconds = [&lap] {  // since the last call
+    const Clock::time_point before = std::exchange(lap, Clock::now());
+    return std::chrono::duration<double>(lap - before).count();
+  };
+  if (profile != nullptr) profile->seconds.resize(steps_.size());
   char* const arena = static_cast<char*>(memory);
   const auto address = [&](Value v) -> void* {
     const Place& place = places_[v.id];
@@ -262,7 +280,8 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
   };
   std::vector<const void*> in;
   std::vector<void*> out;
-  for (const Step& step : steps_) {
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const Step& step = steps_[s];
     in.clear();
     out.clear();
     for (Value v : step.in) in.push_back(address(v));
@@ -271,6 +290,7 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
       const Node& node = graph_.nodes()[step.node];
       return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
     }
+    if (profile != nullptr) profile->seconds[s] += seconds();
   }
   // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
   // staged, since that other state may be written before it.
@@ -287,6 +307,10 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
     if (!copy.to_output && places_[copy.from.id].kind != Place::kInput)
       std::memcpy(inputs[copy.index], address(copy.from), graph_.type(copy.from).num_bytes());
   for (const auto& [copy, value] : staged) std::memcpy(inputs[copy->index], value.data(), value.num_bytes());
+  if (profile != nullptr) {
+    profile->copies += seconds();
+    ++profile->runs;
+  }
   return {};
 }
 

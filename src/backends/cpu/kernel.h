@@ -53,10 +53,12 @@ KernelOrRefusal make_elementwise(const NodeInfo&);
 KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
+KernelOrRefusal make_blocked_conv(const NodeInfo&);  // and its gradients
 KernelOrRefusal make_copy(const NodeInfo&);
 KernelOrRefusal make_softmax(const NodeInfo&);
 KernelOrRefusal make_batch_norm(const NodeInfo&);
 KernelOrRefusal make_batch_norm_inference(const NodeInfo&);
+KernelOrRefusal make_blocked_batch_norm(const NodeInfo&);  // and its gradient, and as inferred
 KernelOrRefusal make_layer_norm(const NodeInfo&);
 KernelOrRefusal make_max_pool(const NodeInfo&);
 KernelOrRefusal make_max_pool_grad(const NodeInfo&);
@@ -74,6 +76,9 @@ KernelOrRefusal make_scan(const NodeInfo&);
 KernelOrRefusal make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
 KernelOrRefusal make_widened(const NodeInfo&);
+
+// The channel block in which the node, a conv or one of its gradients, is faster by micro-GEMM; 0 if it isn't.
+int64_t channel_block(const NodeInfo& node);
 
 // A graph compiled for use inside a kernel, on memory that the kernel owns.
 class Body {

@@ -301,10 +301,16 @@ Status require_f32(const NodeInfo& node) {
   return {};
 }
 
+Status require_plain(const NodeInfo& node) {
+  if (node.context.integer("channel_block") != 0) return refuse("the channels are blocked");
+  return {};
+}
+
 }  // namespace
 
 KernelOrRefusal make_batch_norm(const NodeInfo& node) {
   DS_TRY(require_f32(node));
+  DS_TRY(require_plain(node));
   const BatchShape s = batch_shape(node.context.in(0));
   if (node.context.op->name.value == "batch_norm_grad")
     return make_kernel([s](const KernelArgs& args) { return batch_backward(args, s); });
@@ -314,6 +320,7 @@ KernelOrRefusal make_batch_norm(const NodeInfo& node) {
 
 KernelOrRefusal make_batch_norm_inference(const NodeInfo& node) {
   DS_TRY(require_f32(node));
+  DS_TRY(require_plain(node));
   const BatchShape s = batch_shape(node.context.in(0));
   const double epsilon = node.context.number("epsilon");
   return make_kernel([=](const KernelArgs& args) -> Status {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "backends/cpu/kernel.h"
+#include "base/simd.h"
 #include "base/threads.h"
 
 namespace deepseek::backends::cpu {
@@ -13,6 +14,8 @@ namespace deepseek::backends::cpu {
 using graph::Dims;
 
 namespace {
+
+constexpr int64_t kMaxLanes = 64;
 
 // Pads the spatial dims to three with leading ones, so that one loop nest serves all ranks.
 struct Pool3 {
@@ -65,6 +68,59 @@ void for_outputs(const Pool3& p, Visit visit) {
   });
 }
 
+// The last axis holds the channels of a block: windows don't slide over it, and its elements go side by side.
+bool has_lanes(const Pool3& p) {
+  return p.kernel[2] == 1 && p.stride[2] == 1 && p.low[2] == 0 && p.in[2] == p.out[2] && p.in[2] >= 8 &&
+         p.in[2] <= kMaxLanes;
+}
+
+// visit(plane, output offset, visit_window) for every pixel of the planes, where visit_window(f) calls f(input offset)
+// for the pixels of the window.
+template <class Visit>
+void for_pixels(const Pool3& p, Visit visit) {
+  const int64_t lanes = p.in[2], rows = p.out[0] * p.out[1];
+  parallel_for(p.planes * p.out[0], std::max<int64_t>(1, 4096 / (p.out[1] * lanes)), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t plane = task / p.out[0], a = task % p.out[0];
+      for (int64_t b = 0; b < p.out[1]; ++b)
+        visit(plane * p.in[0] * p.in[1] * lanes, (plane * rows + a * p.out[1] + b) * lanes, a * p.out[1] + b,
+              [&](auto&& f) { for_window(p, a, b, 0, f); });
+    }
+  });
+}
+
+DS_SIMD void lanes_max(const float* x, int32_t at, int64_t n, float* best, int32_t* index) {
+  for (int64_t j = 0; j < n; ++j) {
+    const bool take = x[j] > best[j] || x[j] != x[j];
+    best[j] = take ? x[j] : best[j];
+    index[j] = take ? at + static_cast<int32_t>(j) : index[j];
+  }
+}
+DS_SIMD void lanes_add(const float* x, int64_t n, float factor, float* sum) {
+  for (int64_t j = 0; j < n; ++j) sum[j] += x[j] * factor;
+}
+
+Status max_lanes(const Pool3& p, const float* x, float* y, int32_t* indices) {
+  const int64_t n = p.in[2];
+  for_pixels(p, [&](int64_t from, int64_t to, int64_t, auto window) {
+    float best[kMaxLanes];
+    int32_t index[kMaxLanes];
+    bool first = true;
+    window([&](int64_t i) {
+      if (first) {
+        std::copy_n(x + from + i, n, best);
+        for (int64_t j = 0; j < n; ++j) index[j] = static_cast<int32_t>(i + j);
+        first = false;
+      } else {
+        lanes_max(x + from + i, static_cast<int32_t>(i), n, best, index);
+      }
+    });
+    if (y != nullptr) std::copy_n(best, n, y + to);
+    if (indices != nullptr) std::copy_n(index, n, indices + to);
+  });
+  return {};
+}
+
 Status require_f32(const NodeInfo& node) {
   if (node.context.in(0).dtype != DType::kF32)
     return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
@@ -80,6 +136,7 @@ KernelOrRefusal make_max_pool(const NodeInfo& node) {
     const float* x = static_cast<const float*>(args.in[0]);
     float* y = static_cast<float*>(args.out[0]);
     int32_t* indices = static_cast<int32_t*>(args.out[1]);
+    if (has_lanes(p)) return max_lanes(p, x, y, indices);
     const int64_t in_size = p.in[0] * p.in[1] * p.in[2], out_size = p.out[0] * p.out[1] * p.out[2];
     for_outputs(p, [&](int64_t plane, int64_t at, int64_t a, int64_t b, int64_t c) {
       const float* from = x + plane * in_size;
@@ -132,6 +189,13 @@ KernelOrRefusal make_avg_pool(const NodeInfo& node) {
     const float* from = static_cast<const float*>(args.in[0]);
     float* to = static_cast<float*>(args.out[0]);
     if (backward) std::memset(to, 0, static_cast<size_t>(p.planes * in_size) * sizeof(float));
+    if (has_lanes(p) && !backward) {
+      for_pixels(p, [&](int64_t in, int64_t out, int64_t at, auto window) {
+        std::fill_n(to + out, p.in[2], 0.0f);
+        window([&](int64_t i) { lanes_add(from + in + i, p.in[2], weight[at * p.in[2]], to + out); });
+      });
+      return {};
+    }
     for_outputs(p, [&](int64_t plane, int64_t at, int64_t a, int64_t b, int64_t c) {
       if (backward) {
         const float share = from[plane * out_size + at] * weight[at];

@@ -1,0 +1,150 @@
+"""Two libraries side by side: each in a process of its own, told over a pipe to run one step at a time.
+
+Not in one process, because each library brings an OpenMP runtime. An idle OpenMP thread spins for a while before it sleeps,
+and two pools on the same cores then slow each other down; ours measured 20 % slower in a process where PyTorch had just run.
+Here the library that is not on turn has slept since its last step. The steps alternate, so that a slow minute of the machine
+meets both.
+"""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import statistics
+import time
+import traceback
+
+import numpy as np
+
+# An idle pool sleeps after a few milliseconds; each step waits that long before it starts.
+PAUSE = 0.01
+
+
+def _serve(connection, make, args):
+    try:
+        side = make(*args)
+        connection.send((True, None))
+        while (request := connection.recv()) is not None:
+            method, arguments = request
+            connection.send((True, getattr(side, method)(*arguments)))
+    except EOFError:
+        pass
+    except Exception:
+        connection.send((False, traceback.format_exc()))
+
+
+class Side:
+    """make(*args) in a process of its own, with `threads` OpenMP threads; calls go to that object's methods."""
+
+    def __init__(self, name, threads, make, *args):
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self.connection, end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(end, make, args), daemon=True)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the child reads it when it loads the library
+        self.process.start()
+        end.close()
+        self._answer()
+
+    def _answer(self):
+        try:
+            good, value = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            raise RuntimeError(f"{self.name}: its process ended with code {self.process.exitcode}") from None
+        if not good:
+            raise RuntimeError(f"{self.name} failed:\n{value}")
+        return value
+
+    def call(self, method, *arguments):
+        self.connection.send((method, arguments))
+        return self._answer()
+
+    def close(self):
+        try:
+            self.connection.send(None)
+        except OSError:
+            pass  # it has ended already
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+        self.connection.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def peak_mib():
+    """The most memory that this process has held. (getrusage's figure would hold the parent's before exec as well.)"""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def timed(function):
+    """(seconds, result) of one call."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def disagreement(ours, theirs):
+    """The largest difference relative to the largest element of `theirs`; infinite where a value is not finite."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return float("inf")
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+
+
+def interleave(ours, theirs, *, warmup=2, seconds=20.0, least=3, most=50):
+    """Step times of both: ours, theirs, theirs, ours, ... until `seconds` are over, at least and at most so many rounds."""
+    times = {ours: [], theirs: []}
+    order = [ours, theirs]
+    start = time.perf_counter()
+    for i in range(warmup + most):
+        if i >= warmup + least and time.perf_counter() - start > seconds:
+            break
+        for side in order:
+            time.sleep(PAUSE)
+            elapsed = side.call("step")
+            if i >= warmup:
+                times[side].append(elapsed)
+        order.reverse()
+    return times[ours], times[theirs]
+
+
+def summary(ours, theirs):
+    """Milliseconds and ratios; a ratio is the peer's time over ours, above 1 where we are faster."""
+    def milliseconds(times):
+        return {"min_ms": 1e3 * min(times), "median_ms": 1e3 * statistics.median(times), "steps": len(times)}
+
+    return {
+        "ours": milliseconds(ours),
+        "peer": milliseconds(theirs),
+        "ratio_min": min(theirs) / min(ours),
+        "ratio_median": statistics.median(theirs) / statistics.median(ours),
+    }
+
+
+def machine():
+    """What figures depend on."""
+    model = next((line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), "unknown")
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+
+
+def print_table(header, rows):
+    """Rows of text, the first column to the left, the others to the right."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, ["-" * w for w in widths], *rows]:
+        cells = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip())
+
+
+def write_json(result, path):
+    text = json.dumps(result)
+    if path:
+        pathlib.Path(path).write_text(text + "\n")
+    print(text)

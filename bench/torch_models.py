@@ -1,0 +1,181 @@
+"""ResNet-18/50 and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
+holds both to the same outputs and gradients.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def _conv(inputs, outputs, kernel, stride=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+
+class _Block(nn.Module):
+    """Convolutions of (outputs, kernel, stride), each with a batch norm, beside the shortcut."""
+
+    def __init__(self, inputs, convolutions):
+        super().__init__()
+        self.count = len(convolutions)
+        self.downsample = None
+        channels, stride = inputs, math.prod(s for _, _, s in convolutions)
+        for i, (outputs, kernel, s) in enumerate(convolutions, 1):
+            setattr(self, f"conv{i}", _conv(channels, outputs, kernel, s))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(outputs))
+            channels = outputs
+        self.relu = nn.ReLU(inplace=True)
+        if stride != 1 or channels != inputs:
+            self.downsample = nn.Sequential(_conv(inputs, channels, 1, stride), nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        y = x
+        for i in range(1, self.count + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+            if i < self.count:
+                y = self.relu(y)
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+class ResNet(nn.Module):
+    def __init__(self, depths, bottleneck, channels=3, classes=1000, width=64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.stages = len(depths)
+        inputs = width
+        for stage, depth in enumerate(depths):
+            w, blocks = width << stage, []
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(_Block(inputs, [(w, 1, 1), (w, 3, stride), (4 * w, 1, 1)] if bottleneck else [(w, 3, stride), (w, 3, 1)]))
+                inputs = 4 * w if bottleneck else w
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
+        for stage in range(1, self.stages + 1):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def resnet18(blocks=0, **options):
+    return ResNet([blocks] * 4 if blocks else [2, 2, 2, 2], False, **options)
+
+
+def resnet50(blocks=0, **options):
+    return ResNet([blocks] * 4 if blocks else [3, 4, 6, 3], True, **options)
+
+
+class _Output(nn.Module):
+    def __init__(self, inputs, outputs, dropout):
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+        self.LayerNorm = nn.LayerNorm(outputs, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, residual):
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, width, heads, dropout):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.heads, self.rate = heads, dropout
+
+    def forward(self, x, mask):
+        n, t, width = x.shape
+        q, k, v = (p(x).view(n, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.rate if self.training else 0.0)
+        return y.transpose(1, 2).reshape(n, t, width)
+
+
+class _Layer(nn.Module):
+    def __init__(self, width, heads, feedforward, dropout):
+        super().__init__()
+        self.attention = nn.ModuleDict({"self": _SelfAttention(width, heads, dropout), "output": _Output(width, width, dropout)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, feedforward)})
+        self.output = _Output(feedforward, width, dropout)
+
+    def forward(self, x, mask):
+        x = self.attention["output"](self.attention["self"](x, mask), x)
+        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, vocabulary, positions, width, dropout):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocabulary, width)
+        self.position_embeddings = nn.Embedding(positions, width)
+        self.token_type_embeddings = nn.Embedding(2, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens, types):
+        types = torch.zeros_like(tokens) if types is None else types
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.word_embeddings(tokens) + self.token_type_embeddings(types) + self.position_embeddings(places)
+        return self.dropout(self.LayerNorm(x))
+
+
+class Bert(nn.Module):
+    """vocabulary=0: the layers alone, on vectors."""
+
+    def __init__(self, vocabulary=30522, width=768, layers=12, heads=12, feedforward=None, positions=512, dropout=0.1, pooled=False):
+        super().__init__()
+        if vocabulary:
+            self.embeddings = _Embeddings(vocabulary, positions, width, dropout)
+        blocks = [_Layer(width, heads, feedforward or 4 * width, dropout) for _ in range(layers)]
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(blocks)})
+        if pooled:
+            self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        self.vocabulary, self.pooled = vocabulary, pooled
+        self.apply(_initialize)
+
+    def forward(self, x, attention_mask=None, token_type_ids=None):
+        if self.vocabulary:
+            x = self.embeddings(x, token_type_ids)
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        for layer in self.encoder["layer"]:
+            x = layer(x, mask)
+        return torch.tanh(self.pooler["dense"](x[:, 0])) if self.pooled else x
+
+
+class BertClassifier(nn.Module):
+    def __init__(self, classes, dropout=0.1, **sizes):
+        super().__init__()
+        self.bert = Bert(pooled=True, dropout=dropout, **sizes)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(self.bert.pooler["dense"].out_features, classes)
+
+    def forward(self, *inputs):
+        return self.classifier(self.dropout(self.bert(*inputs)))
+
+
+class BertMaskedLanguage(nn.Module):
+    def __init__(self, vocabulary=30522, **sizes):
+        super().__init__()
+        self.bert = Bert(vocabulary, **sizes)
+        width = self.bert.embeddings.LayerNorm.normalized_shape[0]
+        transform = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=1e-12)})
+        self.cls = nn.ModuleDict({"predictions": nn.ModuleDict({"transform": transform})})
+        self.cls["predictions"].register_parameter("bias", nn.Parameter(torch.zeros(vocabulary)))
+
+    def forward(self, *inputs):
+        head = self.cls["predictions"]
+        x = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](self.bert(*inputs))))
+        return F.linear(x, self.bert.embeddings.word_embeddings.weight, head.bias)
+
+
+def _initialize(module):
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, 0, 0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

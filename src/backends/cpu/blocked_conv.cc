@@ -1,0 +1,306 @@
+// f32 convolution on blocked channels, forward and both gradients, as loops around a micro-GEMM: a GEMM's rows are the
+// channels of one block, its columns the pixels of a row. Padding costs nothing: a tap that falls outside is left out.
+#include "ops/blocked_conv.h"
+
+#include <array>
+#include <cstring>
+
+#include "backends/cpu/kernel.h"
+#include "backends/cpu/microgemm.h"
+#include "base/threads.h"
+
+namespace deepseek::backends::cpu {
+
+namespace {
+
+// Bytes of one operand's tile that should stay in the first-level cache.
+constexpr int64_t kTileBytes = 24 * 1024;
+constexpr int64_t kMaxColumns = 256;
+
+// Where tap k of one axis joins x and y: y[y_first + i] with x[x_first + i * stride], for i in [0, count).
+struct Overlap {
+  int64_t tap = 0, x_first = 0, y_first = 0, count = 0;
+};
+
+struct Axis {
+  int64_t x = 1, y = 1, kernel = 1, stride = 1, low = 0, dilation = 1;
+
+  Overlap overlap(int64_t tap) const {
+    const int64_t shift = tap * dilation - low;
+    const int64_t first = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
+    const int64_t last = x - 1 - shift < 0 ? -1 : std::min(y - 1, (x - 1 - shift) / stride);
+    return {tap, first * stride + shift, first, std::max<int64_t>(0, last - first + 1)};
+  }
+};
+
+struct Geometry {
+  int64_t batch = 0, x_blocks = 0, y_blocks = 0, x_block = 0, y_block = 0;
+  std::array<Axis, 3> axes;  // leading ones of size 1
+
+  int64_t x_rows() const { return axes[0].x * axes[1].x; }
+  int64_t y_rows() const { return axes[0].y * axes[1].y; }
+  int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
+};
+
+Geometry geometry(const ops::BlockedConvShape& s) {
+  Geometry g;
+  g.batch = s.conv.batch;
+  g.x_block = s.x_block;
+  g.y_block = s.y_block;
+  g.x_blocks = s.conv.in_channels / s.x_block;
+  g.y_blocks = s.conv.out_channels / s.y_block;
+  const ops::Window& w = s.conv.window;
+  const size_t lead = 3 - s.conv.input.size();
+  bool pointwise = true;
+  for (size_t i = 0; i < s.conv.input.size(); ++i) {
+    g.axes[lead + i] = {s.conv.input[i], s.conv.output[i], w.kernel[i], w.stride[i], w.padding_low[i], w.dilation[i]};
+    pointwise = pointwise && w.kernel[i] == 1 && w.stride[i] == 1 && s.conv.input[i] == s.conv.output[i] &&
+                w.padding_low[i] == 0;
+  }
+  if (pointwise) {  // the plane is one run of pixels: cut it into long rows
+    const int64_t pixels = graph::product(s.conv.input);
+    int64_t columns = std::min(pixels, kMaxColumns);
+    while (pixels % columns != 0) --columns;
+    if (columns < 16 && pixels < 4 * kMaxColumns) columns = pixels;
+    g.axes = {};
+    g.axes[1].x = g.axes[1].y = pixels / columns;
+    g.axes[2].x = g.axes[2].y = columns;
+  }
+  return g;
+}
+
+// A row of the destination and what flows into it: source rows, each by one (depth, height) tap.
+struct RowTap {
+  int64_t row, tap;
+};
+using RowTaps = std::vector<std::vector<RowTap>>;
+
+RowTaps row_taps(const Geometry& g, bool to_y) {
+  const Axis &d = g.axes[0], &h = g.axes[1];
+  RowTaps rows(static_cast<size_t>(to_y ? g.y_rows() : g.x_rows()));
+  for (int64_t kd = 0; kd < d.kernel; ++kd)
+    for (int64_t kh = 0; kh < h.kernel; ++kh) {
+      const Overlap od = d.overlap(kd), oh = h.overlap(kh);
+      for (int64_t i = 0; i < od.count; ++i)
+        for (int64_t j = 0; j < oh.count; ++j) {
+          const int64_t x = (od.x_first + i * d.stride) * h.x + oh.x_first + j * h.stride;
+          const int64_t y = (od.y_first + i) * h.y + oh.y_first + j;
+          const int64_t tap = kd * h.kernel + kh;
+          rows[static_cast<size_t>(to_y ? y : x)].push_back({to_y ? x : y, tap});
+        }
+    }
+  return rows;
+}
+
+// Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
+class Accumulate : public Kernel {
+ public:
+  static KernelOrRefusal make(const Geometry& g, bool to_y) {
+    auto k = std::unique_ptr<Accumulate>(new Accumulate);
+    const Axis& w = g.axes[2];
+    k->batch_ = g.batch;
+    k->blocks_ = to_y ? g.y_blocks : g.x_blocks;
+    k->src_blocks_ = to_y ? g.x_blocks : g.y_blocks;
+    k->block_ = to_y ? g.y_block : g.x_block;
+    k->src_block_ = to_y ? g.x_block : g.y_block;
+    k->columns_ = to_y ? w.y : w.x;
+    k->src_row_ = (to_y ? w.x : w.y) * k->src_block_;
+    k->src_rows_ = to_y ? g.x_rows() : g.y_rows();
+    k->taps_ = g.taps();
+    k->width_ = w.kernel;
+    k->rows_ = row_taps(g, to_y);
+    const int64_t step = to_y ? 1 : w.stride, src_step = to_y ? w.stride : 1;
+    for (int64_t kw = 0; kw < w.kernel; ++kw) {
+      const Overlap o = w.overlap(kw);
+      if (o.count == 0) continue;
+      const int64_t first = to_y ? o.y_first : o.x_first, src_first = to_y ? o.x_first : o.y_first;
+      auto at = std::find_if(k->groups_.begin(), k->groups_.end(),
+                             [&](const Group& x) { return x.first == first && x.count == o.count; });
+      if (at == k->groups_.end()) at = k->groups_.insert(at, Group{first, o.count, {}, {}, {}});
+      at->taps.push_back({kw, src_first * k->src_block_});
+    }
+    // A group that covers the row comes first: it overwrites, so that the row needs no clearing.
+    const auto covers = [&](const Group& x) { return step == 1 && x.first == 0 && x.count == k->columns_; };
+    std::stable_partition(k->groups_.begin(), k->groups_.end(), covers);
+    k->covered_ = !k->groups_.empty() && covers(k->groups_.front());
+    for (Group& group : k->groups_) {
+      MicroGemmShape s{k->block_, group.count, k->src_block_, k->block_, src_step * k->src_block_, step * k->block_};
+      DS_ASSIGN(group.overwrite, MicroGemm::make(s));
+      s.accumulate = true;
+      DS_ASSIGN(group.add, MicroGemm::make(s));
+    }
+    const int64_t weight_bytes = std::max<int64_t>(1, k->taps_ * k->block_ * k->src_block_ * 4);
+    k->src_chunk_ = std::clamp<int64_t>(kTileBytes / weight_bytes, 1, k->src_blocks_);
+    k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, k->columns_ * k->block_ * 4));
+    k->weights_stay_ = weight_bytes * k->blocks_ * k->src_blocks_ >
+                       k->src_rows_ * k->src_row_ * k->src_blocks_ * static_cast<int64_t>(sizeof(float));
+    return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  Status run(const KernelArgs& args) const override {
+    const auto *src = static_cast<const float*>(args.in[0]), *weights = static_cast<const float*>(args.in[1]);
+    auto* dst = static_cast<float*>(args.out[0]);
+    const int64_t rows = static_cast<int64_t>(rows_.size()), tiles = (rows + tile_rows_ - 1) / tile_rows_;
+    parallel_for(batch_ * blocks_ * tiles, 1, [&](int64_t begin, int64_t end) {
+      std::vector<const float*> a(static_cast<size_t>(src_chunk_ * taps_)), b(a.size());
+      for (int64_t task = begin; task < end; ++task) {
+        // Which operand is reused by neighbouring tasks: the larger one.
+        const int64_t block = weights_stay_ ? task / (batch_ * tiles) : task % blocks_;
+        const int64_t place = weights_stay_ ? task % (batch_ * tiles) : task / blocks_;
+        const int64_t n = place / tiles, first = place % tiles * tile_rows_;
+        tile(src + n * src_blocks_ * src_rows_ * src_row_, weights + block * src_blocks_ * taps_ * block_ * src_block_,
+             dst + (n * blocks_ + block) * rows * columns_ * block_, first, std::min(rows, first + tile_rows_),
+             a.data(), b.data());
+      }
+    });
+    return {};
+  }
+  std::string detail() const override { return fmt::format("blocks {} and {}", src_block_, block_); }
+
+ private:
+  struct ColumnTap {
+    int64_t tap, src_offset;
+  };
+  struct Group {  // taps that reach the same columns of the destination
+    int64_t first, count;
+    std::vector<ColumnTap> taps;
+    MicroGemm overwrite, add;
+  };
+
+  void tile(const float* src, const float* weights, float* dst, int64_t first, int64_t last, const float** a,
+            const float** b) const {
+    const int64_t plane = src_rows_ * src_row_, tap_size = block_ * src_block_;
+    for (int64_t s0 = 0; s0 < src_blocks_; s0 += src_chunk_) {
+      const int64_t s1 = std::min(src_blocks_, s0 + src_chunk_);
+      for (int64_t r = first; r < last; ++r) {
+        const std::vector<RowTap>& row_taps = rows_[static_cast<size_t>(r)];
+        float* const row = dst + r * columns_ * block_;
+        bool clear = s0 == 0;
+        if (clear && (!covered_ || row_taps.empty())) {
+          std::memset(row, 0, static_cast<size_t>(columns_ * block_) * sizeof(float));
+          clear = false;
+        }
+        if (row_taps.empty()) continue;
+        for (const Group& group : groups_) {
+          size_t count = 0;
+          for (int64_t s = s0; s < s1; ++s)
+            for (const RowTap& rt : row_taps)
+              for (const ColumnTap& ct : group.taps) {
+                a[count] = weights + (s * taps_ + rt.tap * width_ + ct.tap) * tap_size;
+                b[count++] = src + s * plane + rt.row * src_row_ + ct.src_offset;
+              }
+          (clear ? group.overwrite : group.add)(a, b, count, row + group.first * block_);
+          clear = false;
+        }
+      }
+    }
+  }
+
+  int64_t batch_ = 0, blocks_ = 0, src_blocks_ = 0, block_ = 0, src_block_ = 0, columns_ = 0, src_row_ = 0,
+          src_rows_ = 0, taps_ = 0, width_ = 0, src_chunk_ = 1, tile_rows_ = 1;
+  bool covered_ = false, weights_stay_ = false;
+  std::vector<Group> groups_;
+  RowTaps rows_;
+};
+
+// The weights' gradient: for each pair of blocks and each tap a product over the pixels, rows and images in order, so
+// that the sum doesn't depend on the number of threads.
+class WeightGradient : public Kernel {
+ public:
+  static KernelOrRefusal make(const Geometry& g) {
+    auto k = std::unique_ptr<WeightGradient>(new WeightGradient);
+    k->g_ = g;
+    const Axis& w = g.axes[2];
+    for (int64_t kw = 0; kw < w.kernel; ++kw) {
+      Column c{w.overlap(kw), {}};
+      if (c.overlap.count == 0) continue;
+      DS_ASSIGN(c.gemm, MicroGemm::make({g.y_block, g.x_block, c.overlap.count, g.y_block, w.stride * g.x_block,
+                                         g.y_block, true, true}));
+      k->columns_.push_back(c);
+    }
+    k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, w.y * g.y_block * 4));
+    // by_tap: the pairs of rows per tile and tap
+    const RowTaps rows = row_taps(g, true);
+    const int64_t count = g.y_rows(), taps = g.axes[0].kernel * g.axes[1].kernel;
+    for (int64_t first = 0; first < count; first += k->tile_rows_) {
+      std::vector<std::vector<RowPair>> tile(static_cast<size_t>(taps));
+      for (int64_t y = first; y < std::min(count, first + k->tile_rows_); ++y)
+        for (const RowTap& rt : rows[static_cast<size_t>(y)]) tile[static_cast<size_t>(rt.tap)].push_back({rt.row, y});
+      k->tiles_.push_back(std::move(tile));
+    }
+    return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  Status run(const KernelArgs& args) const override {
+    const auto *x = static_cast<const float*>(args.in[0]), *dy = static_cast<const float*>(args.in[1]);
+    auto* dw = static_cast<float*>(args.out[0]);
+    const int64_t width = g_.axes[2].kernel, x_row = g_.axes[2].x * g_.x_block, y_row = g_.axes[2].y * g_.y_block;
+    const int64_t x_plane = g_.x_rows() * x_row, y_plane = g_.y_rows() * y_row;
+    const int64_t tap_size = g_.x_block * g_.y_block, size = g_.taps() * tap_size;
+    parallel_for(g_.y_blocks * g_.x_blocks, 1, [&](int64_t begin, int64_t end) {
+      std::memset(dw + begin * size, 0, static_cast<size_t>((end - begin) * size) * sizeof(float));
+      std::vector<const float*> a(static_cast<size_t>(tile_rows_)), b(a.size());
+      for (int64_t n = 0; n < g_.batch; ++n)
+        for (const auto& tile : tiles_)
+          for (int64_t pair = begin; pair < end; ++pair) {
+            const float* const px = x + (n * g_.x_blocks + pair % g_.x_blocks) * x_plane;
+            const float* const py = dy + (n * g_.y_blocks + pair / g_.x_blocks) * y_plane;
+            for (size_t tap = 0; tap < tile.size(); ++tap) {
+              if (tile[tap].empty()) continue;
+              for (const Column& c : columns_) {
+                for (size_t i = 0; i < tile[tap].size(); ++i) {
+                  a[i] = py + tile[tap][i].y * y_row + c.overlap.y_first * g_.y_block;
+                  b[i] = px + tile[tap][i].x * x_row + c.overlap.x_first * g_.x_block;
+                }
+                c.gemm(a.data(), b.data(), tile[tap].size(),
+                       dw + pair * size + (static_cast<int64_t>(tap) * width + c.overlap.tap) * tap_size);
+              }
+            }
+          }
+    });
+    return {};
+  }
+  std::string detail() const override { return fmt::format("blocks {} and {}", g_.x_block, g_.y_block); }
+
+ private:
+  struct Column {
+    Overlap overlap;
+    MicroGemm gemm;
+  };
+  struct RowPair {
+    int64_t x, y;
+  };
+  Geometry g_;
+  std::vector<Column> columns_;
+  std::vector<std::vector<std::vector<RowPair>>> tiles_;
+  int64_t tile_rows_ = 1;
+};
+
+}  // namespace
+
+int64_t channel_block(const NodeInfo& node) {
+  const auto& off = node.options->disabled_implementations;
+  if (std::find(off.begin(), off.end(), "microgemm") != off.end()) return 0;
+  // One vector of AVX-512, two of AVX2; wider blocks measured no faster.
+  constexpr int64_t kBlock = 16;
+  const Result<ops::ConvShape> s = ops::conv_geometry(node.context);
+  if (!s.ok() || node.context.in(0).dtype != DType::kF32 || s->groups != 1 || s->batch == 0) return 0;
+  if (s->in_channels == 0 || s->in_channels % kBlock != 0 || s->out_channels == 0 || s->out_channels % kBlock != 0)
+    return 0;
+  // Whether there is a code generator for this CPU at all.
+  return MicroGemm::make({kBlock, 1, kBlock, kBlock, kBlock, kBlock}).ok() ? kBlock : 0;
+}
+
+KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
+  if (node.context.in(0).dtype != DType::kF32)
+    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
+  DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(node.context));
+  for (const graph::TensorType& t : {node.context.in(0), node.context.in(1), node.outputs[0]})
+    if (t.num_elements() == 0) return refuse("an operand is empty");
+  const Geometry g = geometry(s);
+  const std::string& op = node.context.op->name.value;
+  if (op == "blocked_conv_weight_grad") return WeightGradient::make(g);
+  return Accumulate::make(g, op == "blocked_conv");
+}
+
+}  // namespace deepseek::backends::cpu
