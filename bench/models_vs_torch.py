@@ -93,6 +93,7 @@ class Ours:
 
     def load(self, path):
         self.model.load_state_dict(self.library.load(path))
+        harness.reset_peak()
 
     def prepare(self):
         deepseek, case = self.library, self.case
@@ -159,6 +160,7 @@ class Torch:
         import safetensors.torch
 
         safetensors.torch.save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, path)
+        harness.reset_peak()
 
     def _train(self, x, y):
         self.optimizer.zero_grad(set_to_none=True)
