@@ -54,6 +54,38 @@ def conv_weight_grad(inputs, attrs):
         return torch.autograd.grad(_conv(x, w, attrs), w, dy)[0]
 
 
+def _unblocked(x):
+    """[N, C/b, spatial..., b] as [N, C, spatial...]."""
+    return x.movedim(-1, 2).flatten(1, 2)
+
+
+def _blocked(x, block):
+    return x.unflatten(1, (-1, block)).movedim(2, -1)
+
+
+def _unblocked_weights(w):
+    """[A/a, B/b, kernel..., b, a] as [A, B, kernel...]."""
+    return w.movedim((-1, -2), (1, 3)).flatten(0, 1).flatten(1, 2)
+
+
+def blocked_conv(inputs, attrs):
+    x, w = inputs
+    return _blocked(_conv(_unblocked(x), _unblocked_weights(w), attrs), w.shape[-1])
+
+
+def blocked_conv_input_grad(inputs, attrs):
+    dy, w = inputs
+    dims = attrs["input_dims"]
+    plain = {**attrs, "input_dims": [dims[0], dims[1] * dims[-1], *dims[2:-1]]}
+    return _blocked(conv_input_grad((_unblocked(dy), _unblocked_weights(w).transpose(0, 1)), plain), dims[-1])
+
+
+def blocked_conv_weight_grad(inputs, attrs):
+    x, dy = inputs
+    dw = conv_weight_grad((_unblocked(x), _unblocked(dy)), attrs)
+    return dw.unflatten(1, (-1, x.shape[-1])).unflatten(0, (-1, dy.shape[-1])).movedim((3, 1), (-2, -1))
+
+
 def conv_transpose(inputs, attrs):
     """PyTorch's own with no padding, cropped afterwards: that also covers asymmetric padding."""
     x, w = inputs
@@ -152,6 +184,22 @@ def adaptive_max_pool(inputs, attrs):
     return (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(size) - 1](inputs[0], size)
 
 
+def _with_blocked_channels(function, data):
+    """`function` on inputs whose first `data` tensors have blocked channels, as its first output then has."""
+
+    def wrapped(inputs, attrs):
+        block = attrs.get("channel_block", 0)
+        if block == 0:
+            return function(inputs, attrs)
+        outputs = function([_unblocked(x) for x in inputs[:data]] + list(inputs[data:]), attrs)
+        if isinstance(outputs, tuple):
+            return (_blocked(outputs[0], block), *outputs[1:])
+        return _blocked(outputs, block)
+
+    wrapped.__name__ = function.__name__
+    return wrapped
+
+
 def batch_norm(inputs, attrs):
     x, scale, bias, running_mean, running_var = inputs
     epsilon = attrs.get("epsilon", 1e-5)
@@ -232,9 +280,12 @@ REFERENCE = {
         avg_pool_grad,
         adaptive_avg_pool,
         adaptive_max_pool,
-        batch_norm,
-        batch_norm_inference,
-        batch_norm_grad,
+        blocked_conv,
+        blocked_conv_input_grad,
+        blocked_conv_weight_grad,
+        _with_blocked_channels(batch_norm, 1),
+        _with_blocked_channels(batch_norm_inference, 1),
+        _with_blocked_channels(batch_norm_grad, 2),
         layer_norm,
         layer_norm_grad,
         group_norm,
