@@ -235,7 +235,7 @@ def print_profile(case, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose names hold one of these")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows of these names, or whose names hold them")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default 2)")
     parser.add_argument("--seconds", type=float, default=20, help="to measure each row (default 20)")
@@ -245,9 +245,11 @@ def main():
     parser.add_argument("--nodes", type=int, default=20, help="how many of the slowest nodes --profile shows (default 20)")
     parser.add_argument("--json", metavar="FILE", help="also write the result here")
     args = parser.parse_args()
-    chosen = [c for c in cases(args.quick) if not args.only or any(o in c.name for o in args.only)]
+    names = [c.name for c in cases(args.quick)]
+    chosen = [c for c in cases(args.quick)
+              if not args.only or any(o == c.name or o in c.name and o not in names for o in args.only)]
     if not chosen:
-        parser.error(f"no row is named {' or '.join(args.only)}; there are: {', '.join(c.name for c in cases(args.quick))}")
+        parser.error(f"no row is named {' or '.join(args.only)}; there are: {', '.join(names)}")
     if args.profile:
         for case in chosen:
             print_profile(case, args)
