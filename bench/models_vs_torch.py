@@ -16,11 +16,13 @@ import numpy as np
 
 import harness
 
-# Largest difference of the losses of the first training steps, which repeat one batch and move its loss by several percent.
-# A fresh ResNet-50 multiplies rounding: after two steps PyTorch's own losses in float32 and float64 part by about 2e-3.
+# Largest difference of the losses of the first training steps, which repeat one batch and move its loss by a few percent.
 SGD = {"momentum": 0.9, "weight_decay": 1e-4}
 SGD_RATE, ADAMW_RATE = 1e-3, 1e-4
-LOSS_TOLERANCE, RESNET50_LOSS_TOLERANCE = 1e-3, 5e-3
+LOSS_TOLERANCE = 1e-4
+# What the last norm of a residual block starts as. With 1 a fresh ResNet-50 multiplies rounding: weights changed by 1e-7 move
+# PyTorch's own third loss by 3e-3, so a comparison would say little. (Goyal et al. 2017 start at 0, which leaves gradients 0.)
+LAST_NORM = 0.2
 # Largest difference of the predictions, relative to the largest of them.
 OUTPUT_TOLERANCE = 1e-4
 # With dropout both draw other masks; the loss is a mean over so many elements that it hardly moves.
@@ -66,7 +68,7 @@ class Case:
     def tolerance(self):
         if not self.training:
             return OUTPUT_TOLERANCE
-        return DROPOUT_TOLERANCE if self.dropout else RESNET50_LOSS_TOLERANCE if self.model == "resnet50" else LOSS_TOLERANCE
+        return DROPOUT_TOLERANCE if self.dropout else LOSS_TOLERANCE
 
 
 def cases(quick):
@@ -141,6 +143,11 @@ class Torch:
         self.library, self.case = torch, case
         build = {"resnet18": torch_models.resnet18, "resnet50": torch_models.resnet50, "bert": torch_models.Bert}[case.model]
         self.model = build(**case.options) if case.images else build(vocabulary=0, **case.options)
+        if case.images:
+            last = "bn3" if case.model == "resnet50" else "bn2"
+            for name, parameter in self.model.named_parameters():
+                if name.endswith(f"{last}.weight"):
+                    torch.nn.init.constant_(parameter, LAST_NORM)
         self.model.train(case.training)
         if case.images:
             self.model.to(memory_format=torch.channels_last)
