@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-dev build test quickstart format format-check lint sanitize fuzz bench wheel check-wheel clean
+.PHONY: setup setup-test setup-dev build test quickstart docs format format-check lint sanitize fuzz bench wheel check-wheel clean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -87,6 +87,10 @@ fuzz: setup-dev
 bench: setup-test build
 	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
 	  PYTHONPATH=$(CURDIR)/build/python $(BIN)/python "$$script"; done
+
+docs: build                            ## build/docs/ops.md: every op, and what runs it in which element type
+	mkdir -p build/docs
+	build/deepseek ops --table > build/docs/ops.md
 
 # Against .venv's packages, in a folder that stays, so that objects are built once; `pip install .` fetches what it needs.
 wheel: setup                           ## a wheel of this machine's libraries in dist/

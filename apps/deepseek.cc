@@ -15,6 +15,8 @@
 #include "graph/text.h"
 #include "io/png.h"
 #include "models/zoo.h"
+#include "ops/registry.h"
+#include "runtime/op_docs.h"
 #include "train/run.h"
 
 using namespace deepseek;
@@ -159,6 +161,17 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
   return 0;
 }
 
+int ops_command(const std::string& name, bool table) {
+  const backends::cpu::CpuBackend cpu;
+  const std::vector<std::string> chosen = name.empty() ? std::vector<std::string>() : std::vector<std::string>{name};
+  const Result<std::string> text = table          ? runtime::op_table(ops::registry(), cpu, chosen)
+                                   : name.empty() ? runtime::op_list(ops::registry())
+                                                  : runtime::op_page(ops::registry(), name, cpu);
+  if (!text.ok()) return failed(text.status());
+  fmt::print("{}", *text);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -201,6 +214,13 @@ int main(int argc, char** argv) {
   CLI::App* models = app.add_subcommand("models", "List the architectures of the zoo");
   models->footer("Example: deepseek models");
 
+  std::string op;
+  bool table = false;
+  CLI::App* ops = app.add_subcommand("ops", "List the ops, or show one: operands, attributes, what runs it");
+  ops->add_option("name", op, "an op");
+  ops->add_flag("--table", table, "all as Markdown: which implementation runs each op in each element type");
+  ops->footer("Examples: deepseek ops softmax\n          deepseek ops --table > ops.md");
+
   CLI::App* devices = app.add_subcommand("devices", "List the devices that can train here");
   devices->footer("Example: deepseek devices");
 
@@ -217,6 +237,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (*explain) return explain_command(config, overrides);
+  if (*ops) return ops_command(op, table);
   fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
   return 0;
 }

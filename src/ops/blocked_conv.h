@@ -1,6 +1,6 @@
 // Convolution on tensors with blocked channels: [N, C, spatial...] held as [N, C/b, spatial..., b], so that b channels
-// of a pixel are contiguous. passes/block_channels.h puts these ops in the place of conv and its gradients. Test:
-// tests/ops/samples_test.cc, tests/passes/block_channels_test.cc
+// of a pixel are contiguous. passes/block_channels.h puts these ops in the place of conv and its gradients.
+// Test: tests/ops/samples_test.cc, tests/passes/block_channels_test.cc
 #pragma once
 
 #include "ops/conv.h"

@@ -2,7 +2,7 @@
 // Given:  input x, state w; output loss = f(x, w)
 // Result: the same, and one output "grad:w" of w's type per parameter asked for.
 // Forward values that gradients need stay values of the graph; the memory planner keeps them alive.
-// Test: tests/passes/autodiff_test.cc, and every op sample against central differences (tests/ops/samples_test.cc).
+// Test: tests/passes/golden_test.cc, and every op sample against central differences (tests/ops/samples_test.cc).
 #pragma once
 
 #include <string>

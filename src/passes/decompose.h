@@ -1,6 +1,6 @@
 // Replaces composite ops by their decompositions, repeatedly, where `should` says so.
 // Given:  %2 = gelu(%1)            Result: %2 = mul(%1, 0.5); %3 = ...
-// Test: tests/passes/decompose_test.cc
+// Test: tests/passes/golden_test.cc
 #pragma once
 
 #include <functional>

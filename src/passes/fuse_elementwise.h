@@ -2,7 +2,7 @@
 // the same shape. A value of the group that the graph also returns becomes a further output of the group.
 // Given:  %2 = add(%0, %1); %3 = relu(%2); output %3
 // Result: %2 = fused(%0, %1) {body=graph {add, relu}}; output %2
-// Test: tests/passes/fuse_elementwise_test.cc
+// Test: tests/passes/golden_test.cc
 #pragma once
 
 #include "graph/graph.h"

@@ -40,9 +40,8 @@ class Program {
 };
 
 struct CompileOptions {
-  std::vector<std::string> disabled_passes;           // by name
+  std::vector<std::string> disabled_passes;           // by name, e.g. "simplify"; an unknown one is an error
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
-  bool dump_passes = false;                           // log the graph after each pass
 };
 
 class Backend {

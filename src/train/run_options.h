@@ -18,7 +18,7 @@ struct DataOptions {
   OptionTable::FreeMap params;
   void describe(OptionTable& t) {
     t.field("name", name, {.doc = "data set"});
-    t.rest(params, "parameters of the data set (root, validation_fraction, ...)");
+    t.rest(params, "parameters of the data set (folder, validation_fraction, ...)");
   }
 };
 

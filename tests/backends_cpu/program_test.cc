@@ -122,6 +122,19 @@ TEST(CpuProgram, FusesElementwiseChainsIntoOneNode) {
   EXPECT_EQ(program->arena_bytes(), 0u);
 }
 
+TEST(CpuProgram, PassesMayBeDisabledByName) {
+  const Graph graph = parsed(R"(graph {
+    input %0 "x" : f32[2,3]
+    %1 = transpose(%0) {permutation=[1,0]} : f32[3,2]
+    %2 = matmul(%0, %1) {transpose_a=false, transpose_b=false} : f32[2,2]
+    output "y" %2
+  })");
+  EXPECT_EQ(compile(graph)->graph().nodes().size(), 1u);  // simplify turns the factor inside the product
+  EXPECT_EQ(compile(graph, {.disabled_passes = {"simplify"}})->graph().nodes().size(), 2u);
+  EXPECT_EQ(CpuBackend().compile(graph, {.disabled_passes = {"simplfy"}}).status().message(),
+            "disabled_passes: there is no pass 'simplfy'; there are: simplify, block_channels, fuse_elementwise");
+}
+
 TEST(CpuProgram, ServesManyThreads) {
   Builder b(ops::registry());
   Expr x = b.input("x", {DType::kF32, {50, 50}});

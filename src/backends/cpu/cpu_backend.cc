@@ -7,10 +7,12 @@
 #include <utility>
 
 #include "backends/cpu/kernel.h"
+#include "base/strings.h"
 #include "ops/registry.h"
 #include "passes/block_channels.h"
 #include "passes/decompose.h"
 #include "passes/fuse_elementwise.h"
+#include "passes/simplify.h"
 #include "runtime/memory_plan.h"
 
 namespace deepseek::backends::cpu {
@@ -205,7 +207,44 @@ void CpuProgram::plan() {
     if (is_view(node)) places_[node.output().id] = places_[root[node.output().id]];
 }
 
+// After decomposition, in this order; each may be disabled by its name.
+struct Pass {
+  std::string_view name;
+  Result<Graph> (*run)(const Graph&, const runtime::CompileOptions&);
+};
+constexpr Pass kPasses[] = {
+    // First, so that the others meet no copies that are about to go.
+    {"simplify",
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph, ops::registry()); }},
+    // Before fusion, which then works on the blocked tensors.
+    {"block_channels",
+     [](const Graph& graph, const runtime::CompileOptions& options) {
+       return passes::block_channels(graph, ops::registry(), [&](const Graph& g, const Node& node) {
+         return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
+       });
+     }},
+    {"fuse_elementwise",
+     [](const Graph& graph, const runtime::CompileOptions&) {
+       return passes::fuse_elementwise(graph, ops::registry());
+     }},
+};
+
+bool named(const std::vector<std::string>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// A misspelt name would silently measure the wrong thing.
+Status check_passes(const std::vector<std::string>& names) {
+  std::vector<std::string> known;
+  for (const Pass& pass : kPasses) known.emplace_back(pass.name);
+  for (const std::string& name : names)
+    if (!named(known, name))
+      return invalid("disabled_passes: there is no pass '{}'; there are: {}", name, join(known, ", "));
+  return {};
+}
+
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
+  DS_TRY(check_passes(options.disabled_passes));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
   DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [&](const Graph& g, const Node& node) {
               if (node.op->traits.elementwise) return false;
@@ -218,10 +257,10 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
                 if (implementation.name != "reference" && implementation.make(info).ok()) return false;
               return true;
             }));
-  DS_ASSIGN(graph_, passes::block_channels(graph_, ops::registry(), [&](const Graph& g, const Node& node) {
-              return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
-            }));
-  DS_ASSIGN(graph_, passes::fuse_elementwise(graph_, ops::registry()));
+  for (const Pass& pass : kPasses) {
+    if (named(options.disabled_passes, pass.name)) continue;
+    DS_ASSIGN(graph_, pass.run(graph_, options));
+  }
   DS_TRY(choose_kernels(options));
   plan();
   return {};

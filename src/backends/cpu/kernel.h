@@ -1,6 +1,6 @@
 // What an implementation of an op on the CPU is. For each op there is an ordered list, fastest first, reference last;
 // a factory either returns a kernel for this very node (shapes fixed) or refuses with a reason.
-// Test: tests/backends_cpu/samples_test.cc
+// Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
 #pragma once
 
 #include <memory>

@@ -1,0 +1,97 @@
+#include "passes/simplify.h"
+
+#include <algorithm>
+
+#include "ops/dsl.h"
+#include "passes/rewrite.h"
+
+namespace deepseek::passes {
+
+using namespace graph;
+
+namespace {
+
+// x, where that is what the node has as its type.
+Expr same(const Found& f) {
+  Expr x = f.at("x");
+  return x.type() == f.type() ? x : Expr();
+}
+
+Pattern scalar(double value) { return either({constant(value), op("broadcast_to", {constant(value)})}); }
+
+const Dims& permutation(const Found& f, std::string_view name) {
+  return f.graph.producer(f.value(name))->attrs.ints("permutation");
+}
+
+bool is_identity(const Dims& perm) { return std::is_sorted(perm.begin(), perm.end()); }
+
+// A transposition of the last two axes alone.
+bool swaps_matrix(const AttrValue& v) {
+  Dims perm = std::get<Dims>(v);
+  if (perm.size() < 2) return false;
+  std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+  return is_identity(perm);
+}
+
+// Every value of `from` is one of `to`.
+bool exact(DType from, DType to) {
+  if (from == DType::kBool || from == to) return true;
+  return is_float(from) && is_float(to) && size_of(from) < size_of(to);
+}
+
+std::vector<Rule> make_rules() {
+  std::vector<Rule> rules;
+  // Numbers that change nothing.
+  rules.push_back({"add_0", op("add", {any("x"), scalar(0)}), same});
+  rules.push_back({"sub_0", op("sub", {any("x"), scalar(0)}), same});
+  rules.push_back({"mul_1", op("mul", {any("x"), scalar(1)}), same});
+  rules.push_back({"div_1", op("div", {any("x"), scalar(1)}), same});
+  rules.push_back({"pow_1", op("pow", {any("x"), scalar(1)}), same});
+  rules.push_back({"neg_neg", op("neg", {op("neg", {any("x")})}), same});
+  // Copies that change nothing.
+  rules.push_back({"cast_same", op("cast", {any("x")}), same});
+  rules.push_back({"reshape_same", op("reshape", {any("x")}), same});
+  rules.push_back({"broadcast_same", op("broadcast_to", {any("x")}), same});
+  rules.push_back({"transpose_same", op("transpose", {any("x")}).as("y"),
+                   [](const Found& f) { return is_identity(permutation(f, "y")) ? f.at("x") : Expr(); }});
+  rules.push_back({"concat_one", op("concat", {any("x")}), same});
+  rules.push_back({"slice_all", op("slice", {any("x")}), same});  // of the same size: start 0, step 1
+  rules.push_back({"pad_none", op("pad", {any("x")}), same});
+  // One copy instead of two.
+  rules.push_back({"reshape_reshape", op("reshape", {op("reshape", {any("x")})}),
+                   [](const Found& f) { return ops::reshape(f.at("x"), f.type().dims); }});
+  rules.push_back({"broadcast_broadcast", op("broadcast_to", {op("broadcast_to", {any("x")})}),
+                   [](const Found& f) { return ops::broadcast_to(f.at("x"), f.type().dims); }});
+  rules.push_back({"transpose_transpose", op("transpose", {op("transpose", {any("x")}).as("inner")}).as("outer"),
+                   [](const Found& f) {
+                     const Dims &inner = permutation(f, "inner"), &outer = permutation(f, "outer");
+                     Dims both;
+                     for (int64_t axis : outer) both.push_back(inner[axis]);
+                     return ops::transpose(f.at("x"), both);
+                   }});
+  rules.push_back({"cast_cast", op("cast", {op("cast", {any("x")}).as("inner")}), [](const Found& f) {
+                     return exact(f.at("x").dtype(), f.graph.type(f.value("inner")).dtype)
+                                ? ops::cast(f.at("x"), f.type().dtype)
+                                : Expr();
+                   }});
+  // The product reads either order.
+  const Pattern turned = op("transpose", {any("x")}).attr("permutation", swaps_matrix);
+  rules.push_back({"matmul_transpose_a", op("matmul", {turned, any("b")}), [](const Found& f) {
+                     return ops::matmul(f.at("x"), f.at("b"), !f.node.attrs.flag("transpose_a"),
+                                        f.node.attrs.flag("transpose_b"));
+                   }});
+  rules.push_back({"matmul_transpose_b", op("matmul", {any("a"), turned}), [](const Found& f) {
+                     return ops::matmul(f.at("a"), f.at("x"), f.node.attrs.flag("transpose_a"),
+                                        !f.node.attrs.flag("transpose_b"));
+                   }});
+  return rules;
+}
+
+}  // namespace
+
+Result<Graph> simplify(const Graph& graph, const OpRegistry& registry) {
+  static const std::vector<Rule> rules = make_rules();
+  return rewrite(graph, registry, rules);
+}
+
+}  // namespace deepseek::passes
