@@ -47,10 +47,12 @@ build: setup
 quickstart: build
 	build/deepseek train examples/fashion_mnist.yaml
 
+# In CI also what takes minutes: format, lint, the sanitizers, the fuzzers.
 # OMP_WAIT_POLICY: with more threads than cores, spinning ones would steal the time of those that work.
 test: setup-test build
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_links.py
+	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
 	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
 	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
@@ -64,14 +66,15 @@ format-check: setup-dev
 
 lint: setup-dev
 	$(CONFIGURE) --preset release
-	clang-tidy --quiet -p build $(LINT)
+	printf '%s\n' $(LINT) | xargs -P$(JOBS) -n1 clang-tidy --quiet -p build 2> >(grep -v 'warnings generated' >&2)
 
-# The tests under AddressSanitizer and UBSan, in build-asan/.
+# The C++ tests under AddressSanitizer, its leak check and UBSan, in build-asan/.
 sanitize: setup
 	$(CONFIGURE) --preset dev
 	ninja -C build-asan -j$(JOBS)
-	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 \
-	  UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-asan --output-on-failure --no-tests=error
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 \
+	  LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ctest --test-dir build-asan --output-on-failure --no-tests=error
 
 # Every target of tests/fuzz, together FUZZ_SECONDS, from the seeds in tests/fuzz/corpus. What they find is left in
 # build-fuzz/<target>-crash-*; `build-fuzz/tests/fuzz/fuzz_<target> FILE` runs it again.

@@ -1,7 +1,8 @@
 // What is known of a tensor at compile time: element type, static dims, memory layout.
 // Layout is one number. channel_block b (1 <= b <= C, C % b == 0) stores a tensor [N, C, spatial...] as
 // [N][C/b][spatial...][b]: 1 is plain row-major, C is channels-last, 8/16/32 are the blocked forms kernels like.
-// No pass sets it today: blocked channels are a further axis (ops/blocked_conv.h). Test: tests/graph/tensor_type_test.cc
+// No pass sets it today: blocked channels are a further axis (ops/blocked_conv.h).
+// Test: tests/graph/tensor_type_test.cc
 #pragma once
 
 #include <cstdint>

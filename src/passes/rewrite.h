@@ -1,5 +1,5 @@
 // The loop that most passes share: copy a graph node by node into a builder, replacing some nodes on the way.
-// Test: tests/passes/golden_test.cc, by the passes that use it.
+// Test: tests/passes/rewrite_test.cc
 #pragma once
 
 #include <functional>

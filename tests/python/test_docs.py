@@ -10,8 +10,9 @@ import pytest
 import deepseek
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CLI = pathlib.Path(deepseek.__file__).resolve().parents[2] / "deepseek"  # the build folder's
-ENVIRONMENT = {"PYTHONPATH": str(pathlib.Path(deepseek.__file__).resolve().parents[1]), "OMP_WAIT_POLICY": "passive", "PATH": "/usr/bin:/bin"}
+PACKAGE = pathlib.Path(deepseek.__file__).absolute().parent  # not resolved: in the build folder it links to the sources
+CLI = PACKAGE.parents[1] / "deepseek"
+ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "OMP_WAIT_POLICY": "passive", "PATH": "/usr/bin:/bin"}
 README = (ROOT / "README.md").read_text()
 
 

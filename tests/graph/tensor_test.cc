@@ -1,0 +1,54 @@
+#include "graph/tensor.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace deepseek::graph {
+namespace {
+
+TEST(Tensor, CopiesShareAndClonesDoNot) {
+  Tensor a = Tensor::full(DType::kF32, {2, 3}, 1.5);
+  const Tensor shared = a, own = a.clone();
+  a.set(0, 7);
+  EXPECT_EQ(shared.at(0), 7);
+  EXPECT_EQ(own.at(0), 1.5);
+  EXPECT_EQ(a, shared);
+  EXPECT_FALSE(a == own);  // identity, not equal numbers
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(own.data()) % 64, 0u);
+}
+
+TEST(Tensor, RowsAndReshapeAreViews) {
+  Tensor a(DType::kI32, {3, 2});
+  for (int64_t i = 0; i < 6; ++i) a.set(i, static_cast<double>(i));
+  const Tensor rows = a.rows(1, 3);
+  EXPECT_EQ(rows.dims(), (Dims{2, 2}));
+  EXPECT_EQ(rows.at(0), 2);
+  const Tensor flat = a.reshaped({6});
+  a.set(5, -1);
+  EXPECT_EQ(rows.at(3), -1);
+  EXPECT_EQ(flat.at(5), -1);
+  EXPECT_EQ(Tensor(DType::kF32, {0, 4}).rows(0, 0).num_elements(), 0);
+}
+
+TEST(Tensor, ABorrowedTensorKeepsItsOwner) {
+  auto owner = std::make_shared<std::vector<float>>(std::vector<float>{1, 2});
+  const std::weak_ptr<void> watch = owner;
+  {
+    Tensor t({DType::kF32, {2}}, owner->data(), owner);
+    owner.reset();
+    EXPECT_EQ(t.rows(1, 2).at(0), 2);
+    EXPECT_FALSE(watch.expired());
+  }
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST(Tensor, CastRounds) {
+  Tensor a = Tensor::full(DType::kF64, {1}, 1.0 + 1e-9);
+  EXPECT_EQ(a.cast(DType::kF32).at(0), 1.0);
+  EXPECT_EQ(Tensor::full(DType::kF32, {1}, 1.00390625).cast(DType::kBF16).at(0), 1.0);  // half way, to even
+  EXPECT_EQ(Tensor::zeros(DType::kBool, {2}).cast(DType::kF32).at(1), 0);
+}
+
+}  // namespace
+}  // namespace deepseek::graph
