@@ -17,8 +17,8 @@ APT_BUILD := cmake ninja-build g++ ccache pkg-config python3-venv python3-dev li
 APT_DEV := clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev
 
 SOURCES = $(shell git ls-files '*.cc' '*.h')
-# clang-tidy takes seconds per file, so `make lint` covers what everything else includes; LINT="..." names others.
-LINT ?= $(wildcard src/base/*.cc src/graph/*.cc)
+# clang-tidy takes seconds per file, so `make lint` covers what everything else includes; LINT_FILES="..." names others.
+LINT_FILES ?= $(wildcard src/base/*.cc src/graph/*.cc)
 
 setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
 setup-test: $(VENV)/.test-stamp        ## also what only tests and bench/ need (torch)
@@ -66,7 +66,7 @@ format-check: setup-dev
 
 lint: setup-dev
 	$(CONFIGURE) --preset release
-	printf '%s\n' $(LINT) | xargs -P$(JOBS) -n1 clang-tidy --quiet -p build 2> >(grep -v 'warnings generated' >&2)
+	printf '%s\n' $(LINT_FILES) | xargs -P$(JOBS) -n1 clang-tidy --quiet -p build 2> >(grep -v 'warnings generated' >&2)
 
 # The C++ tests under AddressSanitizer, its leak check and UBSan, in build-asan/.
 sanitize: setup
