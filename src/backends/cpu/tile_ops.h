@@ -1,5 +1,5 @@
 // Element-wise operations on one cache-sized tile: out[i] = f(in0[i], in1[i], ...). Compiled once per instruction set,
-// chosen at run time. The element-wise kernel strings them together. Test: tests/backends_cpu/samples_test.cc
+// chosen at run time. The element-wise kernel strings them together. Test: tests/ops/samples_test.cc
 #pragma once
 
 #include <cstdint>
