@@ -135,14 +135,6 @@ class OptionReader {
       return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
     if (const size_t bad = first_invalid_utf8(text); bad < text.size())
       return invalid("{}: byte {} is not UTF-8; save the config as UTF-8 text", where_, bad);
-    // yaml-cpp recurses per level; refuse what could exhaust the stack before it parses.
-    size_t depth = 0, deepest = 0;
-    for (char c : text) {
-      if (c == '[' || c == '{') ++depth;
-      if ((c == ']' || c == '}') && depth > 0) --depth;
-      deepest = std::max(deepest, depth);
-    }
-    if (deepest > kMaxDepth) return invalid("{}: more than {} nested brackets", where_, kMaxDepth);
     try {
       DS_TRY(use(YAML::Load(std::string(text))));
     } catch (const YAML::Exception& e) {

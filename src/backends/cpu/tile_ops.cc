@@ -375,12 +375,47 @@ TileFn Find(std::string_view op, DType in, DType out) {
   }
 }
 
+double SumTile(const float* x, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto a = hn::Zero(d), b = a, c = a, e = a;
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    a = hn::Add(a, hn::LoadU(d, x + i));
+    b = hn::Add(b, hn::LoadU(d, x + i + lanes));
+    c = hn::Add(c, hn::LoadU(d, x + i + 2 * lanes));
+    e = hn::Add(e, hn::LoadU(d, x + i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) a = hn::Add(a, hn::LoadU(d, x + i));
+  double sum = 0;
+  for (; i < n; ++i) sum += x[i];
+  return sum + hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
+}
+
+void AddRows(const float* x, int64_t n, int64_t period, double* acc) {
+  if (n == period) {
+    for (int64_t j = 0; j < period; ++j) acc[j] += x[j];
+    return;
+  }
+  float rows[kTile];
+  std::copy_n(x, period, rows);
+  for (int64_t i = period; i < n; i += period)
+    for (int64_t j = 0; j < period; ++j) rows[j] += x[i + j];
+  for (int64_t j = 0; j < period; ++j) acc[j] += rows[j];
+}
+
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace deepseek::backends::cpu {
 HWY_EXPORT(Find);
+HWY_EXPORT(SumTile);
+HWY_EXPORT(AddRows);
 TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
+double sum_tile(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumTile)(x, n); }
+void add_rows(const float* x, int64_t n, int64_t period, double* acc) {
+  HWY_DYNAMIC_DISPATCH(AddRows)(x, n, period, acc);
+}
 }  // namespace deepseek::backends::cpu
 #endif

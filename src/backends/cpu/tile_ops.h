@@ -19,4 +19,9 @@ using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 // operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
 
+// The sum of a tile. Each of many lanes adds up few numbers, so the error stays near that of one rounding.
+double sum_tile(const float* x, int64_t n);
+// acc[i % period] += x[i], for n a multiple of the period.
+void add_rows(const float* x, int64_t n, int64_t period, double* acc);
+
 }  // namespace deepseek::backends::cpu
