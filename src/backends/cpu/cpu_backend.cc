@@ -10,7 +10,9 @@
 #include "base/strings.h"
 #include "ops/registry.h"
 #include "passes/block_channels.h"
+#include "passes/cse.h"
 #include "passes/decompose.h"
+#include "passes/fold_constants.h"
 #include "passes/fuse_elementwise.h"
 #include "passes/simplify.h"
 #include "runtime/memory_plan.h"
@@ -216,6 +218,8 @@ constexpr Pass kPasses[] = {
     // First, so that the others meet no copies that are about to go.
     {"simplify",
      [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph, ops::registry()); }},
+    {"fold_constants",
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fold_constants(graph, ops::registry()); }},
     // Before fusion, which then works on the blocked tensors.
     {"block_channels",
      [](const Graph& graph, const runtime::CompileOptions& options) {
@@ -223,6 +227,8 @@ constexpr Pass kPasses[] = {
          return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
        });
      }},
+    // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
+    {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {
        return passes::fuse_elementwise(graph, ops::registry());

@@ -11,8 +11,7 @@
 // foreach_target.h must come before what it includes again for each target.
 // clang-format off
 #include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
+#include "backends/cpu/vector_math-inl.h"
 // clang-format on
 
 // Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by
@@ -98,12 +97,6 @@ void Vector1(const void* const* in, void* out, int64_t n) {
   }
 }
 
-template <class D, class V>
-HWY_INLINE V SafeExp(D d, V x) {  // hwy's Exp is defined up to 104; beyond it the result is infinite
-  const V y = hn::Exp(d, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), hn::Set(d, 0.0f), x));
-  const V inf = hn::Set(d, std::numeric_limits<float>::infinity());
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), inf, y));
-}
 struct ExpV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x) {
