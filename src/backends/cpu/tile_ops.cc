@@ -33,6 +33,21 @@ void Loop2(const void* const* in, void* out, int64_t n) {
   R* y = static_cast<R*>(out);
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<R>(F::apply(a[i], b[i]));
 }
+// a * b + c, in one rounding where there is an instruction for it, and with signs turned.
+template <bool kNegateProduct, bool kNegateTerm>
+void MulAdd(const void* const* in, void* out, int64_t n) {
+  const float *a = static_cast<const float*>(in[0]), *b = static_cast<const float*>(in[1]),
+              *c = static_cast<const float*>(in[2]);
+  float* y = static_cast<float*>(out);
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = kNegateProduct ? -a[i] : a[i], z = kNegateTerm ? -c[i] : c[i];
+#if HWY_NATIVE_FMA
+    y[i] = __builtin_fmaf(x, b[i], z);
+#else
+    y[i] = x * b[i] + z;
+#endif
+  }
+}
 template <class T>
 void Select(const void* const* in, void* out, int64_t n) {
   const uint8_t* c = static_cast<const uint8_t*>(in[0]);
@@ -355,7 +370,10 @@ TileFn Find(std::string_view op, DType in, DType out) {
       if (cast && out == DType::kF16) return FromF32ToF16<false>;
       if (cast) return FindConvert<float>(out);
       if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
-      return Search(op, {{"exp", Vector1<ExpV>},
+      return Search(op, {{"mul_add", MulAdd<false, false>},
+                         {"mul_sub", MulAdd<false, true>},
+                         {"neg_mul_add", MulAdd<true, false>},
+                         {"exp", Vector1<ExpV>},
                          {"expm1", Vector1<Expm1V>},
                          {"log", Vector1<LogV>},
                          {"log1p", Vector1<Log1pV>},

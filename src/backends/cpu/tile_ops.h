@@ -15,8 +15,8 @@ constexpr int64_t kTile = 512;  // elements; a handful of f32 tiles stay in the 
 using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 
 // Null where the combination does not exist. Half floats have casts from and to f32 only, and "round_to" from f32,
-// whose result stays f32 with the values that a half float of type `out` can take. `in` is the dtype of the (last)
-// operand, `out` of the result.
+// whose result stays f32 with the values that a half float of type `out` can take. f32 has "mul_add" a * b + c,
+// "mul_sub" a * b - c and "neg_mul_add" c - a * b. `in` is the dtype of the (last) operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
 
 // The sum of a tile. Each of many lanes adds up few numbers, so the error stays near that of one rounding.

@@ -118,7 +118,9 @@ struct TileProgram::Compiler {
   std::vector<Dims> leaf_dims, sum_dims;
   std::vector<int32_t> last_use, source;
   std::vector<int> output_of, free_registers;
-  std::vector<bool> kept;  // read at the end of the tile
+  std::vector<bool> kept;     // read at the end of the tile
+  std::vector<int> joined;    // by node: which operand is a product that is computed with it, or -1
+  std::vector<bool> skipped;  // by node: a product that is computed with its reader
   Dims dims;
 
   Compiler(TileProgram& p, const Graph& b) : program(p), body(b) {
@@ -141,6 +143,28 @@ struct TileProgram::Compiler {
       output_of[v] = static_cast<int>(o);
       kept[source[v]] = true;
     }
+    join_products();
+  }
+
+  // An f32 product that only one sum or difference reads is computed with it, in one rounding.
+  void join_products() {
+    const std::vector<int32_t> uses = body.use_counts();
+    joined.assign(body.nodes().size(), -1);
+    std::vector<bool> inside(joined.size());
+    for (size_t n = 0; n < body.nodes().size(); ++n) {
+      const Node& node = body.nodes()[n];
+      if ((node.op_name() != "add" && node.op_name() != "sub") || body.type(node.output()).dtype != DType::kF32)
+        continue;
+      for (int side = 0; side < 2 && joined[n] < 0; ++side) {
+        const Node* product = body.producer(node.inputs[static_cast<size_t>(side)]);
+        if (product == nullptr || product->op_name() != "mul" || uses[product->output().id] != 1) continue;
+        joined[n] = side;
+        inside[static_cast<size_t>(product - body.nodes().data())] = true;
+        for (Value v : product->inputs)
+          last_use[source[v.id]] = std::max(last_use[source[v.id]], static_cast<int32_t>(n));
+      }
+    }
+    skipped = std::move(inside);
   }
 
   Operand add_leaf(int input, Tensor constant, const TensorType& type) {
@@ -194,11 +218,18 @@ struct TileProgram::Compiler {
     const int32_t v = node.output().id;
     const DType result = body.type({v}).dtype;
     const DType in = compute_dtype(body.type(node.inputs.back()).dtype);
-    Instruction instruction{find_tile_fn(node.op_name(), in, compute_dtype(result)), {}, -1};
+    std::vector<Value> inputs = node.inputs;
+    std::string op = node.op_name();
+    if (const int side = joined[static_cast<size_t>(n)]; side >= 0) {
+      const Node& product = *body.producer(node.inputs[static_cast<size_t>(side)]);
+      op = op == "add" ? "mul_add" : side == 0 ? "mul_sub" : "neg_mul_add";
+      inputs = {product.inputs[0], product.inputs[1], node.inputs[static_cast<size_t>(1 - side)]};
+    }
+    Instruction instruction{find_tile_fn(op, in, compute_dtype(result)), {}, -1};
     if (instruction.fn == nullptr)
       return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
                                 to_string(body.type(node.inputs.back()).dtype)));
-    for (Value input : node.inputs) instruction.in.push_back(place[input.id]);
+    for (Value input : inputs) instruction.in.push_back(place[input.id]);
     if (output_of[v] >= 0 && !is_half(result)) {
       instruction.output = output_of[v];
       place[v] = {Operand::kOutput, output_of[v]};
@@ -207,9 +238,9 @@ struct TileProgram::Compiler {
       place[v] = {Operand::kRegister, instruction.reg};
     }
     // A register is free after its last reader; the reader's own result never shares it.
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
       const Operand& operand = instruction.in[i];
-      const int32_t from = source[node.inputs[i].id];
+      const int32_t from = source[inputs[i].id];
       bool repeated = false;
       for (size_t j = 0; j < i; ++j)
         repeated =
@@ -243,6 +274,8 @@ struct TileProgram::Compiler {
       } else if (node.op_name() == "broadcast_to") {  // every operand is broadcast to the loop anyway
         place[v] = place[node.inputs[0].id];
         if (output_of[v] >= 0 && !place[v].leaf()) return refuse("an output is a broadcast intermediate");
+      } else if (skipped[n]) {
+        continue;
       } else if (is_sum(node)) {
         DS_TRY(sum(node));
       } else if (!node.op->traits.elementwise) {
