@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxKey = 200;  // YAML itself takes no more than 1024 characters
 
 std::string type_name(const OptionTable::Target& target) {
   constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list"};
@@ -165,6 +166,9 @@ class OptionReader {
       const std::string path = group.empty() ? key : group + "." + key;
       if (key.empty()) {
         errors_.push_back(at(item.first) + ": expected a key of plain text");
+      } else if (key.size() > kMaxKey) {
+        errors_.push_back(
+            fmt::format("{}: expected a key of at most {} bytes, got {}", at(item.first), kMaxKey, key.size()));
       } else if (!seen.insert(key).second) {
         errors_.push_back(fmt::format("{}: '{}' is given twice", at(item.first), path));
       } else if (table_.groups_.contains(path)) {

@@ -121,6 +121,8 @@ TEST(Options, HostileTextIsRefusedBeforeItIsParsed) {
     EXPECT_THAT(f.load(text), HasSubstr("not valid YAML")) << nested;
   }
   EXPECT_THAT(f.load(std::string((1 << 20) + 1, ' ')), HasSubstr("the limit is 1048576"));
+  EXPECT_EQ(f.load("inner:\n  " + std::string(201, 'k') + ": 1"),
+            "run.yaml:2:3: expected a key of at most 200 bytes, got 201");
   EXPECT_EQ(f.load("output: \xFF"), "run.yaml: byte 8 is not UTF-8; save the config as UTF-8 text");
   EXPECT_EQ(f.table.set(std::string(99, '.') + "=1", "--set").message(), "--set: more than 32 keys in the path");
 }

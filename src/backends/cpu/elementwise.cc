@@ -4,8 +4,6 @@
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/tile_program.h"
 #include "base/threads.h"
-#include "graph/builder.h"
-#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -58,18 +56,7 @@ class ElementwiseKernel : public Kernel {
 }  // namespace
 
 KernelOrRefusal make_elementwise(const NodeInfo& node) {
-  Graph body;
-  if (node.context.op->name.value == "fused") {
-    body = *node.context.attrs->get<GraphRef>("body");
-  } else {
-    Builder builder(ops::registry());
-    std::vector<Expr> inputs;
-    for (size_t i = 0; i < node.context.num_inputs(); ++i)
-      inputs.push_back(builder.input(std::to_string(i), node.context.in(i)));
-    const std::vector<Expr> outputs = builder.emit(node.context.op->name.value, inputs, *node.context.attrs);
-    for (size_t i = 0; i < outputs.size(); ++i) builder.output(std::to_string(i), outputs[i]);
-    DS_ASSIGN(body, builder.finish());
-  }
+  DS_ASSIGN(const Graph body, body_of(node));
   DS_ASSIGN(TileProgram program, TileProgram::compile(body));
   if (program.size() == 0) return refuse("an empty result");
   return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(program)));

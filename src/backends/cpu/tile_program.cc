@@ -15,8 +15,6 @@ using namespace graph;
 namespace {
 
 constexpr int64_t kTileBytes = kTile * 8;
-// Longer periods leave whole rows to the tiles.
-constexpr int64_t kMaxPeriod = kTile / 2;
 
 bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
 DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::kF32 : dtype; }
@@ -56,7 +54,7 @@ Dims broadcast_strides(const Dims& shape, size_t rank) {
 }  // namespace
 
 // Axes that all operands step through alike become one loop.
-void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes) {
+void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, int64_t max_period) {
   std::vector<Dims> strides, merged(shapes.size());
   for (const Dims& shape : shapes) strides.push_back(broadcast_strides(shape, dims.size()));
   for (size_t axis = 0; axis < dims.size(); ++axis) {
@@ -80,7 +78,7 @@ void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes) {
   }
   // A short inner loop that some operands repeat in each step of the next one: both are one loop with a period.
   std::vector<bool> periodic(shapes.size());
-  if (const size_t last = loops_.size() - 1; last > 0 && loops_[last] <= kMaxPeriod) {
+  if (const size_t last = loops_.size() - 1; last > 0 && loops_[last] <= max_period) {
     bool all = true;
     for (size_t l = 0; l < merged.size(); ++l) {
       const int64_t outer = merged[l][last - 1], inner = merged[l][last];
@@ -256,7 +254,7 @@ struct TileProgram::Compiler {
     return {};
   }
 
-  Status run() {
+  Status run(int64_t max_period) {
     DS_TRY(find_dims());
     for (const Output& output : body.outputs()) {
       const DType dtype = body.type(output.value).dtype;
@@ -299,16 +297,16 @@ struct TileProgram::Compiler {
     }
     std::vector<Dims> shapes = leaf_dims;
     shapes.insert(shapes.end(), sum_dims.begin(), sum_dims.end());
-    program.add_loops(dims, shapes);
+    program.add_loops(dims, shapes, max_period);
     return {};
   }
 };
 
-Result<TileProgram> TileProgram::compile(const Graph& original) {
+Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period) {
   DS_ASSIGN(const Graph body,
             passes::decompose(original, ops::registry(), [](const Graph&, const Node& node) { return !is_sum(node); }));
   TileProgram program;
-  DS_TRY(Compiler(program, body).run());
+  DS_TRY(Compiler(program, body).run(max_period));
   return program;
 }
 

@@ -18,7 +18,8 @@ class TileProgram {
  public:
   // `body`'s outputs have the shape of the iteration space, or are sum or mean of a value of that shape, which nothing
   // else reads. Composite nodes are taken apart. kUnsupported with the reason where a node has no tile operation.
-  static Result<TileProgram> compile(const graph::Graph& body);
+  // An inner loop of at most `max_period` steps, which some operands repeat, is joined with the next one.
+  static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2);
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
   size_t num_instructions() const { return instructions_.size(); }
@@ -69,7 +70,7 @@ class TileProgram {
   };
   struct Compiler;
 
-  void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes);
+  void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes, int64_t max_period);
   const void* load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const;
 
   std::vector<Leaf> leaves_;
