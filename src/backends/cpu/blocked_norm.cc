@@ -226,7 +226,7 @@ class Backward : public NormBase {
       failed = refuse("the loop reads what the gradient gives");
       return Expr();
     };
-    int dy_output = -1;  // of the node, where others read dy too
+    int dy_output = -1;  // of the node, where dy is kept after the first pass: its own, if others read it, else that of dx
     {
       Builder builder(ops::registry());
       Extractor extractor(a, builder, no_output);
@@ -242,6 +242,11 @@ class Backward : public NormBase {
       }
       Expr g = extractor.value(dy);
       if (!failed.ok()) return failed;
+      if (dy_output < 0 && k->in_[0] < 0 && k->out_[0] >= 0) {
+        dy_output = k->out_[0];
+        builder.output("dy", g);
+        outputs.push_back(dy_output);
+      }
       Expr deviation = extractor.add_input(x, k->in_[1]) - extractor.add_input(s.per_channel(x), k->in_[3]);
       builder.output("sum", ops::sum(g, others));
       builder.output("dot", ops::sum(g * deviation, others));

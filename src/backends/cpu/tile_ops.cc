@@ -408,11 +408,28 @@ void AddRows(const float* x, int64_t n, int64_t period, double* acc) {
     for (int64_t j = 0; j < period; ++j) acc[j] += x[j];
     return;
   }
-  float rows[kTile];
-  std::copy_n(x, period, rows);
-  for (int64_t i = period; i < n; i += period)
-    for (int64_t j = 0; j < period; ++j) rows[j] += x[i + j];
-  for (int64_t j = 0; j < period; ++j) acc[j] += rows[j];
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), rows = n / period;
+  float sums[kTile];
+  int64_t j = 0;
+  for (; j + lanes <= period; j += lanes) {  // four rows at a time, so that additions need not wait for each other
+    auto a = hn::Zero(d), b = a, c = a, e = a;
+    const float* at = x + j;
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4, at += 4 * period) {
+      a = hn::Add(a, hn::LoadU(d, at));
+      b = hn::Add(b, hn::LoadU(d, at + period));
+      c = hn::Add(c, hn::LoadU(d, at + 2 * period));
+      e = hn::Add(e, hn::LoadU(d, at + 3 * period));
+    }
+    for (; i < rows; ++i, at += period) a = hn::Add(a, hn::LoadU(d, at));
+    hn::StoreU(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, sums + j);
+  }
+  for (; j < period; ++j) {
+    sums[j] = 0;
+    for (int64_t i = 0; i < rows; ++i) sums[j] += x[i * period + j];
+  }
+  for (j = 0; j < period; ++j) acc[j] += sums[j];
 }
 
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE

@@ -366,24 +366,37 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
   // Registers, then one buffer per leaf.
   thread_local std::vector<uint64_t> storage;
   thread_local std::vector<const void*> made, operand;
+  thread_local std::vector<int64_t> row_offset;  // of leaves, then of sums
   const size_t buffers = static_cast<size_t>(num_registers_) + leaves_.size();
   if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
   made.assign(leaves_.size(), nullptr);
   operand.resize(leaves_.size());
+  row_offset.resize(leaves_.size() + sums_.size());
   char* const registers = reinterpret_cast<char*>(storage.data());
   const int64_t inner = loops_.back(), longest = kTile / period_ * period_;
+  int64_t row = begin / inner, column = begin % inner;
+  const auto enter_row = [&] {
+    std::fill(row_offset.begin(), row_offset.end(), 0);
+    int64_t rest = row;
+    for (size_t d = loops_.size() - 1; d-- > 0; rest /= loops_[d]) {
+      const int64_t index = rest % loops_[d];
+      for (size_t l = 0; l < leaves_.size(); ++l) row_offset[l] += index * leaves_[l].strides[d];
+      for (size_t k = 0; k < sums_.size(); ++k) row_offset[leaves_.size() + k] += index * sums_[k].strides[d];
+    }
+  };
+  enter_row();
   for (int64_t at = begin; at < end;) {
-    const int64_t column = at % inner;
+    if (column == inner) {
+      column = 0;
+      ++row;
+      enter_row();
+    }
     const int64_t n = std::min({longest, inner - column, end - at});
-    const auto offset = [&](const Dims& strides, bool periodic) {
-      int64_t rest = at / inner, result = periodic ? 0 : column * strides.back();
-      for (size_t d = loops_.size() - 1; d-- > 0; rest /= loops_[d]) result += rest % loops_[d] * strides[d];
-      return result;
-    };
     for (size_t l = 0; l < leaves_.size(); ++l) {
       const Leaf& leaf = leaves_[l];
+      const int64_t offset = row_offset[l] + (leaf.periodic ? 0 : column * leaf.strides.back());
       const char* base = static_cast<const char*>(leaf.input >= 0 ? in_memory[leaf.input] : leaf.constant.data()) +
-                         offset(leaf.strides, leaf.periodic) * static_cast<int64_t>(size_of(leaf.dtype));
+                         offset * static_cast<int64_t>(size_of(leaf.dtype));
       char* buffer = registers + (num_registers_ + static_cast<int64_t>(l)) * kTileBytes;
       operand[l] = load(leaf, base, buffer, made[l] == base, n);
       made[l] = base;
@@ -402,9 +415,11 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
               at * static_cast<int64_t>(out_sizes_[instruction.output]);
       instruction.fn(in, out, n);
     }
-    for (const Sum& sum : sums_) {
+    for (size_t k = 0; k < sums_.size(); ++k) {
+      const Sum& sum = sums_[k];
       const auto* x = static_cast<const float*>(address(sum.from));
-      double* to = sums + sum.offset + offset(sum.strides, sum.periodic);
+      double* to = sums + sum.offset + row_offset[leaves_.size() + k] +
+                   (sum.periodic ? 0 : column * sum.strides.back());
       if (sum.strides.back() == 0)
         *to += sum_tile(x, n);
       else
@@ -420,6 +435,7 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
         o.fn(in, static_cast<char*>(out_memory[o.output]) + at * static_cast<int64_t>(out_sizes_[o.output]), n);
     }
     at += n;
+    column += n;
   }
 }
 
