@@ -19,6 +19,11 @@ std::string figures(double x) {
   return x >= 99.95 ? fmt::format("{:.0f}", x) : x >= 9.995 ? fmt::format("{:.1f}", x) : fmt::format("{:.2f}", x);
 }
 
+// "7.20 GFLOP", "85.0 MB"
+std::string amount(double x, const char* unit) {
+  return x >= 1e9 ? figures(x / 1e9) + " G" + unit : figures(x / 1e6) + " M" + unit;
+}
+
 std::string milliseconds(double seconds) { return fmt::format("{:.3f}", 1e3 * seconds); }
 
 std::string share(double part, double whole) { return whole > 0 ? fmt::format("{:.1f}", 100 * part / whole) : ""; }
@@ -128,8 +133,8 @@ std::string profile_text(const StepProfile& profile, int64_t depth, size_t slowe
   text += fmt::format("peak {}\n", to_string(profile.peak));
   if (profile.seconds > 0 && profile.peak.flops > 0)
     text +=
-        fmt::format("a step computes {} GFLOP and moves {} GB: {} GFLOP/s, {:.1f} % of the peak\n",
-                    figures(cost.flops / 1e9), figures(cost.bytes / 1e9), figures(cost.flops / profile.seconds / 1e9),
+        fmt::format("a step computes {} and moves {}: {} GFLOP/s, {:.1f} % of the peak\n", amount(cost.flops, "FLOP"),
+                    amount(cost.bytes, "B"), figures(cost.flops / profile.seconds / 1e9),
                     100 * cost.flops / profile.seconds / profile.peak.flops);
   text += fmt::format("\nby layer\n{}\nby op and implementation\n{}", scopes(profile, depth), ops(profile));
   if (slowest > 0)
