@@ -50,7 +50,7 @@ Status read_config(const std::string& path, const std::vector<std::string>& over
     if (!s.ok()) mistakes += (mistakes.empty() ? "" : "\n") + s.message();
   };
   collect(table.load_yaml(text.str(), path));
-  for (size_t i = 0; i < overrides.size(); ++i) collect(table.set(overrides[i], fmt::format("--set #{}", i + 1)));
+  for (const std::string& o : overrides) collect(table.set(o, "--set " + o));
   return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, mistakes);
 }
 

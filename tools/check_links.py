@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that every file or folder that a *.md names, in a link or in backticks, exists.
+"""Checks that every file or folder that a *.md names, in a link or in backticks, exists, and the test that a header names.
 
 In backticks only what looks like a path of ours counts: it starts with a folder of the root, or ends like a file of the
 root. A link is taken from its page's folder, a path in backticks from the root or the page's folder. Usage:
@@ -15,8 +15,8 @@ PLACEHOLDER = re.compile(r"[*<>{}$|\s]|\.\.\.|…")  # patterns such as tests/<r
 BUILT = {"build", "build-asan", "build-fuzz", "runs", "dist"}  # made by the commands, so absent from a clean tree
 
 
-def pages(root):
-    listed = subprocess.run(["git", "-C", root, "ls-files", "-co", "--exclude-standard", "*.md"], capture_output=True, text=True)
+def listed_files(root, *patterns):
+    listed = subprocess.run(["git", "-C", root, "ls-files", "-co", "--exclude-standard", *patterns], capture_output=True, text=True)
     if listed.returncode != 0:
         sys.exit(f"git ls-files failed in {root}: {listed.stderr.strip()}")
     return [root / name for name in listed.stdout.splitlines() if (root / name).exists()]
@@ -53,14 +53,25 @@ def broken(page, text, root):
     return found
 
 
+def missing_tests(root, text):
+    """(line number, name) of the tests that a source names and that are not there."""
+    return [
+        (number, name)
+        for number, line in enumerate(text.splitlines(), 1)
+        for name in re.findall(r"\btests/[\w/]+\.(?:cc|py)\b", line)
+        if not (root / name).exists()
+    ]
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent).resolve()
-    names, failed = pages(root), 0
-    for page in names:
-        for number, name in broken(page, page.read_text(), root):
-            failed += 1
-            print(f"error: {page.relative_to(root)}:{number}: {name} does not exist")
-    print(f"check_links: {len(names)} pages, {failed} errors")
+    pages, sources = listed_files(root, "*.md"), listed_files(root, "src/*.h", "src/*.cc")
+    found = [(page, *place) for page in pages for place in broken(page, page.read_text(), root)]
+    found += [(source, *place) for source in sources for place in missing_tests(root, source.read_text())]
+    for file, number, name in found:
+        print(f"error: {file.relative_to(root)}:{number}: {name} does not exist")
+    failed = len(found)
+    print(f"check_links: {len(pages)} pages, {len(sources)} sources, {failed} errors")
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <set>
@@ -14,7 +15,8 @@ namespace deepseek {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
-constexpr int kMaxDepth = 32;
+constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxKey = 200;  // YAML itself takes no more than 1024 characters
 
 std::string type_name(const OptionTable::Target& target) {
   constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list"};
@@ -64,16 +66,25 @@ bool assign(const OptionTable::Target& target, const OptionMeta& meta, const std
   return false;
 }
 
+std::string quoted(const std::string& text) {
+  YAML::Emitter out;
+  out << YAML::DoubleQuoted << text;
+  return out.c_str();
+}
+
+// A key that is no field's may be any text, such as "a: b" or "x.y".
+std::string key_text(const std::string& key) {
+  const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+  const bool name = std::all_of(key.begin(), key.end(), plain) && std::isalpha(static_cast<unsigned char>(key[0])) != 0;
+  return name ? key : quoted(key);
+}
+
 std::string value_text(const OptionTable::Target& target) {
   struct Visitor {
     std::string operator()(bool* p) const { return *p ? "true" : "false"; }
     std::string operator()(int64_t* p) const { return std::to_string(*p); }
     std::string operator()(double* p) const { return number(*p); }
-    std::string operator()(std::string* p) const {
-      YAML::Emitter out;
-      out << YAML::DoubleQuoted << *p;
-      return out.c_str();
-    }
+    std::string operator()(std::string* p) const { return quoted(*p); }
     std::string operator()(std::vector<std::string>* p) const {
       YAML::Emitter out;
       out << YAML::Flow << *p;
@@ -91,41 +102,60 @@ class OptionReader {
   OptionReader(OptionTable& table, std::string_view where) : table_(table), where_(where) {}
 
   Status read(std::string_view text) {
-    if (text.size() > kMaxBytes)
-      return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
-    // yaml-cpp recurses per level; refuse what could exhaust the stack before it parses.
-    int depth = 0, deepest = 0;
-    for (char c : text) {
-      depth += (c == '[' || c == '{') - (c == ']' || c == '}');
-      deepest = std::max(deepest, depth);
-    }
-    if (deepest > kMaxDepth) return invalid("{}: more than {} nested brackets", where_, kMaxDepth);
-    try {
-      const YAML::Node root = YAML::Load(std::string(text));
-      if (root.IsNull()) return {};
+    return load(text, [&](const YAML::Node& root) {
+      if (root.IsNull()) return Status();
       if (!root.IsMap()) return invalid("{}: expected 'key: value' lines, got {}", at(root), kind(root));
       map(root, "", 0);
-    } catch (const YAML::Exception& e) {
-      return invalid("{}:{}:{}: not valid YAML: {}", where_, e.mark.line + 1, e.mark.column + 1, e.msg);
-    }
-    return result();
+      return Status();
+    });
+  }
+  // One value at a path of keys, as if the config had said so; messages have no line and column.
+  Status read_at(const std::vector<std::string>& path, const std::string& text) {
+    positions_ = false;
+    if (path.size() > kMaxDepth) return invalid("{}: more than {} keys in the path", where_, kMaxDepth);
+    return load(text, [&](YAML::Node value) {
+      if (value.IsNull()) value.reset(YAML::Node(""));
+      for (size_t i = path.size(); i-- > 0;) {
+        YAML::Node outer(YAML::NodeType::Map);
+        outer[path[i]] = value;
+        value.reset(outer);  // "=" would change the node that outer holds
+      }
+      map(value, "", 0);
+      return Status();
+    });
   }
   Status result() const {
     return errors_.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(errors_, "\n"));
   }
 
  private:
-  std::string at(const YAML::Node& node) const {
-    const YAML::Mark mark = node.Mark();
-    return mark.line < 0 ? std::string(where_) : fmt::format("{}:{}:{}", where_, mark.line + 1, mark.column + 1);
+  // Parses, lets `use` walk the tree, and adds up what both found wrong.
+  template <class Use>
+  Status load(std::string_view text, Use use) {
+    if (text.size() > kMaxBytes)
+      return invalid("{}: the config has {} bytes, the limit is {}", where_, text.size(), kMaxBytes);
+    if (const size_t bad = first_invalid_utf8(text); bad < text.size())
+      return invalid("{}: byte {} is not UTF-8; save the config as UTF-8 text", where_, bad);
+    try {
+      DS_TRY(use(YAML::Load(std::string(text))));
+    } catch (const YAML::Exception& e) {
+      return invalid("{}: not valid YAML: {}", at(e.mark), e.msg);
+    }
+    return result();
   }
+
+  std::string at(const YAML::Mark& mark) const {
+    return mark.is_null() || !positions_ ? std::string(where_)
+                                         : fmt::format("{}:{}:{}", where_, mark.line + 1, mark.column + 1);
+  }
+  std::string at(const YAML::Node& node) const { return at(node.Mark()); }
   static std::string kind(const YAML::Node& node) {
     if (node.IsMap()) return "a map";
     if (node.IsSequence()) return "a list";
     return node.IsNull() ? "nothing" : "'" + node.Scalar() + "'";
   }
 
-  void map(const YAML::Node& node, const std::string& group, int depth) {
+  void map(const YAML::Node& node, const std::string& group, size_t depth) {
     if (depth > kMaxDepth) {
       errors_.push_back(at(node) + ": nested too deeply");
       return;
@@ -136,6 +166,9 @@ class OptionReader {
       const std::string path = group.empty() ? key : group + "." + key;
       if (key.empty()) {
         errors_.push_back(at(item.first) + ": expected a key of plain text");
+      } else if (key.size() > kMaxKey) {
+        errors_.push_back(
+            fmt::format("{}: expected a key of at most {} bytes, got {}", at(item.first), kMaxKey, key.size()));
       } else if (!seen.insert(key).second) {
         errors_.push_back(fmt::format("{}: '{}' is given twice", at(item.first), path));
       } else if (table_.groups_.contains(path)) {
@@ -199,6 +232,7 @@ class OptionReader {
 
   OptionTable& table_;
   std::string_view where_;
+  bool positions_ = true;
   std::vector<std::string> errors_;
 };
 
@@ -210,41 +244,29 @@ Status OptionTable::set(std::string_view assignment, std::string_view where) {
   const size_t equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
     return invalid("{}: expected key=value, got '{}'", where, assignment);
-  // "a.b=c" is the YAML {a: {b: c}}.
-  std::string text(assignment.substr(equals + 1)), path(assignment.substr(0, equals));
-  if (text.empty()) text = "\"\"";
-  for (size_t dot; (dot = path.rfind('.')) != std::string::npos; path.resize(dot))
-    text = "{" + path.substr(dot + 1) + ": " + text + "}";
-  return load_yaml("{" + path + ": " + text + "}", where);
+  return OptionReader(*this, where)
+      .read_at(split(assignment.substr(0, equals), '.'), std::string(assignment.substr(equals + 1)));
 }
 
 std::string OptionTable::to_yaml() const {
   std::string out;
-  std::vector<std::string> open;
-  std::set<std::string> written;
-  const auto line = [&](const std::string& path, const std::string& value) {
-    std::vector<std::string> parts;
-    for (size_t begin = 0, dot; begin <= path.size(); begin = dot + 1) {
-      dot = std::min(path.find('.', begin), path.size());
-      parts.push_back(path.substr(begin, dot - begin));
-    }
+  std::vector<std::string> open;  // the groups that the last line stands in
+  const auto line = [&](const std::string& group, const std::string& key, const std::string& value) {
+    const std::vector<std::string> groups = group.empty() ? std::vector<std::string>() : split(group, '.');
     size_t common = 0;
-    while (common + 1 < parts.size() && common < open.size() && open[common] == parts[common]) ++common;
-    for (size_t i = common; i + 1 < parts.size(); ++i) out += std::string(2 * i, ' ') + parts[i] + ":\n";
-    out += std::string(2 * (parts.size() - 1), ' ') + parts.back() + ": " + value + "\n";
-    open.assign(parts.begin(), parts.end() - 1);
+    while (common < groups.size() && common < open.size() && open[common] == groups[common]) ++common;
+    for (size_t i = common; i < groups.size(); ++i) out += std::string(2 * i, ' ') + groups[i] + ":\n";
+    out += std::string(2 * groups.size(), ' ') + key + ": " + value + "\n";
+    open = groups;
   };
   for (size_t i = 0; i < fields_.size(); ++i) {
-    line(fields_[i].path, value_text(fields_[i].target));
     const size_t dot = fields_[i].path.rfind('.');
     const std::string group = dot == std::string::npos ? "" : fields_[i].path.substr(0, dot);
-    auto free = free_.find(group);
+    line(group, fields_[i].path.substr(dot == std::string::npos ? 0 : dot + 1), value_text(fields_[i].target));
+    const auto free = free_.find(group);
     const bool last = i + 1 == fields_.size() || !fields_[i + 1].path.starts_with(group + ".");
-    if (free != free_.end() && last)
-      for (auto& [key, value] : *free->second.map) {
-        std::string copy = value;
-        line(group + "." + key, value_text(Target(&copy)));
-      }
+    if (free == free_.end() || !last) continue;
+    for (const auto& [key, value] : *free->second.map) line(group, key_text(key), quoted(value));
   }
   return out;
 }

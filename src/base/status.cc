@@ -15,6 +15,11 @@ const char* to_string(ErrorCode code) {
   return "unknown";
 }
 
+const std::string& Status::message() const {
+  static const std::string empty;
+  return rep_ ? rep_->message : empty;
+}
+
 Status Status::note(std::string text) && {
   if (rep_) {
     if (rep_.use_count() > 1) rep_ = std::make_shared<Rep>(*rep_);  // copies of a Status stay as they were

@@ -32,7 +32,8 @@ class [[nodiscard]] Status {
 
   bool ok() const { return rep_ == nullptr; }
   ErrorCode code() const { return rep_->code; }
-  const std::string& message() const { return rep_->message; }
+  // Empty if ok.
+  const std::string& message() const;
   const std::vector<std::string>& notes() const { return rep_->notes; }
   // Adds where the error passed through ("while reading 'run.yaml'"); no effect on ok.
   Status note(std::string text) &&;

@@ -12,5 +12,9 @@ size_t edit_distance(std::string_view a, std::string_view b);
 // The candidate nearest to `name`, or empty where none is near enough to be a typing mistake.
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
+// "a.b..c" at '.' is {"a", "b", "", "c"}; an empty text is one empty part.
+std::vector<std::string> split(std::string_view text, char separator);
+// Where the first byte stands that is not UTF-8 (RFC 3629), or the size of the text.
+size_t first_invalid_utf8(std::string_view text);
 
 }  // namespace deepseek

@@ -434,7 +434,7 @@ std::vector<OpDef> group_ops() {
                   .doc = "Instance normalisation (Ulyanov et al. 2016): per sample and channel, over all positions.",
                   .inputs = affine_inputs("float [N, C, spatial...]", "[C]"),
                   .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
-                  .attrs = {epsilon_attr(), channel_block_attr()},
+                  .attrs = {epsilon_attr()},
                   .infer = [](const OpContext& c) -> TypesOrError {
                     DS_TRY(check_channels(c, 0));
                     DS_TRY(check_epsilon(c));

@@ -1,5 +1,5 @@
 // Losses by name: each is an op of two inputs (prediction, target), with its attributes read from text.
-// Test: tests/train/loss_test.cc
+// Test: tests/train/metrics_test.cc
 #pragma once
 
 #include <functional>

@@ -28,30 +28,37 @@ Expr sgd(const OptimizerOptions& o, const UpdateContext& c) {
 // b^step for the scalar step input.
 Expr power(double base, Expr step) { return ops::pow(ops::constant_like(step, base), step); }
 
-// m / (1 - beta1^t), v / (1 - beta2^t) of Adam (Kingma and Ba, 2014), from gradient g.
-std::pair<Expr, Expr> adam_moments(const OptimizerOptions& o, const UpdateContext& c, Expr g) {
+// Adam (Kingma and Ba, 2014), from gradient g: the step's direction m' / (sqrt(v') + epsilon) for the unbiased moments
+// m' = m / (1 - beta1^t), v' = v / (1 - beta2^t), as numerator and denominator; the scalars are divided, not the
+// tensors.
+struct AdamDirection {
+  Expr m, scale, denominator;  // m * scale / denominator
+};
+AdamDirection adam_direction(const OptimizerOptions& o, const UpdateContext& c, Expr g) {
   Expr m = c.moment("m") * o.beta1 + g * (1 - o.beta1);
   Expr v = c.moment("v") * o.beta2 + g * g * (1 - o.beta2);
   c.set("m", m);
   c.set("v", v);
-  return {m / (1.0 - power(o.beta1, c.step)), v / (1.0 - power(o.beta2, c.step))};
+  Expr one = ops::constant_like(c.step, 1);
+  return {m, one / (1.0 - power(o.beta1, c.step)),
+          ops::sqrt(v) * (one / ops::sqrt(1.0 - power(o.beta2, c.step))) + o.epsilon};
 }
 
 Expr adam(const OptimizerOptions& o, const UpdateContext& c) {
-  auto [m, v] = adam_moments(o, c, decayed_gradient(o, c));
-  return c.parameter - c.learning_rate * m / (ops::sqrt(v) + o.epsilon);
+  const AdamDirection d = adam_direction(o, c, decayed_gradient(o, c));
+  return c.parameter - c.learning_rate * d.scale * (d.m / d.denominator);
 }
 
 Expr adamw(const OptimizerOptions& o, const UpdateContext& c) {
-  auto [m, v] = adam_moments(o, c, c.gradient);
+  const AdamDirection d = adam_direction(o, c, c.gradient);
   Expr p = o.weight_decay == 0 ? c.parameter : c.parameter * (1.0 - c.learning_rate * o.weight_decay);
-  return p - c.learning_rate * m / (ops::sqrt(v) + o.epsilon);
+  return p - c.learning_rate * d.scale * (d.m / d.denominator);
 }
 
 // LAMB: You et al., "Large Batch Optimization for Deep Learning", 2019. Trust ratio 1 where either norm is 0.
 Expr lamb(const OptimizerOptions& o, const UpdateContext& c) {
-  auto [m, v] = adam_moments(o, c, c.gradient);
-  Expr direction = m / (ops::sqrt(v) + o.epsilon) + c.parameter * o.weight_decay;
+  const AdamDirection d = adam_direction(o, c, c.gradient);
+  Expr direction = d.m / d.denominator * d.scale + c.parameter * o.weight_decay;
   Expr p_norm = ops::sqrt(ops::sum(c.parameter * c.parameter)), d_norm = ops::sqrt(ops::sum(direction * direction));
   Expr zero = ops::constant_like(p_norm, 0), one = ops::constant_like(p_norm, 1);
   Expr safe = ops::select(ops::greater(d_norm, zero), d_norm, one);

@@ -1,5 +1,5 @@
 // Optimisers as graph: each writes one parameter's update, with its moments as state. The rules are PyTorch's
-// (torch.optim) where both have them. Test: tests/train/optimizer_test.cc, tests/python/test_parity.py
+// (torch.optim) where both have them. Test: tests/train/trainer_test.cc, tests/python/test_parity.py
 #pragma once
 
 #include <functional>

@@ -1,5 +1,5 @@
 // A run from a config: opens data, makes the model, trains, tests, draws; and what a finished run folder gives back.
-// Test: tests/train/run_test.cc
+// Test: tests/train/trainer_test.cc
 #pragma once
 
 #include <string>

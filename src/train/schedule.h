@@ -1,5 +1,5 @@
 // Learning rate schedules: a factor on the peak rate, a pure function of the step, so that a resumed run continues
-// exactly. Test: tests/train/schedule_test.cc
+// exactly. Test: tests/train/trainer_test.cc
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // The training step as one graph: forward, loss, backward, clipping, optimiser update. Parameters, moments, running
-// statistics and the random counter are its state. Test: tests/train/step_test.cc
+// statistics and the random counter are its state. Test: tests/train/trainer_test.cc
 #pragma once
 
 #include <map>

@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
+#include "graph/text.h"
 #include "ops/dsl.h"
 #include "ops/interpreter.h"
 #include "passes/autodiff.h"
@@ -189,6 +190,63 @@ TEST(Kernels, GroupNormOfManySets) {
             attrs,
             false,
             2e-4}});
+  }
+}
+
+// Blocked batch norm with the loops around it, at sizes that cross chunks: training, inference and both gradients, with
+// a value that is read outside of the loop too. Each must be one kernel.
+TEST(Kernels, BlockedBatchNormWithLoopsAroundIt) {
+  const Threads threads;
+  for (const int n_threads : {1, 3}) {
+    set_num_threads(n_threads);
+    for (const Dims& dims : {Dims{3, 2, 17, 19, 16}, Dims{2, 3, 40, 32}, Dims{2, 1, 5, 16}}) {
+      const int64_t block = dims.back(), channels = dims[1] * block;
+      Builder b(ops::registry());
+      const TensorType vector{DType::kF32, {channels}};
+      const Attrs blocked{{"channel_block", block}};
+      Expr x = b.input("x", {DType::kF32, dims}), r = b.input("r", {DType::kF32, dims});
+      Expr scale = b.input("scale", vector), bias = b.input("bias", vector), mean = b.input("mean", vector),
+           var = b.input("var", vector);
+      const std::vector<Expr> norm = b.emit("batch_norm", {x, scale, bias, mean, var}, blocked);
+      Expr y = ops::relu(norm[0] + r);
+      Expr kept = norm[0] * 2.0;  // joins the loop: the norm's own result leaves it
+      Expr inferred = ops::tanh(b.op("batch_norm_inference", {x, scale, bias, mean, var}, blocked)) * r;
+      Expr dy = ops::select(ops::greater(y, ops::zeros_like(y)), r, ops::zeros_like(r));
+      const std::vector<Expr> grads = b.emit("batch_norm_grad", {dy, x, scale, norm[1], norm[2]}, blocked);
+      b.output("y", y);
+      b.output("kept", kept);
+      b.output("inferred", inferred);
+      b.output("dy", dy);
+      for (size_t i = 0; i < 3; ++i) b.output("grad" + std::to_string(i), grads[i]);
+      for (size_t i = 1; i < 5; ++i) b.output("norm" + std::to_string(i), norm[i]);
+      const Result<Graph> graph = b.finish();
+      ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+      auto program = CpuBackend().compile(*graph, {});
+      ASSERT_TRUE(program.ok()) << program.status().to_string();
+      EXPECT_EQ(on_reference(**program), std::vector<std::string>{});
+      int joined = 0;
+      for (const runtime::NodeReport& report : (*program)->report())
+        joined += report.implementation.starts_with("native_blocked (with a loop");
+      EXPECT_EQ(joined, 3) << print((*program)->graph());
+      Sample sample;
+      for (const Input& input : graph->inputs())
+        sample.inputs.push_back({graph->type(input.value), input.name == "var" ? Fill::kPositive : Fill::kNormal, 2});
+      std::vector<RefTensor> inputs = testing::sample_inputs(sample);
+      std::vector<Tensor> tensors;
+      for (RefTensor& t : inputs) {
+        tensors.push_back(testing::to_tensor(t));
+        for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = tensors.back().at(static_cast<int64_t>(i));
+      }
+      const auto expected = ops::evaluate_reference(*graph, inputs);
+      const auto actual = (*program)->run(tensors);
+      ASSERT_TRUE(expected.ok() && actual.ok()) << actual.status().to_string();
+      for (size_t o = 0; o < actual->size(); ++o)
+        for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
+          const double e = (*expected)[o].data[static_cast<size_t>(i)];
+          ASSERT_NEAR((*actual)[o].at(i), e, 2e-4 * std::max(1.0, std::fabs(e)))
+              << graph->outputs()[o].name << " element " << i << " of " << to_string(dims);
+        }
+    }
   }
 }
 

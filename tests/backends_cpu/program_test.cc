@@ -137,7 +137,8 @@ TEST(CpuProgram, PassesMayBeDisabledByName) {
   EXPECT_EQ(compile(graph)->graph().nodes().size(), 1u);  // simplify turns the factor inside the product
   EXPECT_EQ(compile(graph, {.disabled_passes = {"simplify"}})->graph().nodes().size(), 2u);
   EXPECT_EQ(CpuBackend().compile(graph, {.disabled_passes = {"simplfy"}}).status().message(),
-            "disabled_passes: there is no pass 'simplfy'; there are: simplify, block_channels, fuse_elementwise");
+            "disabled_passes: there is no pass 'simplfy'; there are: simplify, fold_constants, block_channels, cse, "
+            "fuse_elementwise, fuse_around");
 }
 
 TEST(CpuProgram, ServesManyThreads) {

@@ -115,8 +115,16 @@ TEST(Options, SyntaxErrorsChangeNothing) {
 
 TEST(Options, HostileTextIsRefusedBeforeItIsParsed) {
   Fixture f;
-  EXPECT_THAT(f.load(std::string(100000, '[')), HasSubstr("more than 32 nested brackets"));
+  for (const char* nested : {"[", "{a: ", "- ", "? "}) {
+    std::string text;
+    for (int i = 0; i < 50000; ++i) text += nested;
+    EXPECT_THAT(f.load(text), HasSubstr("not valid YAML")) << nested;
+  }
   EXPECT_THAT(f.load(std::string((1 << 20) + 1, ' ')), HasSubstr("the limit is 1048576"));
+  EXPECT_EQ(f.load("inner:\n  " + std::string(201, 'k') + ": 1"),
+            "run.yaml:2:3: expected a key of at most 200 bytes, got 201");
+  EXPECT_EQ(f.load("output: \xFF"), "run.yaml: byte 8 is not UTF-8; save the config as UTF-8 text");
+  EXPECT_EQ(f.table.set(std::string(99, '.') + "=1", "--set").message(), "--set: more than 32 keys in the path");
 }
 
 TEST(Options, SetTakesAPathAndAValue) {
@@ -131,6 +139,15 @@ TEST(Options, SetTakesAPathAndAValue) {
   EXPECT_EQ(f.table.set("=3", "--set").message(), "--set: expected key=value, got '=3'");
 }
 
+TEST(Options, MistakesInAnOverrideHaveNoPosition) {
+  Fixture f;
+  EXPECT_EQ(f.table.set("epoch=1", "--set").message(), "--set: unknown key 'epoch'; did you mean 'epochs'?");
+  EXPECT_EQ(f.table.set("epochs=0", "--set").message(), "--set: 'epochs' expected an integer >= 1, got '0'");
+  EXPECT_EQ(f.table.set("metrics=[a", "--set").message(), "--set: not valid YAML: end of sequence flow not found");
+  EXPECT_THAT(f.table.set("a: {b=c", "--set").message(), HasSubstr("unknown key 'a: {b'"));
+  EXPECT_EQ(f.table.set("inner..x=1", "--set").message(), "--set: expected a key of plain text");
+}
+
 TEST(Options, YamlReadsBackToTheSameValues) {
   Fixture f;
   f.options.epochs = 123456789012;
@@ -138,7 +155,10 @@ TEST(Options, YamlReadsBackToTheSameValues) {
   f.options.output = "a: \"b\"\n# c\\\t";
   f.options.metrics = {"x, y", "[z]", "", "true"};
   f.options.inner.rate = 0.1 + 0.2;
-  f.options.inner.rest = {{"hidden", "64,32"}, {"note", "yes: no"}};
+  f.options.inner.rest = {{"hidden", "64,32"},
+                          {"note", "yes: no"},
+                          {".x.y", "1"},
+                          {"k: #[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "2"}};
   const std::string yaml = f.table.to_yaml();
   Fixture g;
   ASSERT_EQ(g.load(yaml), "ok") << yaml;

@@ -32,6 +32,7 @@ TEST(Status, NotesOnACopyLeaveTheOriginalAlone) {
 TEST(Status, OkTakesNoNotes) {
   EXPECT_TRUE(Status().note("unused").ok());
   EXPECT_EQ(Status().to_string(), "ok");
+  EXPECT_EQ(Status().message(), "");
 }
 
 TEST(Status, EachCodeHasANameOfItsOwn) {

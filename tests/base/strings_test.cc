@@ -29,5 +29,22 @@ TEST(Strings, Join) {
   EXPECT_EQ(join({"", "b", ""}, ","), ",b,");
 }
 
+TEST(Strings, SplitKeepsEmptyParts) {
+  using Parts = std::vector<std::string>;
+  EXPECT_EQ(split("a.b..c", '.'), (Parts{"a", "b", "", "c"}));
+  EXPECT_EQ(split(".", '.'), (Parts{"", ""}));
+  EXPECT_EQ(split("", '.'), Parts{""});
+}
+
+// The boundaries of Unicode's table 3-7, well-formed byte sequences.
+TEST(Strings, Utf8) {
+  for (const char* text : {"", "plain", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBD",
+                           "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
+    EXPECT_EQ(first_invalid_utf8(text), std::string_view(text).size());
+  for (const char* text : {"\x80", "\xC1\xBF", "\xC2", "\xC2 ", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82",
+                           "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF"})
+    EXPECT_EQ(first_invalid_utf8(std::string("ab") + text), 2u);
+}
+
 }  // namespace
 }  // namespace deepseek

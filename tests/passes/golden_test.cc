@@ -17,7 +17,10 @@
 #include "ops/registry.h"
 #include "passes/autodiff.h"
 #include "passes/block_channels.h"
+#include "passes/cse.h"
 #include "passes/decompose.h"
+#include "passes/fold_constants.h"
+#include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
 #include "passes/simplify.h"
 
@@ -36,6 +39,10 @@ int64_t choose_four(const Graph& graph, const Node& node) {
   return 4;
 }
 
+Around around_norms(const Node& node) {
+  return {.after = node.op_name() == "batch_norm", .before = node.op_name() == "batch_norm_grad"};
+}
+
 // Gradients are those of the output "loss" by every state.
 Result<Graph> differentiate(const Graph& graph) {
   std::vector<std::string> parameters;
@@ -47,8 +54,12 @@ Result<Graph> differentiate(const Graph& graph) {
 const std::map<std::string, Result<Graph> (*)(const Graph&)> kPasses = {
     {"autodiff", differentiate},
     {"block_channels", [](const Graph& g) { return block_channels(g, ops::registry(), choose_four); }},
+    {"cse", [](const Graph& g) { return cse(g, ops::registry()); }},
     {"decompose",
      [](const Graph& g) { return decompose(g, ops::registry(), [](const Graph&, const Node&) { return true; }); }},
+    {"fold_constants", [](const Graph& g) { return fold_constants(g, ops::registry()); }},
+    {"fuse_around",
+     [](const Graph& g) { return fuse_around(g, ops::registry(), around_norms, [](const Graph&) { return true; }); }},
     {"fuse_elementwise", [](const Graph& g) { return fuse_elementwise(g, ops::registry()); }},
     {"simplify", [](const Graph& g) { return simplify(g, ops::registry()); }},
 };

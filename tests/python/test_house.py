@@ -66,6 +66,13 @@ def test_links_refuse_missing_files(tree):
     assert "2 errors" in output
 
 
+def test_links_refuse_missing_tests(tree):
+    root = tree("src/base/a.h", "// A thing.\n// Test: tests/base/gone_test.cc\n")
+    code, output = run("check_links.py", root)
+    assert code == 1
+    assert "src/base/a.h:2: tests/base/gone_test.cc does not exist" in output
+
+
 def test_links_skip_patterns_code_and_addresses(tree):
     root = tree("README.md", "`src/<room>/*.cc` `make test` [x](https://example.org) `build/deepseek`\n```\n`src/gone.h`\n```\n")
-    assert run("check_links.py", root) == (0, "check_links: 1 pages, 0 errors\n")
+    assert run("check_links.py", root) == (0, "check_links: 1 pages, 1 sources, 0 errors\n")

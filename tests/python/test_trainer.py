@@ -104,6 +104,50 @@ def test_defaults_are_pytorchs(rule, theirs):
     assert "optimizer/0.weight" in str(step.graph)
 
 
+# Algorithm 2 of You et al., 2019 and algorithm 2 of Chen et al., 2023, as they are printed.
+def lamb(w, g, state, t, lr, decay):
+    m, v = state.get("m", 0), state.get("v", 0)
+    state["m"], state["v"] = m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    u = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + decay * w
+    norm, length = np.linalg.norm(w), np.linalg.norm(u)
+    return w - lr * (norm / length if norm > 0 and length > 0 else 1) * u
+
+
+def lion(w, g, state, t, lr, decay):
+    m = state.get("m", 0)
+    state["m"] = 0.99 * m + 0.01 * g
+    return w - lr * (np.sign(0.9 * m + 0.1 * g) + decay * w)
+
+
+@pytest.mark.parametrize("rule, paper, lr, decay", [(optim.LAMB(lr=0.02, weight_decay=0.1), lamb, 0.02, 0.1),
+                                                    (optim.Lion(lr=0.01, weight_decay=0.1), lion, 0.01, 0.1)])
+@pytest.mark.parametrize("clip_value", [0.0, 0.05])
+def test_rules_that_pytorch_lacks_follow_their_papers(rule, paper, lr, decay, clip_value):
+    x, y = blobs(64)
+    deepseek.manual_seed(2)
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+    twin = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+    twin.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in model.state_dict().items()})
+    states = {name: {} for name, _ in twin.named_parameters()}
+    step = deepseek.compile(model, optimizer=rule, clip_value=clip_value)
+    clipped = 0
+    for t in range(1, 11):
+        loss = torch.nn.functional.cross_entropy(twin(torch.from_numpy(x).double()), torch.from_numpy(y))
+        twin.zero_grad()
+        loss.backward()
+        assert step(x, y) == pytest.approx(loss.item(), rel=1e-4), f"step {t}"
+        with torch.no_grad():
+            for name, parameter in twin.named_parameters():
+                gradient = parameter.grad.numpy()
+                if clip_value:
+                    clipped += (abs(gradient) > clip_value).sum()
+                    gradient = gradient.clip(-clip_value, clip_value)
+                parameter.copy_(torch.from_numpy(paper(parameter.numpy().copy(), gradient, states[name], t, lr, decay)))
+    assert not clip_value or clipped > 0
+    for name, value in model.state_dict().items():
+        np.testing.assert_allclose(value, twin.state_dict()[name].numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
+
+
 def test_resume_in_a_folder_equals_an_uninterrupted_run(tmp_path):
     def trainer(folder, epochs):
         return deepseek.Trainer(net(), optimizer="adamw", schedule="constant", epochs=epochs, batch_size=64, output=str(folder))

@@ -1,12 +1,22 @@
-// f32 batch normalisation on blocked channels, [N, C/b, pixels, b]: one task per 16 channels, which fill a vector.
-// Statistics are of chunks that stay in cache, joined by Chan et al. (1983), so that x is read from memory once.
+// f32 batch normalisation on blocked channels, [N, C/b, pixels, b], with the element-wise loop after it, or before its
+// gradient. A task has one block of channels: what it reads first, for statistics, it finds in cache when it reads it
+// again. Statistics are of chunks, joined by Chan et al. (1983).
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <optional>
 
+#include "backends/cpu/anchored.h"
 #include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_program.h"
 #include "base/simd.h"
 #include "base/threads.h"
+#include "ops/dsl.h"
+#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
+
+using namespace graph;
 
 namespace {
 
@@ -27,176 +37,295 @@ DS_SIMD void chunk_squares(const float* x, int64_t n, int64_t step, const float*
     for (int j = 0; j < kLanes; ++j) s[j] += (x[p * step + j] - m[j]) * (x[p * step + j] - m[j]);
   for (int j = 0; j < kLanes; ++j) sum[j] = s[j];
 }
-DS_SIMD void chunk_gradient_sums(const float* dy, const float* x, int64_t n, int64_t step, const float* mean,
-                                 float* sum, float* dot) {
-  float s[kLanes] = {}, d[kLanes] = {}, m[kLanes];
-  for (int j = 0; j < kLanes; ++j) m[j] = mean[j];
-  for (int64_t p = 0; p < n; ++p)
-    for (int j = 0; j < kLanes; ++j) {
-      s[j] += dy[p * step + j];
-      d[j] += dy[p * step + j] * (x[p * step + j] - m[j]);
-    }
-  for (int j = 0; j < kLanes; ++j) {
-    sum[j] = s[j];
-    dot[j] = d[j];
-  }
-}
-DS_SIMD void affine(const float* x, float* y, int64_t n, int64_t step, const float* scale, const float* shift) {
-  float a[kLanes], b[kLanes];
-  for (int j = 0; j < kLanes; ++j) {
-    a[j] = scale[j];
-    b[j] = shift[j];
-  }
-  for (int64_t p = 0; p < n; ++p)
-    for (int j = 0; j < kLanes; ++j) y[p * step + j] = x[p * step + j] * a[j] + b[j];
-}
-// dx = a * dy + b * x + c
-DS_SIMD void combine(const float* dy, const float* x, float* dx, int64_t n, int64_t step, const float* pa,
-                     const float* pb, const float* pc) {
-  float a[kLanes], b[kLanes], c[kLanes];
-  for (int j = 0; j < kLanes; ++j) {
-    a[j] = pa[j];
-    b[j] = pb[j];
-    c[j] = pc[j];
-  }
-  for (int64_t p = 0; p < n; ++p)
-    for (int j = 0; j < kLanes; ++j) dx[p * step + j] = a[j] * dy[p * step + j] + b[j] * x[p * step + j] + c[j];
-}
-
 struct Shape {
   int64_t n, blocks, pixels, block;
 
-  int64_t groups() const { return blocks * block / kLanes; }  // of 16 channels
-  int64_t channel(int64_t group) const { return group * kLanes; }
-  int64_t offset(int64_t n_, int64_t group) const {
-    const int64_t per = block / kLanes;
-    return (n_ * blocks + group / per) * pixels * block + group % per * kLanes;
-  }
-  // visit(offset, pixels) for chunks of all images of a group of channels.
-  template <class Visit>
-  void for_chunks(int64_t group, Visit visit) const {
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t p = 0; p < pixels; p += kChunk) visit(offset(i, group) + p * block, std::min(kChunk, pixels - p));
+  int64_t channels() const { return blocks * block; }
+  int64_t plane() const { return pixels * block; }
+  int64_t offset(int64_t image, int64_t b) const { return (image * blocks + b) * plane(); }
+  // [1, C/b, 1, ..., b] for a tensor of x's rank: the same bytes as [C].
+  TensorType per_channel(const TensorType& x) const {
+    Dims dims(x.dims.size(), 1);
+    dims[1] = blocks;
+    dims.back() = block;
+    return {DType::kF32, dims};
   }
 };
 
-const float* input(const KernelArgs& args, int i) { return static_cast<const float*>(args.in[i]); }
-float* output(const KernelArgs& args, int i) { return static_cast<float*>(args.out[i]); }
+// What a tile program reads that is no input of the node.
+enum Source { kFactor = -1, kShift = -2, kSlope = -3, kOutputs = 1000 };  // from kOutputs on: outputs of the node
+
+// A tile program and where its operands are among those of the node.
+struct Loop {
+  TileProgram program;
+  std::vector<int> sources, outputs;
+
+  static Result<Loop> make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, const Shape& s) {
+    DS_ASSIGN(const Graph graph, builder.finish());
+    DS_ASSIGN(TileProgram program, TileProgram::compile(graph, s.block));
+    if (s.block % program.unit() != 0) return refuse("channels are not the inner axis of the loop");
+    return Loop{std::move(program), std::move(sources), std::move(outputs)};
+  }
+  // Operands for one run; `vectors` are kFactor, kShift and kSlope.
+  void bind(const KernelArgs& args, std::array<const float*, 3> vectors, std::vector<const void*>& in,
+            std::vector<void*>& out) const {
+    for (int source : sources)
+      in.push_back(source >= kOutputs ? args.out[source - kOutputs]
+                   : source >= 0      ? args.in[source]
+                                      : vectors[static_cast<size_t>(-1 - source)]);
+    for (int o : outputs) out.push_back(o < 0 ? nullptr : args.out[o]);
+  }
+};
+
 void store(const KernelArgs& args, int i, int64_t at, double value) {
-  if (args.out[i] != nullptr) output(args, i)[at] = static_cast<float>(value);
+  if (i >= 0 && args.out[i] != nullptr) static_cast<float*>(args.out[i])[at] = static_cast<float>(value);
 }
 
-Status forward(const KernelArgs& args, const Shape& s, double momentum, double epsilon) {
-  const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3),
-              *var_in = input(args, 4);
-  parallel_for(s.groups(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
+class NormBase : public Kernel {
+ public:
+  std::string detail() const override { return detail_; }
+
+ protected:
+  // The node's inputs that the anchor's operands are, from `first` on.
+  Status find_inputs(const Anchored& a, size_t first) {
+    for (size_t i = 0; i < a.node().inputs.size(); ++i) {
+      in_.push_back(a.input_of(i));
+      if (i >= first && in_.back() < 0) return refuse(fmt::format("its operand {} is computed in the loop", i));
+    }
+    for (int32_t i = 0; i < a.node().num_outputs; ++i) out_.push_back(a.output_of(i));
+    if (a.body.nodes().size() > 1) detail_ = fmt::format("with a loop of {} nodes", a.body.nodes().size() - 1);
+    return {};
+  }
+  const float* input(const KernelArgs& args, size_t operand) const {
+    return static_cast<const float*>(args.in[in_[operand]]);
+  }
+  // Whether output o of the body is one of the anchor's.
+  bool is_anchors(int o) const { return std::find(out_.begin(), out_.end(), o) != out_.end(); }
+
+  Shape shape_{};
+  std::vector<int> in_, out_;
+  std::string detail_;
+};
+
+class Forward : public NormBase {
+ public:
+  static KernelOrRefusal make(const Anchored& a, const Shape& s) {
+    auto k = std::unique_ptr<Forward>(new Forward);
+    k->shape_ = s;
+    k->training_ = a.node().op_name() == "batch_norm";
+    if (k->training_) k->momentum_ = a.node().attrs.number("momentum");
+    k->epsilon_ = a.node().attrs.number("epsilon");
+    DS_TRY(k->find_inputs(a, 0));
+    const TensorType& x = a.body.type(a.node().inputs[0]);
+    Builder builder(ops::registry());
+    Status failed;
+    Extractor extractor(a, builder, [&](int32_t output) {
+      if (output != 0) failed = refuse("the loop reads the statistics");
+      return extractor.add_input(x, k->in_[0]) * extractor.add_input(s.per_channel(x), kFactor) +
+             extractor.add_input(s.per_channel(x), kShift);
+    });
+    std::vector<int> outputs;
+    for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
+      if (o != k->out_[0] && k->is_anchors(o)) continue;
+      builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
+      outputs.push_back(o);
+    }
+    DS_TRY(failed);
+    if (!outputs.empty()) {
+      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+    }
+    return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  size_t scratch_bytes() const override { return static_cast<size_t>(2 * shape_.channels()) * sizeof(float); }
+
+  Status run(const KernelArgs& args) const override {
+    auto* factor = static_cast<float*>(args.scratch);
+    float* shift = factor + shape_.channels();
+    std::vector<const void*> in;
+    std::vector<void*> out;
+    if (loop_) loop_->bind(args, {factor, shift, nullptr}, in, out);
+    // Statistics need all images of a channel; given ones leave each image to itself.
+    const int64_t tasks = training_ ? shape_.blocks : shape_.blocks * shape_.n;
+    if (!training_) given_statistics(args, factor, shift);
+    parallel_for(tasks, training_ ? 1 : std::max<int64_t>(1, 16384 / shape_.plane()), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        if (training_) statistics(args, t, factor, shift);
+        if (!loop_ || out[0] == nullptr) continue;
+        const auto apply = [&](int64_t at) { loop_->program.run(in, out, at, at + shape_.plane(), nullptr); };
+        if (!training_) apply(t * shape_.plane());
+        // Backwards: the last images are still in cache.
+        for (int64_t i = training_ ? shape_.n : 0; i-- > 0;) apply(shape_.offset(i, t));
+      }
+    });
+    return {};
+  }
+
+ private:
+  void given_statistics(const KernelArgs& args, float* factor, float* shift) const {
+    const float *scale = input(args, 1), *bias = input(args, 2), *mean = input(args, 3), *var = input(args, 4);
+    for (int64_t c = 0; c < shape_.channels(); ++c) {
+      factor[c] = scale[c] / std::sqrt(var[c] + static_cast<float>(epsilon_));
+      shift[c] = bias[c] - mean[c] * factor[c];
+    }
+  }
+
+  void statistics(const KernelArgs& args, int64_t b, float* factor, float* shift) const {
+    const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3),
+                *var_in = input(args, 4);
+    for (int64_t lane = 0; lane < shape_.block; lane += kLanes) {
       double mean[kLanes] = {}, squares[kLanes] = {}, count = 0;
-      s.for_chunks(g, [&](int64_t at, int64_t pixels) {
-        float sum[kLanes], chunk_mean[kLanes], deviations[kLanes];
-        const auto m = static_cast<double>(pixels);
-        chunk_sum(x + at, pixels, s.block, sum);
-        for (int j = 0; j < kLanes; ++j) chunk_mean[j] = static_cast<float>(sum[j] / m);
-        chunk_squares(x + at, pixels, s.block, chunk_mean, deviations);
-        for (int j = 0; j < kLanes; ++j) {
-          const double delta = chunk_mean[j] - mean[j];
-          mean[j] += delta * m / (count + m);
-          squares[j] += deviations[j] + delta * delta * count * m / (count + m);
+      for (int64_t i = 0; i < shape_.n; ++i)
+        for (int64_t p = 0; p < shape_.pixels; p += kChunk) {
+          const int64_t pixels = std::min(kChunk, shape_.pixels - p);
+          const float* from = x + shape_.offset(i, b) + p * shape_.block + lane;
+          float sum[kLanes], chunk_mean[kLanes], deviations[kLanes];
+          const auto m = static_cast<double>(pixels);
+          chunk_sum(from, pixels, shape_.block, sum);
+          for (int j = 0; j < kLanes; ++j) chunk_mean[j] = static_cast<float>(sum[j] / m);
+          chunk_squares(from, pixels, shape_.block, chunk_mean, deviations);
+          for (int j = 0; j < kLanes; ++j) {
+            const double delta = chunk_mean[j] - mean[j];
+            mean[j] += delta * m / (count + m);
+            squares[j] += deviations[j] + delta * delta * count * m / (count + m);
+          }
+          count += m;
         }
-        count += m;
-      });
-      float a[kLanes], b[kLanes];
       for (int j = 0; j < kLanes; ++j) {
-        const int64_t c = s.channel(g) + j;
-        const double var = squares[j] / count, rstd = 1 / std::sqrt(var + epsilon);
+        const int64_t c = b * shape_.block + lane + j;
+        const double var = squares[j] / count, rstd = 1 / std::sqrt(var + epsilon_);
         const double unbiased = count > 1 ? squares[j] / (count - 1) : var;
-        a[j] = static_cast<float>(rstd) * scale[c];
-        b[j] = bias[c] - static_cast<float>(mean[j]) * a[j];
-        const double running_mean = (1 - momentum) * mean_in[c] + momentum * mean[j];
-        const double running_var = (1 - momentum) * var_in[c] + momentum * unbiased;
-        store(args, 1, c, mean[j]);
-        store(args, 2, c, rstd);
-        store(args, 3, c, running_mean);
-        store(args, 4, c, running_var);
+        factor[c] = static_cast<float>(rstd) * scale[c];
+        shift[c] = bias[c] - static_cast<float>(mean[j]) * factor[c];
+        store(args, out_[1], c, mean[j]);
+        store(args, out_[2], c, rstd);
+        store(args, out_[3], c, (1 - momentum_) * mean_in[c] + momentum_ * mean[j]);
+        store(args, out_[4], c, (1 - momentum_) * var_in[c] + momentum_ * unbiased);
       }
-      if (args.out[0] == nullptr) continue;
-      s.for_chunks(g, [&](int64_t at, int64_t pixels) { affine(x + at, output(args, 0) + at, pixels, s.block, a, b); });
     }
-  });
-  return {};
-}
+  }
 
-Status backward(const KernelArgs& args, const Shape& s) {
-  const float *dy = input(args, 0), *x = input(args, 1), *scale = input(args, 2), *mean = input(args, 3),
-              *rstd = input(args, 4);
-  const auto count = static_cast<double>(s.n * s.pixels);
-  parallel_for(s.groups(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      double sum[kLanes] = {}, dot[kLanes] = {};
-      s.for_chunks(g, [&](int64_t at, int64_t pixels) {
-        float chunk_sums[kLanes], chunk_dots[kLanes];
-        chunk_gradient_sums(dy + at, x + at, pixels, s.block, mean + s.channel(g), chunk_sums, chunk_dots);
-        for (int j = 0; j < kLanes; ++j) {
-          sum[j] += chunk_sums[j];
-          dot[j] += chunk_dots[j];
+  bool training_ = true;
+  double momentum_ = 0, epsilon_ = 0;
+  std::optional<Loop> loop_;
+};
+
+class Backward : public NormBase {
+ public:
+  static KernelOrRefusal make(const Anchored& a, const Shape& s) {
+    auto k = std::unique_ptr<Backward>(new Backward);
+    k->shape_ = s;
+    DS_TRY(k->find_inputs(a, 1));
+    const TensorType& x = a.body.type(a.node().inputs[1]);
+    const Value dy = a.node().inputs[0];
+    Dims others;  // all axes but those of channels
+    for (int64_t i = 0; i < x.rank() - 1; ++i)
+      if (i != 1) others.push_back(i);
+    Status failed;
+    const auto no_output = [&](int32_t) {
+      failed = refuse("the loop reads what the gradient gives");
+      return Expr();
+    };
+    int dy_output = -1;  // of the node, where others read dy too
+    {
+      Builder builder(ops::registry());
+      Extractor extractor(a, builder, no_output);
+      std::vector<int> outputs;
+      for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
+        const Value v = a.body.outputs()[static_cast<size_t>(o)].value;
+        if (k->is_anchors(o)) continue;
+        if (v == dy) dy_output = o;
+        Expr e = extractor.value(v);
+        if (!failed.ok()) return failed;
+        builder.output(std::to_string(o), e);
+        outputs.push_back(o);
+      }
+      Expr g = extractor.value(dy);
+      if (!failed.ok()) return failed;
+      Expr deviation = extractor.add_input(x, k->in_[1]) - extractor.add_input(s.per_channel(x), k->in_[3]);
+      builder.output("sum", ops::sum(g, others));
+      builder.output("dot", ops::sum(g * deviation, others));
+      outputs.insert(outputs.end(), {-1, -1});
+      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+    }
+    if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
+    Builder builder(ops::registry());
+    Extractor extractor(a, builder, no_output);
+    Expr g = dy_output >= 0 ? extractor.add_input(x, kOutputs + dy_output) : extractor.value(dy);
+    Expr slope = extractor.add_input(x, k->in_[1]) * extractor.add_input(s.per_channel(x), kSlope) +
+                 extractor.add_input(s.per_channel(x), kShift);
+    builder.output("dx", g * extractor.add_input(s.per_channel(x), kFactor) + slope);
+    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s));
+    return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  size_t scratch_bytes() const override {
+    return static_cast<size_t>(shape_.channels()) * (3 * sizeof(float) + 2 * sizeof(double));
+  }
+
+  Status run(const KernelArgs& args) const override {
+    const int64_t channels = shape_.channels();
+    auto* sums = static_cast<double*>(args.scratch);
+    auto* factor = reinterpret_cast<float*>(sums + 2 * channels);
+    float *shift = factor + channels, *slope = shift + channels;
+    std::vector<const void*> sums_in, in;
+    std::vector<void*> sums_out, out;
+    sums_.value().bind(args, {}, sums_in, sums_out);
+    if (gradient_) gradient_->bind(args, {factor, shift, slope}, in, out);
+    parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + b * shape_.block, shape_.block, 0.0);
+        for (int64_t i = 0; i < shape_.n; ++i) {
+          const int64_t at = shape_.offset(i, b);
+          sums_->program.run(sums_in, sums_out, at, at + shape_.plane(), sums);
         }
-      });
-      // dx = scale * rstd * (dy - mean(dy) - xhat * mean(dy * xhat))
-      float a[kLanes], b[kLanes], k[kLanes];
-      for (int j = 0; j < kLanes; ++j) {
-        const int64_t c = s.channel(g) + j;
-        const double factor = static_cast<double>(scale[c]) * rstd[c];
-        const double slope = -factor * dot[j] * rstd[c] * rstd[c] / count;
-        a[j] = static_cast<float>(factor);
-        b[j] = static_cast<float>(slope);
-        k[j] = static_cast<float>(-factor * sum[j] / count - slope * mean[c]);
-        store(args, 1, c, dot[j] * rstd[c]);
-        store(args, 2, c, sum[j]);
+        coefficients(args, b, sums, factor, shift, slope);
+        if (!gradient_ || out[0] == nullptr) continue;
+        for (int64_t i = shape_.n; i-- > 0;) {  // backwards: the last images are still in cache
+          const int64_t at = shape_.offset(i, b);
+          gradient_->program.run(in, out, at, at + shape_.plane(), nullptr);
+        }
       }
-      if (args.out[0] == nullptr) continue;
-      s.for_chunks(g, [&](int64_t at, int64_t pixels) {
-        combine(dy + at, x + at, output(args, 0) + at, pixels, s.block, a, b, k);
-      });
-    }
-  });
-  return {};
-}
+    });
+    return {};
+  }
 
-Status inference(const KernelArgs& args, const Shape& s, double epsilon) {
-  parallel_for(s.n * s.groups(), std::max<int64_t>(1, 1024 / s.pixels), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float a[kLanes], b[kLanes];
-      for (int j = 0; j < kLanes; ++j) {
-        const int64_t c = s.channel(i % s.groups()) + j;
-        a[j] = input(args, 1)[c] / std::sqrt(input(args, 4)[c] + static_cast<float>(epsilon));
-        b[j] = input(args, 2)[c] - input(args, 3)[c] * a[j];
-      }
-      const int64_t at = s.offset(i / s.groups(), i % s.groups());
-      affine(input(args, 0) + at, output(args, 0) + at, s.pixels, s.block, a, b);
+ private:
+  // dx = scale * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = factor * dy + slope * x + shift
+  void coefficients(const KernelArgs& args, int64_t b, const double* sums, float* factor, float* shift,
+                    float* slope) const {
+    const float *scale = input(args, 2), *mean = input(args, 3), *rstd = input(args, 4);
+    const auto count = static_cast<double>(shape_.n * shape_.pixels);
+    for (int64_t c = b * shape_.block; c < (b + 1) * shape_.block; ++c) {
+      const double sum = sums[c], dot = sums[shape_.channels() + c];
+      const double f = static_cast<double>(scale[c]) * rstd[c], k = -f * dot * rstd[c] * rstd[c] / count;
+      factor[c] = static_cast<float>(f);
+      slope[c] = static_cast<float>(k);
+      shift[c] = static_cast<float>(-f * sum / count - k * mean[c]);
+      store(args, out_[1], c, dot * rstd[c]);
+      store(args, out_[2], c, sum);
     }
-  });
-  return {};
-}
+  }
+
+  std::optional<Loop> sums_, gradient_;
+};
 
 }  // namespace
 
 KernelOrRefusal make_blocked_batch_norm(const NodeInfo& node) {
-  const graph::OpContext& c = node.context;
-  const int64_t block = c.integer("channel_block");
+  DS_ASSIGN(const Anchored a, find_anchor(node));
+  const std::string& op = a.node().op_name();
+  if (!op.starts_with("batch_norm")) return refuse("the heavy op is " + op);
+  const int64_t block = a.node().attrs.integer("channel_block");
   if (block == 0) return refuse("the channels are not blocked");
   if (block % kLanes != 0) return refuse(fmt::format("channel_block {} is no multiple of {}", block, kLanes));
-  for (const graph::TensorType& type : c.inputs)
-    if (type.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(type.dtype)));
-  const graph::TensorType& x = c.in(0);
+  for (Value v : a.node().inputs)
+    if (a.body.type(v).dtype != DType::kF32)
+      return refuse(fmt::format("dtype {} is not supported", to_string(a.body.type(v).dtype)));
+  const TensorType& x = a.body.type(a.node().inputs[0]);
   if (x.num_elements() == 0) return refuse("the input is empty");
   const Shape s{x.dims[0], x.dims[1], x.num_elements() / (x.dims[0] * x.dims[1] * block), block};
-  const std::string& op = c.op->name.value;
-  if (op == "batch_norm_grad") return make_kernel([s](const KernelArgs& args) { return backward(args, s); });
-  const double epsilon = c.number("epsilon");
-  if (op == "batch_norm_inference")
-    return make_kernel([s, epsilon](const KernelArgs& args) { return inference(args, s, epsilon); });
-  const double momentum = c.number("momentum");
-  return make_kernel([=](const KernelArgs& args) { return forward(args, s, momentum, epsilon); });
+  return op == "batch_norm_grad" ? Backward::make(a, s) : Forward::make(a, s);
 }
 
 }  // namespace deepseek::backends::cpu

@@ -8,9 +8,13 @@
 
 #include "backends/cpu/kernel.h"
 #include "base/strings.h"
+#include "graph/builder.h"
 #include "ops/registry.h"
 #include "passes/block_channels.h"
+#include "passes/cse.h"
 #include "passes/decompose.h"
+#include "passes/fold_constants.h"
+#include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
 #include "passes/simplify.h"
 #include "runtime/memory_plan.h"
@@ -207,6 +211,17 @@ void CpuProgram::plan() {
     if (is_view(node)) places_[node.output().id] = places_[root[node.output().id]];
 }
 
+bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::CompileOptions& options) {
+  NodeInfo info{graph.context(node), {}, {}, &options};
+  for (int32_t i = 0; i < node.num_outputs; ++i) {
+    info.outputs.push_back(graph.type(node.output(i)));
+    info.used.push_back(true);
+  }
+  for (const Implementation& implementation : implementations(node.op_name()))
+    if (implementation.name != "reference" && implementation.make(info).ok()) return true;
+  return false;
+}
+
 // After decomposition, in this order; each may be disabled by its name.
 struct Pass {
   std::string_view name;
@@ -216,6 +231,8 @@ constexpr Pass kPasses[] = {
     // First, so that the others meet no copies that are about to go.
     {"simplify",
      [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph, ops::registry()); }},
+    {"fold_constants",
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fold_constants(graph, ops::registry()); }},
     // Before fusion, which then works on the blocked tensors.
     {"block_channels",
      [](const Graph& graph, const runtime::CompileOptions& options) {
@@ -223,9 +240,24 @@ constexpr Pass kPasses[] = {
          return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
        });
      }},
+    // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
+    {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {
        return passes::fuse_elementwise(graph, ops::registry());
+     }},
+    // After it: what joins is a whole loop.
+    {"fuse_around",
+     [](const Graph& graph, const runtime::CompileOptions& options) {
+       const auto takes = [&](const Graph& body) {
+         Builder builder(ops::registry());
+         std::vector<Expr> inputs;
+         for (const Input& input : body.inputs()) inputs.push_back(builder.input(input.name, body.type(input.value)));
+         builder.output("0", builder.op("fused", inputs, {{"body", std::make_shared<const Graph>(body)}}));
+         const Result<Graph> alone = builder.finish();
+         return alone.ok() && has_fast_kernel(*alone, alone->nodes().back(), options);
+       };
+       return passes::fuse_around(graph, ops::registry(), loops_around, takes);
      }},
 };
 
@@ -248,14 +280,7 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
   DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [&](const Graph& g, const Node& node) {
               if (node.op->traits.elementwise) return false;
-              NodeInfo info{g.context(node), {}, {}, &options};
-              for (int32_t i = 0; i < node.num_outputs; ++i) {
-                info.outputs.push_back(g.type(node.output(i)));
-                info.used.push_back(true);
-              }
-              for (const Implementation& implementation : implementations(node.op_name()))
-                if (implementation.name != "reference" && implementation.make(info).ok()) return false;
-              return true;
+              return !has_fast_kernel(g, node, options);
             }));
   for (const Pass& pass : kPasses) {
     if (named(options.disabled_passes, pass.name)) continue;

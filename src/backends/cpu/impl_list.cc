@@ -37,7 +37,11 @@ constexpr Row kRows[] = {
     {"max_pool_grad", {"native", make_max_pool_grad}},
     {"avg_pool", {"native", make_avg_pool}},
     {"avg_pool_grad", {"native", make_avg_pool}},
+    {"fused", {"elementwise", make_elementwise}},
+    {"fused", {"native_blocked", make_blocked_batch_norm}},
+    {"sum", {"elementwise", make_elementwise}},
     {"sum", {"native", make_reduce}},
+    {"mean", {"elementwise", make_elementwise}},
     {"mean", {"native", make_reduce}},
     {"max", {"native", make_reduce}},
     {"min", {"native", make_reduce}},
@@ -65,12 +69,19 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
+passes::Around loops_around(const graph::Node& node) {
+  const std::string& op = node.op_name();
+  if (op == "batch_norm" || op == "batch_norm_inference") return {.after = node.attrs.integer("channel_block") > 0};
+  if (op == "batch_norm_grad") return {.before = node.attrs.integer("channel_block") > 0};
+  return {};
+}
+
 std::vector<Implementation> implementations(std::string_view op) {
   std::vector<Implementation> list;
   for (const Row& row : kRows)
     if (row.op == op) list.push_back(row.implementation);
   const graph::OpDef* def = ops::registry().find(op);
-  if (def != nullptr && (def->traits.elementwise || op == "fused")) list.push_back({"elementwise", make_elementwise});
+  if (def != nullptr && def->traits.elementwise) list.push_back({"elementwise", make_elementwise});
   list.push_back({"widened", make_widened});
   list.push_back({"reference", make_reference});
   return list;

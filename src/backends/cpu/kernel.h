@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "passes/fuse_around.h"
 #include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
@@ -36,6 +37,9 @@ struct NodeInfo {
   std::vector<bool> used;                            // which outputs somebody reads
   const runtime::CompileOptions* options = nullptr;  // while compiling only; a kernel does not keep it
 };
+
+// The body of a `fused` node; of another one, a graph of it alone. Inputs and outputs are those of the node.
+Result<graph::Graph> body_of(const NodeInfo& node);
 
 using KernelOrRefusal = Result<std::unique_ptr<Kernel>>;
 
@@ -79,6 +83,9 @@ KernelOrRefusal make_widened(const NodeInfo&);
 
 // The channel block in which the node, a conv or one of its gradients, is faster by micro-GEMM; 0 if it isn't.
 int64_t channel_block(const NodeInfo& node);
+
+// The loops that kernels of an op can do beside it.
+passes::Around loops_around(const graph::Node& node);
 
 // A graph compiled for use inside a kernel, on memory that the kernel owns.
 class Body {

@@ -1,6 +1,6 @@
 // A small matrix product compiled for its sizes at run time (libxsmm), for kernels that block a larger one around it.
 // Column-major as in BLAS: C[m, n] = sum over the batch of A[m, k] B[k, n], added to C if `accumulate`.
-// Test: tests/backends_cpu/microgemm_test.cc
+// Test: tests/ops/samples_test.cc (the blocked convolutions)
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/kernel.h"
+#include "backends/cpu/rows.h"
 #include "backends/cpu/tile_ops.h"
 #include "base/simd.h"
 #include "base/threads.h"
@@ -86,6 +87,22 @@ KernelOrRefusal make_softmax(const NodeInfo& node) {
   const int64_t outer = type.num_elements() / (s.n * s.inner), parts = (s.inner + kWidth - 1) / kWidth;
   const std::string& op = node.context.op->name.value;
   const bool log = op.starts_with("log_"), backward = op.ends_with("_grad");
+  if (s.inner == 1)
+    return make_kernel([=](const KernelArgs& args) -> Status {
+      const float* a = static_cast<const float*>(args.in[0]);
+      const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
+      float* y = static_cast<float*>(args.out[0]);
+      const RowFunctions& rows = row_functions();
+      parallel_for(outer, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin * s.n; at < end * s.n; at += s.n) {
+          if (backward)
+            (log ? rows.log_softmax_grad : rows.softmax_grad)(a + at, b + at, s.n, y + at);
+          else
+            (log ? rows.log_softmax : rows.softmax)(a + at, s.n, y + at);
+        }
+      });
+      return {};
+    });
   return make_kernel([=](const KernelArgs& args) -> Status {
     const float* a = static_cast<const float*>(args.in[0]);
     const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;

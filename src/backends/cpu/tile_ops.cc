@@ -11,8 +11,7 @@
 // foreach_target.h must come before what it includes again for each target.
 // clang-format off
 #include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
+#include "backends/cpu/vector_math-inl.h"
 // clang-format on
 
 // Everything from here to HWY_AFTER_NAMESPACE is compiled once per instruction set; plain loops vectorise by
@@ -33,6 +32,21 @@ void Loop2(const void* const* in, void* out, int64_t n) {
   const T* b = static_cast<const T*>(in[1]);
   R* y = static_cast<R*>(out);
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<R>(F::apply(a[i], b[i]));
+}
+// a * b + c, in one rounding where there is an instruction for it, and with signs turned.
+template <bool kNegateProduct, bool kNegateTerm>
+void MulAdd(const void* const* in, void* out, int64_t n) {
+  const float *a = static_cast<const float*>(in[0]), *b = static_cast<const float*>(in[1]),
+              *c = static_cast<const float*>(in[2]);
+  float* y = static_cast<float*>(out);
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = kNegateProduct ? -a[i] : a[i], z = kNegateTerm ? -c[i] : c[i];
+#if HWY_NATIVE_FMA
+    y[i] = __builtin_fmaf(x, b[i], z);
+#else
+    y[i] = x * b[i] + z;
+#endif
+  }
 }
 template <class T>
 void Select(const void* const* in, void* out, int64_t n) {
@@ -98,12 +112,6 @@ void Vector1(const void* const* in, void* out, int64_t n) {
   }
 }
 
-template <class D, class V>
-HWY_INLINE V SafeExp(D d, V x) {  // hwy's Exp is defined up to 104; beyond it the result is infinite
-  const V y = hn::Exp(d, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), hn::Set(d, 0.0f), x));
-  const V inf = hn::Set(d, std::numeric_limits<float>::infinity());
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElse(hn::Gt(x, hn::Set(d, 89.0f)), inf, y));
-}
 struct ExpV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x) {
@@ -362,7 +370,10 @@ TileFn Find(std::string_view op, DType in, DType out) {
       if (cast && out == DType::kF16) return FromF32ToF16<false>;
       if (cast) return FindConvert<float>(out);
       if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
-      return Search(op, {{"exp", Vector1<ExpV>},
+      return Search(op, {{"mul_add", MulAdd<false, false>},
+                         {"mul_sub", MulAdd<false, true>},
+                         {"neg_mul_add", MulAdd<true, false>},
+                         {"exp", Vector1<ExpV>},
                          {"expm1", Vector1<Expm1V>},
                          {"log", Vector1<LogV>},
                          {"log1p", Vector1<Log1pV>},
@@ -375,12 +386,47 @@ TileFn Find(std::string_view op, DType in, DType out) {
   }
 }
 
+double SumTile(const float* x, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto a = hn::Zero(d), b = a, c = a, e = a;
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    a = hn::Add(a, hn::LoadU(d, x + i));
+    b = hn::Add(b, hn::LoadU(d, x + i + lanes));
+    c = hn::Add(c, hn::LoadU(d, x + i + 2 * lanes));
+    e = hn::Add(e, hn::LoadU(d, x + i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) a = hn::Add(a, hn::LoadU(d, x + i));
+  double sum = 0;
+  for (; i < n; ++i) sum += x[i];
+  return sum + hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
+}
+
+void AddRows(const float* x, int64_t n, int64_t period, double* acc) {
+  if (n == period) {
+    for (int64_t j = 0; j < period; ++j) acc[j] += x[j];
+    return;
+  }
+  float rows[kTile];
+  std::copy_n(x, period, rows);
+  for (int64_t i = period; i < n; i += period)
+    for (int64_t j = 0; j < period; ++j) rows[j] += x[i + j];
+  for (int64_t j = 0; j < period; ++j) acc[j] += rows[j];
+}
+
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace deepseek::backends::cpu {
 HWY_EXPORT(Find);
+HWY_EXPORT(SumTile);
+HWY_EXPORT(AddRows);
 TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
+double sum_tile(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumTile)(x, n); }
+void add_rows(const float* x, int64_t n, int64_t period, double* acc) {
+  HWY_DYNAMIC_DISPATCH(AddRows)(x, n, period, acc);
+}
 }  // namespace deepseek::backends::cpu
 #endif

@@ -1,5 +1,5 @@
 // Element-wise operations on one cache-sized tile: out[i] = f(in0[i], in1[i], ...). Compiled once per instruction set,
-// chosen at run time. The element-wise kernel strings them together. Test: tests/backends_cpu/samples_test.cc
+// chosen at run time. The element-wise kernel strings them together. Test: tests/ops/samples_test.cc
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,13 @@ constexpr int64_t kTile = 512;  // elements; a handful of f32 tiles stay in the 
 using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 
 // Null where the combination does not exist. Half floats have casts from and to f32 only, and "round_to" from f32,
-// whose result stays f32 with the values that a half float of type `out` can take. `in` is the dtype of the (last)
-// operand, `out` of the result.
+// whose result stays f32 with the values that a half float of type `out` can take. f32 has "mul_add" a * b + c,
+// "mul_sub" a * b - c and "neg_mul_add" c - a * b. `in` is the dtype of the (last) operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
+
+// The sum of a tile. Each of many lanes adds up few numbers, so the error stays near that of one rounding.
+double sum_tile(const float* x, int64_t n);
+// acc[i % period] += x[i], for n a multiple of the period.
+void add_rows(const float* x, int64_t n, int64_t period, double* acc);
 
 }  // namespace deepseek::backends::cpu

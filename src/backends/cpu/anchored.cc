@@ -1,0 +1,70 @@
+#include "backends/cpu/anchored.h"
+
+#include "ops/registry.h"
+
+namespace deepseek::backends::cpu {
+
+using namespace graph;
+
+int Anchored::input_of(size_t operand) const {
+  const Value v = node().inputs[operand];
+  for (size_t i = 0; i < body.inputs().size(); ++i)
+    if (body.inputs()[i].value == v) return static_cast<int>(i);
+  return -1;
+}
+
+int Anchored::output_of(int32_t i) const {
+  for (size_t o = 0; o < body.outputs().size(); ++o)
+    if (body.outputs()[o].value == node().output(i)) return static_cast<int>(o);
+  return -1;
+}
+
+Result<Graph> body_of(const NodeInfo& node) {
+  if (node.context.op->name.value == "fused") return *node.context.attrs->get<GraphRef>("body");
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (size_t i = 0; i < node.context.num_inputs(); ++i)
+    inputs.push_back(builder.input(std::to_string(i), node.context.in(i)));
+  const std::vector<Expr> outputs = builder.emit(node.context.op->name.value, inputs, *node.context.attrs);
+  for (size_t i = 0; i < outputs.size(); ++i) builder.output(std::to_string(i), outputs[i]);
+  return builder.finish();
+}
+
+Result<Anchored> find_anchor(const NodeInfo& node) {
+  DS_ASSIGN(const Graph body, body_of(node));
+  Anchored result{body, -1};
+  for (size_t n = 0; n < body.nodes().size(); ++n) {
+    const Node& node = body.nodes()[n];
+    if (node.op->traits.elementwise || node.op_name() == "constant") continue;
+    if (result.anchor >= 0)
+      return refuse(fmt::format("{} and {} in one body", result.node().op_name(), node.op_name()));
+    result.anchor = static_cast<int32_t>(n);
+  }
+  if (result.anchor < 0) return refuse("no heavy op in the body");
+  return result;
+}
+
+Extractor::Extractor(const Anchored& anchored, Builder& to, std::function<Expr(int32_t)> make)
+    : anchored_(anchored), to_(to), make_(std::move(make)), map_(static_cast<size_t>(anchored.body.num_values())) {}
+
+Expr Extractor::add_input(const TensorType& type, int source) {
+  sources_.push_back(source);
+  return to_.input(std::to_string(sources_.size() - 1), type);
+}
+
+Expr Extractor::value(Value v) {
+  Expr& known = map_[static_cast<size_t>(v.id)];
+  if (known.defined()) return known;
+  const Graph& body = anchored_.body;
+  const Node* producer = body.producer(v);
+  if (producer == nullptr) {
+    for (size_t i = 0; i < body.inputs().size(); ++i)
+      if (body.inputs()[i].value == v) return known = add_input(body.type(v), static_cast<int>(i));
+  }
+  if (producer == &anchored_.node()) return known = make_(v.id - producer->first_output.id);
+  std::vector<Expr> inputs;
+  for (Value in : producer->inputs) inputs.push_back(value(in));
+  return map_[static_cast<size_t>(v.id)] = to_.op(producer->op_name(), std::move(inputs), producer->attrs);
+}
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,432 @@
+#include "backends/cpu/tile_program.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/kernel.h"
+#include "ops/common.h"
+#include "ops/registry.h"
+#include "passes/decompose.h"
+
+namespace deepseek::backends::cpu {
+
+using namespace graph;
+
+namespace {
+
+constexpr int64_t kTileBytes = kTile * 8;
+
+bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
+DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::kF32 : dtype; }
+
+bool is_sum(const Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
+
+template <class T>
+void fill(void* dst, const void* src, int64_t n) {
+  T value;
+  std::memcpy(&value, src, sizeof(T));
+  std::fill_n(static_cast<T*>(dst), n, value);
+}
+void splat(void* dst, const void* src, size_t size, int64_t n) {
+  if (size == 1) return fill<uint8_t>(dst, src, n);
+  if (size == 2) return fill<uint16_t>(dst, src, n);
+  if (size == 4) return fill<uint32_t>(dst, src, n);
+  fill<uint64_t>(dst, src, n);
+}
+
+// Repeats the first `period` bytes up to `bytes`.
+void repeat(char* dst, size_t period, size_t bytes) {
+  for (size_t done = period; done < bytes; done *= 2) std::memcpy(dst + done, dst, std::min(done, bytes - done));
+}
+
+// Row-major strides of `shape`, which broadcasts to `rank` axes; 0 where it is broadcast.
+Dims broadcast_strides(const Dims& shape, size_t rank) {
+  Dims strides(rank);
+  int64_t step = 1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const size_t axis = shape.size() - 1 - i;
+    if (shape[axis] != 1) strides[rank - 1 - i] = step;
+    step *= shape[axis];
+  }
+  return strides;
+}
+
+}  // namespace
+
+// Axes that all operands step through alike become one loop.
+void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, int64_t max_period) {
+  std::vector<Dims> strides, merged(shapes.size());
+  for (const Dims& shape : shapes) strides.push_back(broadcast_strides(shape, dims.size()));
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    if (dims[axis] == 1) continue;
+    bool joins = !loops_.empty();
+    for (size_t l = 0; l < strides.size() && joins; ++l) joins = merged[l].back() == strides[l][axis] * dims[axis];
+    if (joins)
+      loops_.back() *= dims[axis];
+    else
+      loops_.push_back(dims[axis]);
+    for (size_t l = 0; l < strides.size(); ++l) {
+      if (joins)
+        merged[l].back() = strides[l][axis];
+      else
+        merged[l].push_back(strides[l][axis]);
+    }
+  }
+  if (loops_.empty()) {
+    loops_.push_back(1);
+    for (Dims& m : merged) m.push_back(0);
+  }
+  // A short inner loop that some operands repeat in each step of the next one: both are one loop with a period.
+  std::vector<bool> periodic(shapes.size());
+  if (const size_t last = loops_.size() - 1; last > 0 && loops_[last] <= max_period) {
+    bool all = true;
+    for (size_t l = 0; l < merged.size(); ++l) {
+      const int64_t outer = merged[l][last - 1], inner = merged[l][last];
+      periodic[l] = outer == 0 && inner == 1;
+      all = all && (periodic[l] || outer == inner * loops_[last]);
+    }
+    if (all) {
+      period_ = loops_[last];
+      loops_[last - 1] *= period_;
+      loops_.pop_back();
+      for (size_t l = 0; l < merged.size(); ++l) {
+        merged[l][last - 1] = merged[l][last];
+        merged[l].pop_back();
+      }
+    } else {
+      std::fill(periodic.begin(), periodic.end(), false);
+    }
+  }
+  for (size_t l = 0; l < shapes.size(); ++l) {
+    if (l < leaves_.size()) {
+      leaves_[l].strides = merged[l];
+      leaves_[l].periodic = periodic[l];
+    } else {
+      Sum& sum = sums_[l - leaves_.size()];
+      sum.strides = merged[l];
+      sum.periodic = periodic[l];
+    }
+  }
+}
+
+struct TileProgram::Compiler {
+  TileProgram& program;
+  const Graph& body;
+  std::vector<Operand> place;
+  std::vector<Dims> leaf_dims, sum_dims;
+  std::vector<int32_t> last_use, source;
+  std::vector<int> output_of, free_registers;
+  std::vector<bool> kept;     // read at the end of the tile
+  std::vector<int> joined;    // by node: which operand is a product that is computed with it, or -1
+  std::vector<bool> skipped;  // by node: a product that is computed with its reader
+  Dims dims;
+
+  Compiler(TileProgram& p, const Graph& b) : program(p), body(b) {
+    const size_t count = static_cast<size_t>(body.num_values());
+    place.resize(count);
+    last_use.assign(count, -1);
+    output_of.assign(count, -1);
+    kept.resize(count);
+    source.resize(count);
+    // A broadcast is its source under another shape: both share a place and a lifetime.
+    for (size_t v = 0; v < count; ++v) source[v] = static_cast<int32_t>(v);
+    for (size_t n = 0; n < body.nodes().size(); ++n) {
+      const Node& node = body.nodes()[n];
+      if (node.op_name() == "broadcast_to") source[node.output().id] = source[node.inputs[0].id];
+      for (Value v : node.inputs) last_use[source[v.id]] = static_cast<int32_t>(n);
+      if (is_sum(node)) kept[source[node.inputs[0].id]] = true;
+    }
+    for (size_t o = 0; o < body.outputs().size(); ++o) {
+      const int32_t v = body.outputs()[o].value.id;
+      output_of[v] = static_cast<int>(o);
+      kept[source[v]] = true;
+    }
+    join_products();
+  }
+
+  // An f32 product that only one sum or difference reads is computed with it, in one rounding.
+  void join_products() {
+    const std::vector<int32_t> uses = body.use_counts();
+    joined.assign(body.nodes().size(), -1);
+    std::vector<bool> inside(joined.size());
+    for (size_t n = 0; n < body.nodes().size(); ++n) {
+      const Node& node = body.nodes()[n];
+      if ((node.op_name() != "add" && node.op_name() != "sub") || body.type(node.output()).dtype != DType::kF32)
+        continue;
+      for (int side = 0; side < 2 && joined[n] < 0; ++side) {
+        const Node* product = body.producer(node.inputs[static_cast<size_t>(side)]);
+        if (product == nullptr || product->op_name() != "mul" || uses[product->output().id] != 1) continue;
+        joined[n] = side;
+        inside[static_cast<size_t>(product - body.nodes().data())] = true;
+        for (Value v : product->inputs)
+          last_use[source[v.id]] = std::max(last_use[source[v.id]], static_cast<int32_t>(n));
+      }
+    }
+    skipped = std::move(inside);
+  }
+
+  Operand add_leaf(int input, Tensor constant, const TensorType& type) {
+    if (constant.defined() && is_half(type.dtype)) constant = constant.cast(DType::kF32);
+    const DType dtype = constant.defined() ? constant.dtype() : type.dtype;
+    program.leaves_.push_back({input, std::move(constant), dtype, {}});
+    if (is_half(dtype)) program.leaves_.back().widen = find_tile_fn("cast", dtype, DType::kF32);
+    leaf_dims.push_back(type.dims);
+    return Operand{Operand::kLeaf, static_cast<int>(program.leaves_.size()) - 1};
+  }
+
+  int take_register() {
+    if (free_registers.empty()) return program.num_registers_++;
+    const int reg = free_registers.back();
+    free_registers.pop_back();
+    return reg;
+  }
+
+  // The iteration space: what sums sum, what other outputs are.
+  Status find_dims() {
+    bool found = false;
+    for (const Output& output : body.outputs()) {
+      const Node* node = body.producer(output.value);
+      const Dims& d = body.type(node != nullptr && is_sum(*node) ? node->inputs[0] : output.value).dims;
+      if (found && d != dims) return refuse("outputs of different shapes");
+      dims = d;
+      found = true;
+    }
+    return found ? Status() : refuse("a body without outputs");
+  }
+
+  Status sum(const Node& node) {
+    const Value x = node.inputs[0];
+    if (body.type(x).dtype != DType::kF32)
+      return refuse(fmt::format("sums of {} in a loop", to_string(body.type(x).dtype)));
+    if (body.type(x).dims != dims) return refuse("a sum of a broadcast value");
+    const int output = output_of[node.output().id];
+    if (output < 0 || last_use[node.output().id] >= 0) return refuse("a sum that others read");
+    DS_ASSIGN(const Dims axes, ops::normalize_axes(node.attrs.ints("axes"), static_cast<int64_t>(dims.size())));
+    Dims result = dims;
+    for (int64_t axis : axes) result[static_cast<size_t>(axis)] = 1;
+    Sum s{place[x.id], output, {}, false, product(result), program.num_sums_, 1};
+    if (node.op_name() == "mean") s.scale = static_cast<double>(s.size) / static_cast<double>(product(dims));
+    program.num_sums_ += s.size;
+    program.sums_.push_back(std::move(s));
+    sum_dims.push_back(std::move(result));
+    return {};
+  }
+
+  Status instruction(const Node& node, int32_t n) {
+    const int32_t v = node.output().id;
+    const DType result = body.type({v}).dtype;
+    const DType in = compute_dtype(body.type(node.inputs.back()).dtype);
+    std::vector<Value> inputs = node.inputs;
+    std::string op = node.op_name();
+    if (const int side = joined[static_cast<size_t>(n)]; side >= 0) {
+      const Node& product = *body.producer(node.inputs[static_cast<size_t>(side)]);
+      op = op == "add" ? "mul_add" : side == 0 ? "mul_sub" : "neg_mul_add";
+      inputs = {product.inputs[0], product.inputs[1], node.inputs[static_cast<size_t>(1 - side)]};
+    }
+    Instruction instruction{find_tile_fn(op, in, compute_dtype(result)), {}, -1};
+    if (instruction.fn == nullptr)
+      return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
+                                to_string(body.type(node.inputs.back()).dtype)));
+    for (Value input : inputs) instruction.in.push_back(place[input.id]);
+    if (output_of[v] >= 0 && !is_half(result)) {
+      instruction.output = output_of[v];
+      place[v] = {Operand::kOutput, output_of[v]};
+    } else {
+      instruction.reg = take_register();
+      place[v] = {Operand::kRegister, instruction.reg};
+    }
+    // A register is free after its last reader; the reader's own result never shares it.
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const Operand& operand = instruction.in[i];
+      const int32_t from = source[inputs[i].id];
+      bool repeated = false;
+      for (size_t j = 0; j < i; ++j)
+        repeated =
+            repeated || (instruction.in[j].kind == Operand::kRegister && instruction.in[j].index == operand.index);
+      if (operand.kind == Operand::kRegister && !repeated && last_use[from] == n && !kept[from])
+        free_registers.push_back(operand.index);
+    }
+    program.instructions_.push_back(std::move(instruction));
+    if (node.op_name() == "cast" && is_half(result)) {  // a cast rounds; other results are rounded when they are stored
+      const Instruction& last = program.instructions_.back();
+      program.instructions_.push_back({find_tile_fn("round_to", DType::kF32, result), {place[v]}, last.reg});
+    }
+    return {};
+  }
+
+  Status run(int64_t max_period) {
+    DS_TRY(find_dims());
+    for (const Output& output : body.outputs()) {
+      const DType dtype = body.type(output.value).dtype;
+      program.out_sizes_.push_back(size_of(dtype));
+      program.out_dtypes_.push_back(dtype);
+    }
+    for (size_t i = 0; i < body.inputs().size(); ++i)
+      place[body.inputs()[i].value.id] = add_leaf(static_cast<int>(i), {}, body.type(body.inputs()[i].value));
+    for (size_t n = 0; n < body.nodes().size(); ++n) {
+      const Node& node = body.nodes()[n];
+      const int32_t v = node.output().id;
+      if (node.op_name() == "constant") {
+        const Tensor& value = node.attrs.get<Tensor>("value");
+        place[v] = add_leaf(-1, value, value.type());
+      } else if (node.op_name() == "broadcast_to") {  // every operand is broadcast to the loop anyway
+        place[v] = place[node.inputs[0].id];
+        if (output_of[v] >= 0 && !place[v].leaf()) return refuse("an output is a broadcast intermediate");
+      } else if (skipped[n]) {
+        continue;
+      } else if (is_sum(node)) {
+        DS_TRY(sum(node));
+      } else if (!node.op->traits.elementwise) {
+        return refuse(node.op_name() + " in its body is not element-wise");
+      } else {
+        DS_TRY(instruction(node, static_cast<int32_t>(n)));
+      }
+    }
+    program.leaf_copies_.assign(body.outputs().size(), -1);
+    for (size_t o = 0; o < body.outputs().size(); ++o) {
+      const Node* producer = body.producer(body.outputs()[o].value);
+      if (producer != nullptr && is_sum(*producer)) continue;
+      const Operand& p = place[body.outputs()[o].value.id];
+      if (is_half(program.out_dtypes_[o]))
+        program.narrowed_.push_back(
+            {p, static_cast<int>(o), find_tile_fn("cast", DType::kF32, program.out_dtypes_[o])});
+      else if (p.leaf())
+        program.leaf_copies_[o] = p.index;
+      else if (p.kind == Operand::kOutput && p.index != static_cast<int>(o))
+        return refuse("one value is two outputs");
+    }
+    std::vector<Dims> shapes = leaf_dims;
+    shapes.insert(shapes.end(), sum_dims.begin(), sum_dims.end());
+    program.add_loops(dims, shapes, max_period);
+    return {};
+  }
+};
+
+Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period) {
+  DS_ASSIGN(const Graph body,
+            passes::decompose(original, ops::registry(), [](const Graph&, const Node& node) { return !is_sum(node); }));
+  TileProgram program;
+  DS_TRY(Compiler(program, body).run(max_period));
+  return program;
+}
+
+bool TileProgram::in_place(int out, int in) const {
+  int written = -1;
+  for (size_t i = 0; i < instructions_.size(); ++i)
+    if (instructions_[i].output == out) written = static_cast<int>(i);
+  // Half outputs are stored when the whole tile of every half input has been widened; other operands may not be there.
+  if (is_half(out_dtypes_[out])) written = static_cast<int>(instructions_.size());
+  if (written < 0) return false;
+  for (size_t l = 0; l < leaves_.size(); ++l) {
+    if (leaves_[l].input != in) continue;
+    int64_t step = 1;
+    for (size_t i = loops_.size(); i-- > 0; step *= loops_[i])
+      if (leaves_[l].strides[i] != step && loops_[i] != 1) return false;
+    if (leaves_[l].periodic || size_of(leaves_[l].dtype) != out_sizes_[out]) return false;
+    const auto reads = [&](const Operand& o) { return o.leaf() && o.index == static_cast<int>(l); };
+    for (size_t i = written + 1; i < instructions_.size(); ++i)
+      if (std::any_of(instructions_[i].in.begin(), instructions_[i].in.end(), reads)) return false;
+    for (const Sum& sum : sums_)
+      if (reads(sum.from)) return false;
+    for (int copy : leaf_copies_)
+      if (copy == static_cast<int>(l)) return false;
+  }
+  return true;
+}
+
+// The operand's tile of n elements from `base` on, made in `buffer` where memory does not hold it as it is. `same`:
+// the buffer was filled from this base before.
+const void* TileProgram::load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const {
+  const void* from[] = {base};
+  const bool repeats = leaf.periodic || leaf.strides.back() == 0;
+  if (!repeats) {
+    if (leaf.widen == nullptr) return base;
+    leaf.widen(from, buffer, n);
+    return buffer;
+  }
+  if (same) return buffer;
+  const size_t size = leaf.widen != nullptr ? sizeof(float) : size_of(leaf.dtype);
+  const int64_t length = std::min(kTile, loops_.back());
+  if (leaf.periodic) {
+    if (leaf.widen != nullptr)
+      leaf.widen(from, buffer, period_);
+    else
+      std::memcpy(buffer, base, static_cast<size_t>(period_) * size);
+    repeat(buffer, static_cast<size_t>(period_) * size, static_cast<size_t>(length) * size);
+    return buffer;
+  }
+  float wide;
+  if (leaf.widen != nullptr) leaf.widen(from, &wide, 1);
+  splat(buffer, leaf.widen != nullptr ? &wide : base, size, length);
+  return buffer;
+}
+
+void TileProgram::run(std::span<const void* const> in_memory, std::span<void* const> out_memory, int64_t begin,
+                      int64_t end, double* sums) const {
+  // Registers, then one buffer per leaf.
+  thread_local std::vector<uint64_t> storage;
+  thread_local std::vector<const void*> made, operand;
+  const size_t buffers = static_cast<size_t>(num_registers_) + leaves_.size();
+  if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
+  made.assign(leaves_.size(), nullptr);
+  operand.resize(leaves_.size());
+  char* const registers = reinterpret_cast<char*>(storage.data());
+  const int64_t inner = loops_.back(), longest = kTile / period_ * period_;
+  for (int64_t at = begin; at < end;) {
+    const int64_t column = at % inner;
+    const int64_t n = std::min({longest, inner - column, end - at});
+    const auto offset = [&](const Dims& strides, bool periodic) {
+      int64_t rest = at / inner, result = periodic ? 0 : column * strides.back();
+      for (size_t d = loops_.size() - 1; d-- > 0; rest /= loops_[d]) result += rest % loops_[d] * strides[d];
+      return result;
+    };
+    for (size_t l = 0; l < leaves_.size(); ++l) {
+      const Leaf& leaf = leaves_[l];
+      const char* base = static_cast<const char*>(leaf.input >= 0 ? in_memory[leaf.input] : leaf.constant.data()) +
+                         offset(leaf.strides, leaf.periodic) * static_cast<int64_t>(size_of(leaf.dtype));
+      char* buffer = registers + (num_registers_ + static_cast<int64_t>(l)) * kTileBytes;
+      operand[l] = load(leaf, base, buffer, made[l] == base, n);
+      made[l] = base;
+    }
+    const auto address = [&](const Operand& o) -> const void* {
+      if (o.kind == Operand::kLeaf) return operand[o.index];
+      if (o.kind == Operand::kRegister) return registers + o.index * kTileBytes;
+      return static_cast<const char*>(out_memory[o.index]) + at * static_cast<int64_t>(out_sizes_[o.index]);
+    };
+    for (const Instruction& instruction : instructions_) {
+      const void* in[4];
+      for (size_t i = 0; i < instruction.in.size(); ++i) in[i] = address(instruction.in[i]);
+      void* out = registers + instruction.reg * kTileBytes;
+      if (instruction.output >= 0)
+        out = static_cast<char*>(out_memory[instruction.output]) +
+              at * static_cast<int64_t>(out_sizes_[instruction.output]);
+      instruction.fn(in, out, n);
+    }
+    for (const Sum& sum : sums_) {
+      const auto* x = static_cast<const float*>(address(sum.from));
+      double* to = sums + sum.offset + offset(sum.strides, sum.periodic);
+      if (sum.strides.back() == 0)
+        *to += sum_tile(x, n);
+      else
+        add_rows(x, n, sum.periodic ? period_ : n, to);
+    }
+    for (size_t o = 0; o < leaf_copies_.size(); ++o)
+      if (leaf_copies_[o] >= 0 && out_memory[o] != nullptr)
+        std::memcpy(static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]),
+                    operand[leaf_copies_[o]], static_cast<size_t>(n) * out_sizes_[o]);
+    for (const Narrowed& o : narrowed_) {
+      const void* in[] = {address(o.from)};
+      if (out_memory[o.output] != nullptr)
+        o.fn(in, static_cast<char*>(out_memory[o.output]) + at * static_cast<int64_t>(out_sizes_[o.output]), n);
+    }
+    at += n;
+  }
+}
+
+void TileProgram::store(const double* sums, std::span<void* const> out) const {
+  for (const Sum& sum : sums_)
+    for (int64_t i = 0; i < sum.size; ++i)
+      static_cast<float*>(out[sum.output])[i] = static_cast<float>(sums[sum.offset + i] * sum.scale);
+}
+
+}  // namespace deepseek::backends::cpu

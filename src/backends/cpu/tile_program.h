@@ -1,0 +1,89 @@
+// A graph of element-wise nodes, and of sums of their results, as one pass over memory: a list of tile operations that
+// each thread walks tile by tile, so that intermediates stay in the first-level cache. The element-wise kernel is one;
+// others run one as their epilogue on memory that is still in cache.
+// Half floats are f32 between memory and memory: widened as a tile is read, rounded where a cast says so and at the
+// end. Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/tile_ops.h"
+#include "graph/graph.h"
+
+namespace deepseek::backends::cpu {
+
+class TileProgram {
+ public:
+  // `body`'s outputs have the shape of the iteration space, or are sum or mean of a value of that shape, which nothing
+  // else reads. Composite nodes are taken apart. kUnsupported with the reason where a node has no tile operation.
+  // An inner loop of at most `max_period` steps, which some operands repeat, is joined with the next one.
+  static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2);
+
+  int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
+  size_t num_instructions() const { return instructions_.size(); }
+  // Ranges begin and end at multiples of this.
+  int64_t unit() const { return period_; }
+  // Doubles that the sums of a range are kept in; add() accumulates there, and store() writes what came together.
+  int64_t num_sums() const { return num_sums_; }
+
+  // Elements [begin, end) in row-major order. Operands start at element 0; `out` is not read at outputs that are sums.
+  void run(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end, double* sums) const;
+  void store(const double* sums, std::span<void* const> out) const;
+
+  // True if output `out` may be written over input `in` while it is read.
+  bool in_place(int out, int in) const;
+
+ private:
+  struct Leaf {      // an operand in memory: input of the node, or constant of the body
+    int input = -1;  // -1: constant
+    graph::Tensor constant;
+    DType dtype;
+    graph::Dims strides;     // in elements, by loop dim; the inner one is 0 or 1
+    bool periodic = false;   // the inner loop goes round and round the first period_ elements
+    TileFn widen = nullptr;  // half floats: to f32
+  };
+  struct Operand {
+    enum Kind { kLeaf, kRegister, kOutput } kind = kLeaf;  // kOutput: a result that later instructions read back
+    int index = 0;
+    bool leaf() const { return kind == kLeaf; }
+  };
+  struct Instruction {
+    TileFn fn;
+    std::vector<Operand> in;
+    int reg;  // where the result goes, unless output >= 0
+    int output = -1;
+  };
+  struct Narrowed {  // a half float output: the f32 result goes there at the end of a tile
+    Operand from;
+    int output;
+    TileFn fn;
+  };
+  struct Sum {  // of a value of the iteration space, into an output
+    Operand from;
+    int output = 0;
+    graph::Dims strides;  // of the result by loop dim, 0 where it is summed
+    bool periodic = false;
+    int64_t size = 0, offset = 0;  // its doubles among all
+    double scale = 1;              // of a mean
+  };
+  struct Compiler;
+
+  void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes, int64_t max_period);
+  const void* load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const;
+
+  std::vector<Leaf> leaves_;
+  std::vector<Instruction> instructions_;
+  graph::Dims loops_;              // merged iteration dims; the last is the inner one
+  int64_t period_ = 1;             // of periodic operands
+  std::vector<size_t> out_sizes_;  // element sizes of outputs
+  std::vector<DType> out_dtypes_;
+  std::vector<int> leaf_copies_;  // output -> leaf where an output is just a (broadcast) input
+  std::vector<Narrowed> narrowed_;
+  std::vector<Sum> sums_;
+  int64_t num_sums_ = 0;
+  int num_registers_ = 0;
+};
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,13 @@
+// Common subexpressions: of nodes with the same op, inputs and attributes, the first serves for all.
+// Given:  %1 = exp(%0); %2 = exp(%0); %3 = add(%1, %2)
+// Result: %1 = exp(%0); %2 = add(%1, %1)
+// Test: tests/passes/golden_test.cc
+#pragma once
+
+#include "graph/graph.h"
+
+namespace deepseek::passes {
+
+Result<graph::Graph> cse(const graph::Graph& graph, const graph::OpRegistry& registry);
+
+}  // namespace deepseek::passes
