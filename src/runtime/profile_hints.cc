@@ -14,17 +14,25 @@ namespace {
 constexpr double kWorthSaying = 0.01;  // of a step
 constexpr double kShort = 20e-6;       // seconds; below, a node's time is mostly starting it
 
-// conv for blocked_conv_input_grad: what a reader would call it.
-std::string family(std::string op) {
+// What a reader would call it: conv for blocked_conv_input_grad, batch_norm for a loop around one.
+std::string family(const ProfiledNode& node) {
+  std::string op = node.report.op;
+  if (op == "fused") {
+    const size_t begin = node.label.find('[');
+    op = begin == std::string::npos ? "" : node.label.substr(begin + 1, node.label.find_first_of(",]") - begin - 1);
+    if (op.empty() || op == "sum" || op == "mean") return "element-wise work";
+  } else if (node.report.implementation.starts_with("elementwise")) {
+    return "element-wise work";
+  }
   if (op.starts_with("blocked_")) op = op.substr(8);
-  for (const char* end : {"_input_grad", "_weight_grad", "_grad"})
-    if (op.ends_with(end)) return op.substr(0, op.size() - std::string_view(end).size());
+  for (const std::string_view end : {"_input_grad", "_weight_grad", "_grad"})
+    if (op.ends_with(end)) return op.substr(0, op.size() - end.size());
   return op;
 }
 
 std::string name_of(const ProfiledNode& node) {
-  return node.report.scope.empty() ? "[" + node.report.op + "]"
-                                   : fmt::format("[{}] at '{}'", node.report.op, node.report.scope);
+  return node.report.scope.empty() ? "[" + node.label + "]"
+                                   : fmt::format("[{}] at '{}'", node.label, node.report.scope);
 }
 
 std::string plural(size_t n, const char* one, const char* many) { return fmt::format("{} {}", n, n == 1 ? one : many); }
@@ -86,12 +94,12 @@ class Hints {
 
   void dominant() {
     std::map<std::string, double> seconds;
-    for (const ProfiledNode& node : p_.nodes) seconds[family(node.report.op)] += node.seconds;
+    for (const ProfiledNode& node : p_.nodes) seconds[family(node)] += node.seconds;
     if (seconds.empty()) return;
     const auto top = std::max_element(seconds.begin(), seconds.end(),
                                       [](const auto& a, const auto& b) { return a.second < b.second; });
     if (share(top->second) < 0.25) return;
-    const Chosen c = choose([&](const ProfiledNode& n) { return family(n.report.op) == top->first; });
+    const Chosen c = choose([&](const ProfiledNode& n) { return family(n) == top->first; });
     if (memory_bound(c.cost, p_.peak))
       say("{} takes {} of the step, at {:.0f} % of the peak bandwidth", top->first, percent(c.seconds),
           100 * c.cost.bytes / c.seconds / p_.peak.bytes);
@@ -113,7 +121,7 @@ class Hints {
     if (p_.peak.flops <= 0 || p_.peak.bytes <= 0) return;
     std::map<std::string, double> lost;
     for (const ProfiledNode& node : p_.nodes)
-      lost[family(node.report.op)] += std::max(0.0, node.seconds - least_seconds(node.cost, p_.peak));
+      lost[family(node)] += std::max(0.0, node.seconds - least_seconds(node.cost, p_.peak));
     if (lost.empty()) return;
     const auto top =
         std::max_element(lost.begin(), lost.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
@@ -135,7 +143,8 @@ class Hints {
 
   void refused() {
     const Chosen c = choose([](const ProfiledNode& n) {
-      return !n.report.refusals.empty() && !n.report.implementation.starts_with("reference");
+      // The list of fused is not ordered by speed: its entries take different bodies.
+      return !n.report.refusals.empty() && n.report.op != "fused" && !n.report.implementation.starts_with("reference");
     });
     if (share(c.seconds) < kWorthSaying) return;
     say("{} not run on the fastest implementation, {} of the step; the slowest is {}, which runs on {}: {}",
@@ -172,45 +181,61 @@ class Hints {
   std::vector<std::string> out_;
 };
 
-bool elementwise(const Node& node) {
-  return (node.op->traits.elementwise && !node.op->traits.random) || node.op_name() == "fused";
+bool elementwise(const Node& node) { return node.op->traits.elementwise && !node.op->traits.random; }
+bool is_sum(const Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
+bool is_loop(const Node& node) { return elementwise(node) || is_sum(node) || node.op_name() == "fused"; }
+
+// What a loop counts over: the largest value of its body; what a sum reads, what an element-wise node writes.
+const TensorType& space(const Graph& graph, const Node& node) {
+  if (is_sum(node)) return graph.type(node.inputs[0]);
+  if (node.op_name() != "fused") return graph.type(node.output());
+  const Graph& body = *node.attrs.get<GraphRef>("body");
+  const TensorType* largest = &body.type(body.nodes()[0].output());
+  for (const Node& part : body.nodes()) {
+    const TensorType& type = space(body, part);
+    if (type.num_elements() > largest->num_elements()) largest = &type;
+  }
+  return *largest;
 }
 
 }  // namespace
 
 std::vector<std::string> profile_hints(const StepProfile& profile) { return Hints(profile).all(); }
 
+// As passes/fuse_elementwise.h fuses: a node with one of its readers, where both count over the same elements and no
+// value leaves the loop and comes back.
 std::string why_alone(const Graph& graph, const Node& node) {
-  if (!elementwise(node) || node.op_name() == "fused") return "";
-  std::vector<const Node*> readers;
-  std::set<std::string> others;  // readers that can't fuse
+  if (!elementwise(node)) return "";
+  const TensorType& type = graph.type(node.output());
+  const Node *near = nullptr, *other_shape = nullptr;  // readers that are loops
+  std::set<std::string> others;
+  bool read = false;
   for (const Node& reader : graph.nodes()) {
     if (std::find(reader.inputs.begin(), reader.inputs.end(), node.output()) == reader.inputs.end()) continue;
-    if (elementwise(reader))
-      readers.push_back(&reader);
-    else
+    read = true;
+    if (!is_loop(reader))
       others.insert(reader.op_name());
+    else
+      (space(graph, reader).dims == type.dims ? near : other_shape) = &reader;
   }
   std::vector<std::string> reasons;
-  const Dims& dims = graph.type(node.output()).dims;
-  if (readers.empty() && others.empty()) {
+  if (!read)
     reasons.push_back("no node reads its result");
-  } else if (!others.empty()) {
+  else if (near != nullptr)
+    reasons.push_back(
+        fmt::format("fused with its reader {}, a value would leave the loop and come back", near->op_name()));
+  else if (other_shape != nullptr)
+    reasons.push_back(fmt::format("its reader {} counts over another shape, {} rather than {}", other_shape->op_name(),
+                                  to_string(space(graph, *other_shape)), to_string(type)));
+  else
     reasons.push_back("its result is read by " + join({others.begin(), others.end()}, ", "));
-  } else if (const Node& reader = *readers[0]; readers.size() == 1 && graph.type(reader.output()).dims != dims) {
-    reasons.push_back(fmt::format("its reader {} has another shape, {} rather than {}", reader.op_name(),
-                                  to_string(graph.type(reader.output())), to_string(graph.type(node.output()))));
-  } else if (readers.size() > 1) {
-    reasons.push_back(fmt::format("its {} element-wise readers are not one group of its shape", readers.size()));
-  }
-  const std::vector<int32_t> uses = graph.use_counts();
   for (const Value v : node.inputs) {
     const Node* producer = graph.producer(v);
-    if (producer == nullptr || !elementwise(*producer)) continue;
-    if (uses[v.id] > 1)
-      reasons.push_back(fmt::format("its operand, made by {}, has other readers", producer->op_name()));
-    else if (graph.type(v).dims != dims)
-      reasons.push_back(fmt::format("its operand, made by {}, has another shape", producer->op_name()));
+    if (producer == nullptr || !is_loop(*producer)) continue;
+    if (is_sum(*producer) || graph.type(v).dims != type.dims)
+      reasons.push_back(fmt::format("its operand comes from {}, which counts over another shape", producer->op_name()));
+    else
+      reasons.push_back(fmt::format("its operand comes from another loop, {}", producer->op_name()));
   }
   return join(reasons, "; ");
 }

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/strings.h"
+
 namespace deepseek::runtime {
 
 using namespace graph;
@@ -67,6 +69,16 @@ std::vector<ProfileGroup> group(const StepProfile& profile, Key key) {
   return list;
 }
 
+std::string label_of(const Node& node) {
+  std::vector<std::string> held;
+  if (node.op_name() == "fused")
+    for (const Node& part : node.attrs.get<GraphRef>("body")->nodes())
+      if (!part.op->traits.elementwise && part.op_name() != "constant" &&
+          std::find(held.begin(), held.end(), part.op_name()) == held.end())
+        held.push_back(part.op_name());
+  return held.empty() ? node.op_name() : fmt::format("{}[{}]", node.op_name(), join(held, ", "));
+}
+
 }  // namespace
 
 Cost StepProfile::cost() const {
@@ -90,6 +102,7 @@ Result<StepProfile> profile_steps(const Program& program, const Backend& backend
     ProfiledNode& node = out.nodes.emplace_back();
     const Node& from = graph.nodes()[report.node];
     DS_ASSIGN(node.cost, node_cost(graph, from, uses, registry));
+    node.label = label_of(from);
     node.alone = why_alone(graph, from);
     node.report = std::move(report);
   }
@@ -115,7 +128,7 @@ Result<StepProfile> profile_steps(const Program& program, const Backend& backend
   out.seconds = median(std::move(steps));
   out.waiting = median(std::move(waits));
   ProfiledNode& copies = out.nodes.emplace_back();
-  copies.report.op = "copy of states and outputs";
+  copies.label = copies.report.op = "copy of states and outputs";
   copies.report.implementation = "memcpy";
   copies.report.scope = "copies";
   for (size_t n = 0; n < out.nodes.size(); ++n) out.nodes[n].seconds = median(std::move(seconds[n]));
@@ -132,7 +145,7 @@ std::vector<ProfileGroup> group_by_scope(const StepProfile& profile, int64_t dep
 std::vector<ProfileGroup> group_by_op(const StepProfile& profile) {
   return group(profile, [](const ProfiledNode& node, const Place&) {
     const std::string& implementation = node.report.implementation;
-    return node.report.op + "  " + implementation.substr(0, implementation.find(" ("));
+    return node.label + "  " + implementation.substr(0, implementation.find(" ("));
   });
 }
 
@@ -161,6 +174,7 @@ std::string profile_json(const StepProfile& profile, int64_t depth) {
   for (const ProfiledNode& n : profile.nodes)
     nodes.push_back({{"scope", n.report.scope},
                      {"op", n.report.op},
+                     {"label", n.label},
                      {"implementation", n.report.implementation},
                      {"types", n.report.types},
                      {"refusals", n.report.refusals},
@@ -210,7 +224,7 @@ std::string chrome_trace(const StepProfile& profile) {
   for (size_t i = 0; i < profile.nodes.size(); ++i) {
     const ProfiledNode& n = profile.nodes[i];
     const bool copies = i >= last.starts.size();
-    event(n.report.op, n.report.implementation, copies ? end - last.copies : last.starts[i],
+    event(n.label, n.report.implementation, copies ? end - last.copies : last.starts[i],
           copies ? last.copies : last.seconds[i],
           {{"scope", n.report.scope}, {"types", n.report.types}, {"flops", n.cost.flops}, {"bytes", n.cost.bytes}});
   }

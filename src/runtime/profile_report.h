@@ -26,6 +26,7 @@ struct StepSource {
 
 struct ProfiledNode {
   NodeReport report;
+  std::string label;   // its op; of a fused node also what it holds beside element-wise ops: "fused[batch_norm]"
   double seconds = 0;  // median of the steps
   graph::Cost cost;
   std::string alone;  // why it did not fuse: only of an element-wise node that runs by itself
@@ -58,7 +59,7 @@ struct ProfileGroup {
 // By layer path, "encoder/3/attention" at depth 2 being "encoder/3". A gradient counts for its layer; clipping and the
 // optimiser are groups of their own. depth >= 1.
 std::vector<ProfileGroup> group_by_scope(const StepProfile& profile, int64_t depth);
-// By op and implementation, "conv  onednn".
+// By label and implementation, "conv  onednn".
 std::vector<ProfileGroup> group_by_op(const StepProfile& profile);
 
 // Whether the device's bandwidth, rather than its FLOPs, limits work of this cost.

@@ -107,7 +107,7 @@ std::string nodes(const StepProfile& profile, size_t count) {
   std::vector<Row> rows{
       {"layer", "op", "implementation", "ms", "%", "MFLOP", "MB", "GFLOP/s", "", "GB/s", "", "types"}};
   for (const ProfiledNode* n : slowest) {
-    Row& row = rows.emplace_back(Row{shortened(n->report.scope), n->report.op, shortened(n->report.implementation),
+    Row& row = rows.emplace_back(Row{shortened(n->report.scope), n->label, shortened(n->report.implementation),
                                      milliseconds(n->seconds), share(n->seconds, profile.seconds),
                                      figures(n->cost.flops / 1e6), figures(n->cost.bytes / 1e6)});
     add_rates(row, n->cost, n->seconds, profile.peak);
