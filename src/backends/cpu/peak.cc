@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
+#include <vector>
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
@@ -70,52 +72,62 @@ using Clock = std::chrono::steady_clock;
 constexpr double kSeconds = 0.12;  // for each of the two
 constexpr int64_t kRounds = 200'000;
 constexpr int64_t kLeastArray = 32 << 20, kMostArray = 128 << 20;  // bytes
+constexpr int64_t kPiece = 1 << 18;                                // elements of a round of the triad
 
-// The most that `work`, which returns an amount, does in a second, over rounds of kSeconds in all.
-template <class Work>
-double best_rate(Work work) {
+// The sum over all threads of what each does in a second, all at once. `round(thread)` takes well under a millisecond
+// and returns an amount. The median of a thread's rounds leaves out those during which another program had the core,
+// which are few and long; a barrier after each round would make all threads wait for them.
+template <class Round>
+double rate_of_all(Round round) {
+  const int64_t threads = num_threads();
+  std::vector<double> rates(static_cast<size_t>(threads));
   const Clock::time_point end =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(kSeconds));
-  double best = 0;
-  do {
-    const Clock::time_point begin = Clock::now();
-    const double amount = work();
-    best = std::max(best, amount / std::chrono::duration<double>(Clock::now() - begin).count());
-  } while (Clock::now() < end);
-  return best;
+  parallel_for(threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      std::vector<double> rounds;
+      Clock::time_point now = Clock::now();
+      do {
+        const Clock::time_point begin = now;
+        const double amount = round(t);
+        now = Clock::now();
+        rounds.push_back(amount / std::chrono::duration<double>(now - begin).count());
+      } while (now < end);
+      const auto middle = rounds.begin() + static_cast<int64_t>(rounds.size() / 2);
+      std::nth_element(rounds.begin(), middle, rounds.end());
+      rates[static_cast<size_t>(t)] = *middle;
+    }
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 double multiply_adds_a_second() {
-  const int64_t threads = num_threads();
-  std::vector<double> flops(static_cast<size_t>(threads)), sums(flops.size());
-  return best_rate([&] {
-    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) sums[t] = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(kRounds, &flops[t]);
-    });
-    double all = 0;
-    for (size_t t = 0; t < flops.size(); ++t) all += sums[t] == 0 ? 0 : flops[t];
-    return all;
+  return rate_of_all([](int64_t) {
+    double flops = 0;
+    const float sum = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(kRounds, &flops);
+    return sum == 0 ? 0 : flops;  // it never is
   });
 }
 
 double bytes_a_second() {
-  // Each of the three arrays as large as the last-level cache.
-  const int64_t n = std::clamp<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), kLeastArray, kMostArray) /
-                    static_cast<int64_t>(sizeof(float));
-  const auto array = [n] { return std::unique_ptr<float[]>(new float[static_cast<size_t>(n)]); };
+  // Each of the three arrays as large as the last-level cache, and the same number of pieces for each thread.
+  const int64_t threads = num_threads();
+  const int64_t elements = std::clamp<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), kLeastArray, kMostArray) /
+                           static_cast<int64_t>(sizeof(float));
+  const int64_t pieces = (elements + threads * kPiece - 1) / (threads * kPiece), part = pieces * kPiece;
+  const auto array = [&] { return std::unique_ptr<float[]>(new float[static_cast<size_t>(threads * part)]); };
   const auto a = array(), b = array(), c = array();
-  const int64_t grain = n / num_threads();
   // The threads that will read the pages touch them first.
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-    std::fill(a.get() + begin, a.get() + end, 0.0f);
-    std::fill(b.get() + begin, b.get() + end, 1.0f);
-    std::fill(c.get() + begin, c.get() + end, 2.0f);
+  parallel_for(threads, 1, [&](int64_t first, int64_t last) {
+    std::fill(a.get() + first * part, a.get() + last * part, 0.0f);
+    std::fill(b.get() + first * part, b.get() + last * part, 1.0f);
+    std::fill(c.get() + first * part, c.get() + last * part, 2.0f);
   });
-  return best_rate([&] {
-    parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(Triad)(a.get() + begin, b.get() + begin, c.get() + begin, 0.5f, end - begin);
-    });
-    return 3.0 * sizeof(float) * static_cast<double>(n);
+  std::vector<int64_t> piece(static_cast<size_t>(threads));
+  return rate_of_all([&](int64_t t) {
+    const int64_t at = t * part + piece[static_cast<size_t>(t)]++ % pieces * kPiece;
+    HWY_DYNAMIC_DISPATCH(Triad)(a.get() + at, b.get() + at, c.get() + at, 0.5f, kPiece);
+    return 3.0 * sizeof(float) * kPiece;
   });
 }
 
