@@ -13,10 +13,12 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "graph/text.h"
+#include "io/atomic_file.h"
 #include "io/png.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
 #include "runtime/op_docs.h"
+#include "runtime/profile_report.h"
 #include "train/run.h"
 
 using namespace deepseek;
@@ -161,6 +163,37 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
   return 0;
 }
 
+struct ProfileFlags {
+  runtime::ProfileOptions how;
+  int64_t depth = 2, slowest = 12;
+  std::string trace, json;
+};
+
+Status write_file(const std::string& path, const std::string& text) {
+  return io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size())));
+}
+
+int profile_command(const std::string& config, const std::vector<std::string>& overrides, const ProfileFlags& flags) {
+  train::RunOptions options;
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  const Result<runtime::StepProfile> profile = train::profile_training(options, flags.how);
+  if (!profile.ok()) return failed(profile.status());
+  fmt::print("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));
+  if (!flags.json.empty())
+    if (Status s = write_file(flags.json, runtime::profile_json(*profile, flags.depth)); !s.ok()) return failed(s);
+  if (!flags.trace.empty()) {
+    if (Status s = write_file(flags.trace, runtime::chrome_trace(*profile)); !s.ok()) return failed(s);
+    fmt::print("\ntrace of one step in {}: open it in https://ui.perfetto.dev or chrome://tracing\n", flags.trace);
+  }
+  return 0;
+}
+
+int devices_command(bool measure) {
+  fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
+  if (measure) fmt::print("     peak {}\n", runtime::to_string(backends::cpu::measure_peak()));
+  return 0;
+}
+
 int ops_command(const std::string& name, bool table) {
   const backends::cpu::CpuBackend cpu;
   const std::vector<std::string> chosen = name.empty() ? std::vector<std::string>() : std::vector<std::string>{name};
@@ -207,6 +240,30 @@ int main(int argc, char** argv) {
   explain->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
   explain->footer("Example: deepseek explain examples/fashion_mnist.yaml");
 
+  ProfileFlags flags;
+  CLI::App* profile = app.add_subcommand("profile", "Show where the time of a training step goes");
+  profile->add_option("config", config, "run.yaml")->required();
+  profile->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
+  profile->add_option("--steps", flags.how.steps, "steps that count; times are their medians")
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}))
+      ->capture_default_str();
+  profile->add_option("--warmup", flags.how.warmup, "steps before them")
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}))
+      ->capture_default_str();
+  profile->add_option("--depth", flags.depth, "parts of a layer's path by which nodes are grouped")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  profile->add_option("--nodes", flags.slowest, "how many of the slowest nodes to list")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  profile->add_option("--trace", flags.trace, "also write one step for chrome://tracing or Perfetto to this file");
+  profile->add_option("--json", flags.json, "also write all numbers to this file");
+  profile->footer(
+      "FLOPs count each addition, multiplication and function once; bytes are those of a node's distinct inputs and "
+      "outputs.\nGFLOP/s and GB/s are followed by their share of this machine's peak, measured in the same run. Data "
+      "that stays in\ncaches may exceed it.\n"
+      "Example: deepseek profile examples/fashion_mnist.yaml --steps 10 --trace step.json");
+
   CLI::App* evaluate = app.add_subcommand("evaluate", "Loss and metrics of a trained run on its test data");
   evaluate->add_option("run", folder, "run folder")->required();
   evaluate->footer("Example: deepseek evaluate runs/fashion_mnist");
@@ -222,7 +279,9 @@ int main(int argc, char** argv) {
   ops->footer("Examples: deepseek ops softmax\n          deepseek ops --table > ops.md");
 
   CLI::App* devices = app.add_subcommand("devices", "List the devices that can train here");
-  devices->footer("Example: deepseek devices");
+  bool measure = false;
+  devices->add_flag("--measure", measure, "also measure FLOP/s and memory bandwidth, in about 0.3 s");
+  devices->footer("Example: deepseek devices --measure");
 
   try {
     app.parse(argc, argv);
@@ -238,6 +297,6 @@ int main(int argc, char** argv) {
   }
   if (*explain) return explain_command(config, overrides);
   if (*ops) return ops_command(op, table);
-  fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
-  return 0;
+  if (*profile) return profile_command(config, overrides, flags);
+  return devices_command(measure);
 }

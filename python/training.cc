@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "binding.h"
 #include "data/sources.h"
+#include "io/atomic_file.h"
 #include "train/trainer.h"
 
 namespace deepseek::python {
@@ -122,6 +123,14 @@ class PyTrainer {
     return out;
   }
 
+  runtime::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
+    Result<runtime::StepProfile> result = [&] {
+      const nb::gil_scoped_release release;
+      return trainer_->profile(train, {.warmup = warmup, .steps = steps});
+    }();
+    return unwrap(std::move(result));
+  }
+
   NumpyArray predict(const Array& inputs) {
     const Tensor x = to_tensor(inputs);
     Result<Tensor> result = [&] {
@@ -221,9 +230,34 @@ class Step {
   int64_t steps_ = 0;
 };
 
+void bind_profile(nb::module_& m) {
+  using runtime::StepProfile;
+  nb::class_<StepProfile>(m, "StepProfile", "Where the time of a training step goes; print() shows it.")
+      .def("__str__", [](const StepProfile& p) { return profile_text(p); })
+      .def(
+          "text", [](const StepProfile& p, int64_t depth, size_t nodes) { return profile_text(p, depth, nodes); },
+          nb::arg("depth") = 2, nb::arg("nodes") = 12,
+          "Tables and hints: layers by `depth` parts of their path, and the slowest `nodes` one by one.")
+      .def(
+          "to_dict",
+          [](const StepProfile& p, int64_t depth) {
+            return nb::cast<nb::dict>(nb::module_::import_("json").attr("loads")(profile_json(p, depth)));
+          },
+          nb::arg("depth") = 2, "All numbers: step_ms, waiting_ms, flops, bytes, peak, hints, by_scope, by_op, nodes.")
+      .def(
+          "save_trace",
+          [](const StepProfile& p, const std::string& path) {
+            const std::string text = chrome_trace(p);
+            check(io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size()))));
+          },
+          nb::arg("path"), "Writes one step for chrome://tracing or https://ui.perfetto.dev.")
+      .def_prop_ro("hints", &runtime::profile_hints, "What stands out, in sentences.");
+}
+
 }  // namespace
 
 void bind_training(nb::module_& m) {
+  bind_profile(m);
   nb::class_<data::Dataset>(m, "Dataset")
       .def(
           "__init__",
@@ -268,6 +302,7 @@ void bind_training(nb::module_& m) {
       .def("fit", &PyTrainer::fit, nb::arg("train"), nb::arg("validation").none(), nb::arg("resume"), nb::arg("write"),
            nb::arg("terminal"))
       .def("evaluate", &PyTrainer::evaluate)
+      .def("profile", &PyTrainer::profile, nb::arg("data"), nb::arg("steps"), nb::arg("warmup"))
       .def("predict", &PyTrainer::predict);
   nb::class_<Step>(m, "Step", "One compiled training step: step(x, y) updates the model and returns the loss.")
       .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),

@@ -8,7 +8,7 @@ from . import _core, data, metrics, models, nn, ops, optim
 from ._core import Graph, Program, Value, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 from ._core import version as __version__
 from .files import load, save
-from .trainer import Trainer, compile
+from .trainer import Trainer, compile, profile
 
 
 def trace(function: typing.Callable[..., typing.Any], *arrays: typing.Any) -> Graph:
@@ -19,4 +19,4 @@ def trace(function: typing.Callable[..., typing.Any], *arrays: typing.Any) -> Gr
 
 
 __all__ = ["Graph", "Program", "Trainer", "Value", "__version__", "compile", "data", "isa", "load", "manual_seed", "metrics", "models", "nn", "num_threads",
-           "op_names", "ops", "optim", "samples", "save", "set_num_threads", "trace"]
+           "op_names", "ops", "optim", "profile", "samples", "save", "set_num_threads", "trace"]

@@ -95,6 +95,20 @@ class Trainer:
         """Loss and metrics of the model as it is, and the confusion matrix [true, predicted] for classes."""
         return self._core.evaluate(as_dataset(data))
 
+    def profile(self, data: Data, *, steps: int = 5, warmup: int = 3) -> _core.StepProfile:
+        """Where the time of a training step on `data` goes: medians of `steps` steps after `warmup` ones.
+
+        print() shows it, to_dict() has the numbers, save_trace(path) draws one step. The model stays as it is.
+        """
+        training = self.model.training
+        if not training:
+            self.model.train()
+        try:
+            return self._core.profile(as_dataset(data), steps, warmup)
+        finally:
+            if not training:
+                self.model.eval()
+
     def predict(self, inputs: npt.ArrayLike) -> np.ndarray:
         """The model's outputs [N, ...] for inputs [N, ...]."""
         array = _inputs(inputs)
@@ -127,4 +141,13 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
     return _core.Step(model, function, settings)
 
 
-__all__ = ["Trainer", "compile"]
+def profile(model: _core.Module, data: Data, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd", *, steps: int = 5,
+            warmup: int = 3, **options: Any) -> _core.StepProfile:
+    """Where the time of a training step goes: `print(deepseek.profile(model, (x, y), batch_size=64))`.
+
+    Arguments as for Trainer; see Trainer.profile.
+    """
+    return Trainer(model, loss, optimizer, **options).profile(data, steps=steps, warmup=warmup)
+
+
+__all__ = ["Trainer", "compile", "profile"]

@@ -100,6 +100,14 @@ class Reference {
   ReferenceFn fn_;
 };
 
+// The work of one node, as profiles count it.
+struct Cost {
+  double flops = 0;  // additions, multiplications and functions of floats or integers, each as one
+  double bytes = 0;  // of the distinct values read and written
+};
+// Gets the default of runtime/cost.h and changes what is otherwise.
+using CostFn = std::function<void(const OpContext&, std::span<const TensorType> outputs, Cost&)>;
+
 struct OperandSpec {
   std::string name;
   std::string doc;
@@ -148,6 +156,7 @@ struct OpDef {
   Required<Gradient> gradient;
   Required<Reference> reference;
   DecomposeFn decompose = {};
+  CostFn cost = {};  // where the default is not right
   Traits traits = {};
   Required<std::vector<Sample>> samples;
 

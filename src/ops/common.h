@@ -41,6 +41,10 @@ int64_t broadcast_offset(const Dims& index, const Dims& dims);
 inline SampleInput f32(Dims dims, Fill fill = Fill::kNormal) { return {{DType::kF32, std::move(dims)}, fill}; }
 inline SampleInput indices(Dims dims, int64_t limit) { return {{DType::kI64, std::move(dims)}, Fill::kIndices, limit}; }
 
+// CostFn of ops that move elements and compute nothing, and of those that also read only what they write.
+void moves_all(const OpContext& c, std::span<const TensorType> outputs, graph::Cost& cost);
+void moves_part(const OpContext& c, std::span<const TensorType> outputs, graph::Cost& cost);
+
 // Registers a list, stopping at the first error.
 Status add_all(OpRegistry& registry, std::vector<OpDef> defs);
 

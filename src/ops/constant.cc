@@ -20,6 +20,7 @@ Status register_constant(OpRegistry& registry) {
           for (int64_t i = 0; i < value.num_elements(); ++i) out[0].data[i] = value.at(i);
           return {};
         }),
+        .cost = moves_all,
         .samples = std::vector<Sample>{{"vector", {}, {{"value", graph::Tensor::full(DType::kF32, {3}, 1.5)}}}}},
        {.name = "iota",
         .doc = "Counts 0, 1, 2, ... along `axis`, the same on all other axes.",
@@ -43,6 +44,7 @@ Status register_constant(OpRegistry& registry) {
             out[0].data[i] = static_cast<double>(static_cast<int64_t>(i) / inner % dims[axis]);
           return {};
         }),
+        .cost = moves_all,
         .samples = std::vector<Sample>{{"matrix", {}, {{"dims", Dims{2, 3}}, {"axis", int64_t{1}}}}}}});
 }
 

@@ -102,6 +102,13 @@ Reference conv_reference(Role role) {
       });
 }
 
+// All products of the convolution, those with padding included: the same for all three roles.
+void conv_cost(const OpContext& c, std::span<const TensorType>, graph::Cost& cost) {
+  const ConvShape s = *conv_geometry(c);
+  cost.flops = 2.0 * static_cast<double>(product(s.y_dims())) * static_cast<double>(product(s.w_dims())) /
+               static_cast<double>(s.out_channels);
+}
+
 graph::InferFn conv_infer(Dims (ConvShape::*dims)() const) {
   return [dims](const OpContext& c) -> TypesOrError {
     DS_TRY(check_dtypes(c));
@@ -273,6 +280,7 @@ Status register_conv(OpRegistry& registry) {
        .infer = conv_infer(&ConvShape::y_dims),
        .gradient = Gradient::rule(conv_gradient),
        .reference = conv_reference(Role::kY),
+       .cost = conv_cost,
        .samples = conv_samples()});
   defs.push_back(
       {.name = "conv_input_grad",
@@ -283,6 +291,7 @@ Status register_conv(OpRegistry& registry) {
        .infer = conv_infer(&ConvShape::x_dims),
        .gradient = no_gradient,
        .reference = conv_reference(Role::kX),
+       .cost = conv_cost,
        .samples = input_grad_samples()});
   defs.push_back({.name = "conv_weight_grad",
                   .doc = "Gradient of conv for its weights.",
@@ -292,6 +301,7 @@ Status register_conv(OpRegistry& registry) {
                   .infer = conv_infer(&ConvShape::w_dims),
                   .gradient = no_gradient,
                   .reference = conv_reference(Role::kW),
+                  .cost = conv_cost,
                   .samples = weight_grad_samples()});
   defs.push_back(
       {.name = "conv_transpose",
@@ -304,6 +314,7 @@ Status register_conv(OpRegistry& registry) {
        .infer = conv_infer(&ConvShape::x_dims),
        .gradient = Gradient::rule(conv_transpose_gradient),
        .reference = conv_reference(Role::kX),
+       .cost = conv_cost,
        .samples = transpose_samples()});
   return add_all(registry, std::move(defs));
 }

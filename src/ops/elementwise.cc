@@ -300,6 +300,7 @@ std::vector<OpDef> other_ops() {
                         }
                         return {};
                       }),
+                  .cost = moves_all,
                   .traits = {.elementwise = true},
                   .samples = std::vector<Sample>{
                       {"to_f64", {f32({3, 5})}, {{"dtype", DType::kF64}}},

@@ -83,6 +83,7 @@ std::vector<OpDef> gather_ops() {
              return for_each_gathered(in[0].dims, axis, in[1],
                                       [&](int64_t x, int64_t y) { out[0].data[y] = in[0].data[x]; });
            }),
+       .cost = moves_part,
        .samples = std::vector<Sample>{{"rows", {f32({7, 5}), indices({4}, 7)}},
                                       {"matrix_of_indices", {f32({7, 5}), indices({2, 3}, 7)}},
                                       {"middle", {f32({2, 6, 3}), indices({4}, 6)}, {{"axis", int64_t{1}}}},
@@ -159,6 +160,7 @@ std::vector<OpDef> along_axis_ops() {
              return for_each_along_axis(in[0].dims, axis, in[1],
                                         [&](int64_t x, int64_t y) { out[0].data[y] = in[0].data[x]; });
            }),
+       .cost = moves_part,
        .samples = std::vector<Sample>{{"last", {f32({4, 7}), indices({4, 2}, 7)}},
                                       {"classes", {f32({3, 5, 2}), indices({3, 1, 2}, 5)}, {{"axis", int64_t{1}}}},
                                       {"first", {f32({4, 3}), indices({6, 3}, 4)}, {{"axis", int64_t{0}}}}}});
@@ -251,6 +253,7 @@ OpDef one_hot_op() {
                 }
                 return {};
               }),
+          .cost = moves_all,
           .samples = std::vector<Sample>{
               {"labels", {indices({6}, 4)}, {{"depth", int64_t{4}}}, false},
               {"matrix", {indices({2, 3}, 5)}, {{"depth", int64_t{7}}, {"dtype", DType::kI64}}, false}}};

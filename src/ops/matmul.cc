@@ -68,6 +68,12 @@ Status matmul_reference(const OpContext& c, std::span<const RefTensor> in, std::
   return {};
 }
 
+void matmul_cost(const OpContext& c, std::span<const TensorType>, graph::Cost& cost) {
+  const MatmulShape s = *matmul_shape(c);
+  cost.flops = 2.0 * static_cast<double>(product(s.batch)) * static_cast<double>(s.m) * static_cast<double>(s.k) *
+               static_cast<double>(s.n);
+}
+
 }  // namespace
 
 Status register_matmul(OpRegistry& registry) {
@@ -90,6 +96,7 @@ Status register_matmul(OpRegistry& registry) {
         },
         .gradient = Gradient::rule(matmul_gradient),
         .reference = Reference::kernel(matmul_reference),
+        .cost = matmul_cost,
         .samples = std::vector<Sample>{{"plain", {f32({5, 7}), f32({7, 3})}},
                                        {"transpose_a", {f32({7, 5}), f32({7, 3})}, t(true, false)},
                                        {"transpose_b", {f32({5, 7}), f32({3, 7})}, t(false, true)},

@@ -316,6 +316,11 @@ Status register_scan(OpRegistry& registry) {
         .infer = infer_scan,
         .gradient = Gradient::rule(scan_gradient),
         .reference = Reference::kernel(scan_reference),
+        .cost =
+            [](const OpContext& c, std::span<const TensorType>, graph::Cost& cost) {
+              cost.flops *=
+                  static_cast<double>(c.in(static_cast<size_t>(c.integer("num_carry"))).dims[0]);  // one body a step
+            },
         .samples = std::vector<Sample>{{"forward", {f32({2, 3}), f32({5, 2, 3}), f32({3, 3})}, attrs(false)},
                                        {"reverse", {f32({2, 3}), f32({4, 2, 3}), f32({3, 3})}, attrs(true)}}}});
 }

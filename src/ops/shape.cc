@@ -131,6 +131,7 @@ OpDef pad_op() {
                 });
                 return {};
               }),
+          .cost = moves_all,
           .samples = std::vector<Sample>{
               {"border", {f32({2, 3})}, {{"low", Dims{1, 0}}, {"high", Dims{0, 2}}, {"value", 1.5}}},
               {"interior",
@@ -154,6 +155,7 @@ std::vector<OpDef> view_ops() {
                         out[0].data = in[0].data;
                         return {};
                       }),
+                  .cost = moves_all,
                   .traits = {.view = true},
                   .samples = std::vector<Sample>{{"fold", {f32({2, 3, 4})}, {{"dims", Dims{6, -1}}}},
                                                  {"to_scalar", {f32({1, 1})}, {{"dims", Dims{}}}}}});
@@ -180,6 +182,7 @@ std::vector<OpDef> view_ops() {
                         });
                         return {};
                       }),
+                  .cost = moves_all,
                   .samples = std::vector<Sample>{{"matrix", {f32({3, 5})}, {{"permutation", Dims{1, 0}}}},
                                                  {"heads", {f32({2, 3, 4, 5})}, {{"permutation", Dims{0, 2, 1, 3}}}},
                                                  {"rotate", {f32({2, 3, 4})}, {{"permutation", Dims{2, 0, 1}}}}}});
@@ -202,6 +205,7 @@ std::vector<OpDef> view_ops() {
              gather_copy(in[0], out[0], 0, [&](const Dims& index) { return broadcast_offset(index, in[0].dims); });
              return {};
            }),
+       .cost = moves_all,
        .traits = {.elementwise = true},
        .samples = std::vector<Sample>{{"rows", {f32({3})}, {{"dims", Dims{2, 3}}}},
                                       {"columns", {f32({2, 1, 4})}, {{"dims", Dims{3, 2, 5, 4}}}}}});
@@ -239,6 +243,7 @@ std::vector<OpDef> copy_ops() {
                           }
                         return {};
                       }),
+                  .cost = moves_all,
                   .samples = std::vector<Sample>{
                       {"rows", {f32({2, 3}), f32({1, 3})}},
                       {"three", {f32({2, 3, 2}), f32({2, 1, 2}), f32({2, 4, 2})}, {{"axis", int64_t{1}}}},
@@ -275,6 +280,7 @@ std::vector<OpDef> copy_ops() {
                         });
                         return {};
                       }),
+                  .cost = moves_part,
                   .samples = std::vector<Sample>{
                       {"rows", {f32({5, 3})}, {{"start", int64_t{1}}, {"stop", int64_t{4}}}},
                       {"step",
@@ -304,6 +310,7 @@ std::vector<OpDef> copy_ops() {
              });
              return {};
            }),
+       .cost = moves_all,
        .samples = std::vector<Sample>{{"rows", {f32({4, 3})}}, {"last", {f32({2, 3, 5})}, {{"axis", int64_t{-1}}}}}});
   defs.push_back(pad_op());
   return defs;

@@ -16,12 +16,14 @@ namespace deepseek::runtime {
 struct NodeReport {
   std::string scope, op, implementation, types;
   std::vector<std::string> refusals;  // "onednn: dtype i32 is not supported"
+  int32_t node = -1;                  // which of Program::graph().nodes()
 };
 
 // Where the time of runs went; summed over all runs that were given it.
 struct Profile {
   int64_t runs = 0;
   std::vector<double> seconds;  // by node, as in Program::report()
+  std::vector<double> starts;   // by node: seconds since the last run began
   double copies = 0;            // seconds for states and outputs that no node could write in their place
 };
 
@@ -39,6 +41,13 @@ class Program {
   virtual std::vector<NodeReport> report() const = 0;
 };
 
+// What a device can do at most, measured: the yardstick of profiles.
+struct Peak {
+  double flops = 0;    // f32 operations a second, a multiply-add as two
+  double bytes = 0;    // a second, read and written, to memory beyond the caches
+  std::string device;  // "avx512, 2 threads"
+};
+
 struct CompileOptions {
   std::vector<std::string> disabled_passes;           // by name, e.g. "simplify"; an unknown one is an error
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
@@ -50,6 +59,8 @@ class Backend {
   virtual std::string name() const = 0;
   virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph,
                                                          const CompileOptions& options) const = 0;
+  // Takes about 0.3 s on all threads.
+  virtual Peak measure_peak() const = 0;
 };
 
 }  // namespace deepseek::runtime

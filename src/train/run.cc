@@ -78,6 +78,14 @@ Result<std::shared_ptr<const runtime::Program>> training_program(const RunOption
   return Trainer(model, options).step_program(splits.train);
 }
 
+Result<runtime::StepProfile> profile_training(const RunOptions& options, const runtime::ProfileOptions& how) {
+  DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  DS_ASSIGN(runtime::StepProfile profile, Trainer(model, options).profile(splits.train, how));
+  profile.subject = fmt::format("{} on {}, {}", options.model.name, options.data.name, profile.subject);
+  return profile;
+}
+
 Result<TrainedRun> load_run(const std::string& folder) {
   TrainedRun run;
   const std::string config = folder + "/config.yaml";

@@ -30,4 +30,7 @@ Result<TrainedRun> load_run(const std::string& folder);
 // The compiled training step of a config: what `deepseek explain` shows.
 Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
 
+// Where the time of a config's training step goes: what `deepseek profile` shows.
+Result<runtime::StepProfile> profile_training(const RunOptions& options, const runtime::ProfileOptions& how);
+
 }  // namespace deepseek::train

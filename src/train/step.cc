@@ -138,6 +138,12 @@ void StateStore::prepare(const Graph& graph) {
   }
 }
 
+StateStore StateStore::clone() const {
+  StateStore copy = *this;
+  for (auto& [name, tensor] : copy.tensors_) tensor = tensor.clone();
+  return copy;
+}
+
 std::map<std::string, Tensor> StateStore::persistent() const {
   std::map<std::string, Tensor> out;
   for (const auto& [name, value] : tensors_)

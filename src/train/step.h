@@ -46,6 +46,8 @@ class StateStore {
   StateStore(const nn::Module& model, uint64_t seed);
   void prepare(const graph::Graph& graph);
   const std::map<std::string, graph::Tensor>& tensors() const { return tensors_; }
+  // The same values in memory of its own, not shared with the module.
+  StateStore clone() const;
   // What a checkpoint holds: all but the gradients' sums, which are zero between updates.
   std::map<std::string, graph::Tensor> persistent() const;
   // Overwrites what persistent() has, by name. The error lists all that don't fit.

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "io/atomic_file.h"
 #include "io/event_file.h"
+#include "ops/registry.h"
 
 namespace deepseek::train {
 
@@ -116,6 +117,51 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data
   Tensor x, y;
   DS_TRY(train.read(indices, x, y));
   return program(x.type(), y.type(), loss, StepKind::kUpdate);
+}
+
+data::LoaderOptions Trainer::loader_options() const {
+  return {.batch_size = options_.train.batch_size,
+          .shuffle = true,
+          .seed = static_cast<uint64_t>(options_.train.seed),
+          .drop_last = options_.train.drop_last,
+          .augment = options_.train.augment};
+}
+
+Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const runtime::ProfileOptions& options) {
+  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
+  data::LoaderOptions loading = loader_options();
+  loading.batch_size = std::min(loading.batch_size, train.size());
+  loading.drop_last = true;  // the program takes whole batches
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
+  const StateStore state = state_.clone();
+  const runtime::Program& step = *program;
+  std::unique_ptr<data::BatchStream> stream;
+  int64_t epoch = 0, done = 0;
+  Tensor x, y;
+  const auto next = [&]() -> Status {
+    while (true) {
+      if (!stream) stream = std::make_unique<data::BatchStream>(loader, epoch);
+      DS_ASSIGN(const bool more, stream->next(x, y));
+      if (more) return {};
+      stream.reset();
+      ++epoch;
+    }
+  };
+  const auto run = [&](runtime::Profile* profile) -> Status {
+    return state
+        .run(step,
+             {{"x", x},
+              {"y", y},
+              {"learning_rate", Tensor::scalar(DType::kF32, options_.optimizer.learning_rate)},
+              {"step", Tensor::scalar(DType::kF32, static_cast<double>(++done))}},
+             false, profile)
+        .status();
+  };
+  DS_ASSIGN(runtime::StepProfile profile,
+            runtime::profile_steps(step, backends::cpu::CpuBackend(), ops::registry(), {next, run}, options));
+  profile.subject = fmt::format("a training step of {} samples", loading.batch_size);
+  return profile;
 }
 
 Result<Evaluation> Trainer::evaluate(const data::Dataset& dataset) {
@@ -335,12 +381,7 @@ Status Trainer::Fit::end_epoch() {
 Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& validation, bool resume,
                                const Hooks& hooks) {
   if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
-  DS_ASSIGN(const data::DataLoader loader,
-            data::DataLoader::create(train, {.batch_size = options_.train.batch_size,
-                                             .shuffle = true,
-                                             .seed = static_cast<uint64_t>(options_.train.seed),
-                                             .drop_last = options_.train.drop_last,
-                                             .augment = options_.train.augment}));
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loader_options()));
   if (validation.size() > 0) DS_TRY(validation.validate());
   DS_ASSIGN(const LossFunction loss, loss_for(train));
   Fit fit{*this, train, validation, hooks, loss, monitor_for(train), metrics_for(train), options_.train.output};

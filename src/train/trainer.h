@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "runtime/profile_report.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/run_options.h"
@@ -55,11 +56,16 @@ class Trainer {
   // The compiled step for a batch like the first `train` has.
   Result<std::shared_ptr<const runtime::Program>> step_program(const data::Dataset& train);
 
+  // Times the step on batches as fit() makes them, one update per batch, on a copy of the state: the model stays as
+  // it is.
+  Result<runtime::StepProfile> profile(const data::Dataset& train, const runtime::ProfileOptions& options);
+
   const nn::ModulePtr& model() const { return model_; }
   const TrainerOptions& options() const { return options_; }
 
  private:
   struct Fit;
+  data::LoaderOptions loader_options() const;
   Result<LossFunction> loss_for(const data::Dataset& dataset);
   Task task_for(const data::Dataset& dataset) const;
   std::vector<std::string> metrics_for(const data::Dataset& dataset) const;

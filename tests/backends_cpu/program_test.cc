@@ -65,6 +65,7 @@ TEST(CpuProgram, ProfileTimesEachNodeAndSumsRuns) {
   ASSERT_TRUE(program->run(inputs, &profile).ok());
   ASSERT_EQ(program->report().size(), 2u);
   EXPECT_EQ(program->report()[0].op, "matmul");
+  EXPECT_EQ(program->report()[1].node, 1);
   ASSERT_EQ(profile.seconds.size(), 2u);
   EXPECT_EQ(profile.runs, 1);
   const runtime::Profile first = profile;
@@ -72,6 +73,10 @@ TEST(CpuProgram, ProfileTimesEachNodeAndSumsRuns) {
     EXPECT_GT(s, 0);
     EXPECT_LT(s, 10);
   }
+  // Each node begins where the one before it ended.
+  ASSERT_EQ(profile.starts.size(), 2u);
+  EXPECT_GE(profile.starts[0], 0);
+  EXPECT_GE(profile.starts[1], profile.starts[0] + profile.seconds[0] - 1e-9);
   ASSERT_TRUE(program->run(inputs).ok());  // without a profile nothing is added
   EXPECT_EQ(profile.runs, 1);
   ASSERT_TRUE(program->run(inputs, &profile).ok());

@@ -166,6 +166,18 @@ TEST_F(TrainerTest, ResumeIsExactWithAccumulationAverageAndPlateau) {
   }
 }
 
+TEST_F(TrainerTest, AProfileTrainsNothing) {
+  RunOptions o = options("profiled");
+  o.train.accumulate = 2;  // each profiled step is an update of its own
+  o.train.ema_decay = 0.9;
+  const Result<runtime::StepProfile> p =
+      profile_training(o, {.warmup = 1, .steps = 12});  // more than an epoch's batches
+  ASSERT_TRUE(p.ok()) << p.status().to_string();
+  EXPECT_EQ(p->subject, "small_resnet on idx, a training step of 32 samples");
+  EXPECT_GT(p->cost().flops, 0);
+  EXPECT_FALSE(fs::exists(o.train.output));
+}
+
 TEST_F(TrainerTest, AnEarlierRunIsMovedAway) {
   RunOptions o = options("run");
   o.train.epochs = 1;

@@ -80,7 +80,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     const Node& node = graph_.nodes()[n];
     if (is_view(node) || node.op_name() == "constant") continue;
     NodeInfo info{graph_.context(node), {}, {}, &options};
-    runtime::NodeReport report{node.scope, node.op_name(), {}, {}, {}};
+    runtime::NodeReport report{node.scope, node.op_name(), {}, {}, {}, static_cast<int32_t>(n)};
     for (Value v : node.inputs) report.types += to_string(graph_.type(v)) + " ";
     report.types += "->";
     for (int32_t i = 0; i < node.num_outputs; ++i) {
@@ -324,12 +324,16 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
 Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory,
                            runtime::Profile* profile) const {
   using Clock = std::chrono::steady_clock;
-  Clock::time_point lap = Clock::now();
+  const Clock::time_point begin = Clock::now();
+  Clock::time_point lap = begin;
   const auto seconds = [&lap] {  // since the last call
     const Clock::time_point before = std::exchange(lap, Clock::now());
     return std::chrono::duration<double>(lap - before).count();
   };
-  if (profile != nullptr) profile->seconds.resize(steps_.size());
+  if (profile != nullptr) {
+    profile->seconds.resize(steps_.size());
+    profile->starts.resize(steps_.size());
+  }
   char* const arena = static_cast<char*>(memory);
   const auto address = [&](Value v) -> void* {
     const Place& place = places_[v.id];
@@ -346,6 +350,7 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
   std::vector<void*> out;
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Step& step = steps_[s];
+    if (profile != nullptr) profile->starts[s] = std::chrono::duration<double>(lap - begin).count();
     in.clear();
     out.clear();
     for (Value v : step.in) in.push_back(address(v));

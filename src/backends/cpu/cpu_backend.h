@@ -1,6 +1,7 @@
 // The CPU backend: passes, choice of kernels, memory plan, execution. Test: tests/backends_cpu/program_test.cc
 #pragma once
 
+#include "backends/cpu/peak.h"
 #include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
@@ -10,6 +11,7 @@ class CpuBackend : public runtime::Backend {
   std::string name() const override { return "cpu"; }
   Result<std::shared_ptr<const runtime::Program>> compile(const graph::Graph& graph,
                                                           const runtime::CompileOptions& options) const override;
+  runtime::Peak measure_peak() const override { return cpu::measure_peak(); }
 };
 
 // "avx512_bf16", "avx512", "avx2" or "sse2": the best set of instructions that this CPU and our kernels share.
