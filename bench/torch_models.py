@@ -1,4 +1,4 @@
-"""ResNet-18/50 and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
+"""ResNet and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
 holds both to the same outputs and gradients.
 """
 
@@ -40,7 +40,9 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, depths, bottleneck, channels=3, classes=1000, width=64):
+    """The last norm of each residual branch starts as `last_norm`."""
+
+    def __init__(self, depths, bottleneck, channels=3, classes=1000, width=64, last_norm=1.0):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -57,6 +59,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, _Block):
+                nn.init.constant_(getattr(module, f"bn{module.count}").weight, last_norm)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
@@ -65,12 +69,14 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def resnet18(blocks=0, **options):
-    return ResNet([blocks] * 4 if blocks else [2, 2, 2, 2], False, **options)
+# Layers: blocks in each stage, and whether they are bottlenecks.
+_RESNETS = {18: ([2, 2, 2, 2], False), 34: ([3, 4, 6, 3], False), 50: ([3, 4, 6, 3], True), 101: ([3, 4, 23, 3], True), 152: ([3, 8, 36, 3], True)}
 
 
-def resnet50(blocks=0, **options):
-    return ResNet([blocks] * 4 if blocks else [3, 4, 6, 3], True, **options)
+def resnet(layers, blocks=0, **options):
+    """ResNet-18 to -152, as the zoo's; `blocks` in each stage rather than the paper's."""
+    depths, bottleneck = _RESNETS[layers]
+    return ResNet([blocks] * 4 if blocks else depths, bottleneck, **options)
 
 
 class _Output(nn.Module):
