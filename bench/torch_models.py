@@ -1,4 +1,4 @@
-"""ResNet and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
+"""ResNet, 3D U-Net and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
 holds both to the same outputs and gradients.
 """
 
@@ -77,6 +77,44 @@ def resnet(layers, blocks=0, **options):
     """ResNet-18 to -152, as the zoo's; `blocks` in each stage rather than the paper's."""
     depths, bottleneck = _RESNETS[layers]
     return ResNet([blocks] * 4 if blocks else depths, bottleneck, **options)
+
+
+class _Level(nn.Module):
+    def __init__(self, inputs, outputs, stride, slope):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.InstanceNorm3d(outputs, affine=True)
+        self.conv2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
+        self.slope = slope
+        for convolution in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+
+    def forward(self, x):
+        x = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
+        return F.leaky_relu(self.norm2(self.conv2(x)), self.slope)
+
+
+class Unet3d(nn.Module):
+    def __init__(self, channels=(32, 64, 128), inputs=1, classes=2, slope=0.0, strided=False):
+        super().__init__()
+        finer, coarser = channels[:-1], channels[1:]
+        stride = 2 if strided else 1
+        self.encoder = nn.ModuleList([_Level(inputs, channels[0], 1, slope), *(_Level(a, b, stride, slope) for a, b in zip(finer, coarser))])
+        self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in reversed(list(zip(finer, coarser))))
+        self.decoder = nn.ModuleList(_Level(2 * a, a, 1, slope) for a in reversed(finer))
+        self.head = nn.Conv3d(channels[0], classes, 1)
+        self.strided = strided
+
+    def forward(self, x):
+        skips = []
+        for i, level in enumerate(self.encoder):
+            x = level(F.max_pool3d(x, 2) if i > 0 and not self.strided else x)
+            skips.append(x)
+        skips.pop()
+        for up, level in zip(self.up, self.decoder):
+            x = level(torch.cat([skips.pop(), up(x)], 1))
+        return self.head(x)
 
 
 class _Output(nn.Module):

@@ -30,6 +30,7 @@ constexpr Entry kModels[] = {
     {"efficientnet_b5", make_efficientnet, "EfficientNet, images [C, H, W]; made for 456x456"},
     {"efficientnet_b6", make_efficientnet, "EfficientNet, images [C, H, W]; made for 528x528"},
     {"efficientnet_b7", make_efficientnet, "EfficientNet, images [C, H, W]; made for 600x600"},
+    {"unet3d", make_unet3d, "3D U-Net, volumes [C, D, H, W]; a class for each voxel"},
     {"lstm", make_lstm, "LSTM classifier, sequences [T, F] or tokens [T]"},
     {"transformer", make_transformer, "Transformer encoder classifier, sequences [T, F] or tokens [T]"},
     {"bert", make_bert, "BERT, base size, tokens [T]"},
@@ -73,6 +74,25 @@ Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Pa
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
                         int64_t high) {
   return read<int64_t>(parameters, key, fallback, low, high, "an integer");
+}
+
+Result<graph::Dims> integers(const Parameters& parameters, const std::string& key, graph::Dims fallback, int64_t low,
+                             int64_t high) {
+  auto it = parameters.find(key);
+  if (it == parameters.end()) return fallback;
+  graph::Dims out;
+  const char *at = it->second.data(), *const end = at + it->second.size();
+  while (true) {
+    int64_t value = 0;
+    while (at != end && *at == ' ') ++at;
+    const auto [stop, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || (stop != end && *stop != ',') || value < low || value > high)
+      return invalid("model.{}: expected integers in [{}, {}] separated by commas, got '{}'", key, low, high,
+                     it->second);
+    out.push_back(value);
+    if (stop == end) return out;
+    at = stop + 1;
+  }
 }
 
 Result<double> number(const Parameters& parameters, const std::string& key, double fallback, double low, double high) {

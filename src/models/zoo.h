@@ -11,7 +11,8 @@ namespace deepseek::models {
 
 // What a model is made for.
 struct Task {
-  graph::Dims input;  // one sample's shape, without the batch: [C, H, W], [features], [T, features] or [T] (tokens)
+  graph::Dims input;  // one sample's shape, without the batch: [C, H, W], [C, D, H, W], [features], [T, features]
+                      // or [T] (tokens)
   int64_t classes = 10;
 };
 using Parameters = std::map<std::string, std::string>;  // from the config's model block
@@ -37,6 +38,11 @@ Result<nn::ModulePtr> make_resnet(const std::string& name, const Task& task, con
 // stochastic depth that the last block would have; the first has none.
 Result<nn::ModulePtr> make_efficientnet(const std::string& name, const Task& task, const Parameters& parameters);
 
+// 3D U-Net (Çiçek et al. 2016) for volumes [C, D, H, W]: gives [N, classes, D, H, W], a class for each voxel.
+// `channels` "32,64,128" of each level from the finest; each further level halves the sides. `slope` (0) of the leaky
+// ReLU, `down` "max_pool" or "stride" (of the level's first convolution).
+Result<nn::ModulePtr> make_unet3d(const std::string& name, const Task& task, const Parameters& parameters);
+
 // Classifiers of sequences: samples [T, F], or tokens [T] with the parameter `vocabulary`.
 Result<nn::ModulePtr> make_lstm(const std::string& name, const Task& task, const Parameters& parameters);
 Result<nn::ModulePtr> make_transformer(const std::string& name, const Task& task, const Parameters& parameters);
@@ -51,7 +57,10 @@ Result<nn::ModulePtr> make_bert(const std::string& name, const Task& task, const
 // Reads an integer parameter with default and bounds.
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
                         int64_t high);
-// The same for a real number.
+// Reads integers that commas separate, at least one, each within the bounds.
+Result<graph::Dims> integers(const Parameters& parameters, const std::string& key, graph::Dims fallback, int64_t low,
+                             int64_t high);
+// The same as integer() for a real number.
 Result<double> number(const Parameters& parameters, const std::string& key, double fallback, double low, double high);
 // Reads a parameter that is one of `values`; the first is the default.
 Result<std::string> choice(const Parameters& parameters, const std::string& key,

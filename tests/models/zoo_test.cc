@@ -77,6 +77,15 @@ TEST(Zoo, PublishedParameterCounts) {
   EXPECT_EQ(count("bert_large", {{128}}, {{"head", "pooler"}}), 335141888);
 }
 
+// Per level two convolutions with norms; the way up also has a transposed convolution with a bias.
+TEST(Zoo, Unet3dParameterCount) {
+  const auto level = [](int64_t in, int64_t out) { return 27 * out * (in + out) + 4 * out; };
+  const int64_t expected = level(1, 32) + level(32, 64) + level(64, 128) + (8 * 128 * 64 + 64) + level(128, 64) +
+                           (8 * 64 * 32 + 32) + level(64, 32) + (32 + 1) * 5;
+  EXPECT_EQ(count("unet3d", {{1, 16, 16, 16}, 5}, {}), expected);
+  EXPECT_EQ(count("unet3d", {{1, 16, 16, 16}, 5}, {{"down", "stride"}, {"slope", "0.01"}}), expected);
+}
+
 // The heads' own parameters are the classifier's, and dense, norm and bias; the decoder is the word embeddings.
 TEST(Zoo, BertHeads) {
   const Parameters tiny = {{"vocabulary", "30"}, {"width", "8"}, {"layers", "1"}, {"heads", "2"}, {"positions", "9"}};
@@ -127,14 +136,18 @@ TEST(Zoo, EfficientNetDropsDeeperBlocksMoreOften) {
 TEST(Zoo, Predictions) {
   EXPECT_THAT(names(), ElementsAre("mlp", "small_resnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
                                    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
-                                   "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "lstm",
-                                   "transformer", "bert", "bert_large"));
+                                   "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "unet3d",
+                                   "lstm", "transformer", "bert", "bert_large"));
   for (const std::string& name : names()) EXPECT_FALSE(summary(name).empty()) << name;
   EXPECT_EQ(predict("efficientnet_b0", {{1, 33, 50}, 3}, {{"width", "0.25"}, {"depth", "0.5"}}), "f32[4,3]");
   for (const char* name : {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}) {
     EXPECT_EQ(predict(name, {{3, 64, 48}, 3}, {{"width", "4"}}), "f32[4,3]");
     EXPECT_EQ(predict(name, {{1, 8, 8}, 3}, {{"width", "4"}, {"blocks", "1"}, {"stem", "small"}}), "f32[4,3]");
   }
+  EXPECT_EQ(predict("unet3d", {{2, 8, 12, 4}, 3}, {{"channels", "4,6,8"}}), "f32[4,3,8,12,4]");
+  EXPECT_EQ(predict("unet3d", {{2, 8, 12, 6}, 3}, {{"channels", "4, 6"}, {"slope", "0.01"}, {"down", "stride"}}),
+            "f32[4,3,8,12,6]");
+  EXPECT_EQ(predict("unet3d", {{1, 3, 5, 7}, 2}, {{"channels", "4"}}), "f32[4,2,3,5,7]");
   EXPECT_EQ(predict("mlp", {{6}, 3}, {}), "f32[4,3]");
   EXPECT_EQ(predict("small_resnet", {{1, 8, 8}, 3}, {{"width", "2"}}), "f32[4,3]");
   for (const char* name : {"lstm", "transformer"}) {
@@ -163,6 +176,16 @@ TEST(Zoo, Errors) {
             "model 'efficientnet_b3' takes images [C, H, W], the data has samples of shape [4,3]");
   EXPECT_EQ(error("efficientnet_b3", {{3, 8, 8}}, {{"drop_connect", "1"}}),
             "model.drop_connect: expected a number in [0, 0.99], got '1'");
+  EXPECT_EQ(error("unet3d", {{3, 8, 8}}, {}),
+            "model 'unet3d' takes volumes [C, D, H, W], the data has samples of shape [3,8,8]");
+  EXPECT_EQ(error("unet3d", {{3, 8, 6, 8}}, {}),
+            "model 'unet3d' with 3 levels halves the sides 2 times: expected multiples of 4, got samples of [3,8,6,8]");
+  EXPECT_EQ(error("unet3d", {{3, 4, 4, 4}}, {}),
+            "model 'unet3d' with 3 levels leaves 1 voxel of samples [3,4,4,4], where instance norm needs 2; give fewer "
+            "levels in model.channels");
+  for (const char* bad : {"", "8,", "8,x", "8;9", "0", "8,,9", "8 9"})
+    EXPECT_EQ(error("unet3d", {{3, 8, 8, 8}}, {{"channels", bad}}),
+              "model.channels: expected integers in [1, 65536] separated by commas, got '" + std::string(bad) + "'");
   EXPECT_EQ(error("resnet18", {{3, 8, 8}}, {{"stem", "big"}}),
             "model.stem: expected one of imagenet, small; got 'big'");
   EXPECT_EQ(error("bert", {{9}}, {{"dropout", "1"}}), "model.dropout: expected a number in [0, 0.99], got '1'");

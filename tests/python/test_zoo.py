@@ -40,6 +40,10 @@ def odd_images(random):
     return [random.standard_normal((4, 3, 45, 38)).astype(np.float32)]
 
 
+def volumes(random):
+    return [random.standard_normal((2, 2, 8, 12, 16)).astype(np.float32)]
+
+
 def efficientnet(size, **options):
     """The published implementation, with padding for any size of picture. Not for widths below 0.3, where stages of as many
     channels follow each other: the first block of the second has a shortcut in the authors' code and ours, but not there.
@@ -57,6 +61,9 @@ CASES = {
     "efficientnet_b0": ("efficientnet_b0", NO_DROPS, lambda: efficientnet("b0"), odd_images),
     "efficientnet_b3": ("efficientnet_b3", NO_DROPS, lambda: efficientnet("b3"), odd_images),
     "efficientnet_b7": ("efficientnet_b7", dict(width=0.3, **NO_DROPS), lambda: efficientnet("b7", width_coefficient=0.3), odd_images),
+    "unet3d": ("unet3d", dict(channels="8,12,16"), lambda: torch_models.Unet3d((8, 12, 16), 2, 5), volumes),
+    "unet3d_strided": ("unet3d", dict(channels="8,12", slope=0.01, down="stride"),
+                       lambda: torch_models.Unet3d((8, 12), 2, 5, slope=0.01, strided=True), volumes),
     "bert": ("bert", dict(dropout=0, **BERT), lambda: torch_models.BertClassifier(5, dropout=0, **BERT), tokens),
     "bert_mlm": ("bert", dict(dropout=0, head="mlm", **BERT), lambda: torch_models.BertMaskedLanguage(dropout=0, **BERT), tokens),
     "bert_stack": ("bert", dict(dropout=0, head="none", width=64, layers=2, heads=4),
@@ -132,15 +139,11 @@ def assert_agreement(case, training, seed):
             assert_close(gradient, peer, n)
 
 
-def test_efficientnet_trains_as_its_peer():
+def assert_trains_as_its_peer(name, parameters, theirs, x, y):
     """Some steps of SGD: the losses, and what batch norm's momentum makes of the running statistics."""
-    torch.manual_seed(5)
-    theirs = efficientnet("b0", width_coefficient=0.5)
-    model = deepseek.models.create("efficientnet_b0", [3, 45, 38], 5, width=0.5, **NO_DROPS)
+    model = deepseek.models.create(name, x.shape[1:], 5, **parameters)
     model.load_state_dict({n: t.numpy() for n, t in theirs.state_dict().items()})
     theirs = theirs.double().train()
-    random = np.random.default_rng(4)
-    x, y = odd_images(random)[0], random.integers(0, 5, 4)
     step = deepseek.compile(model, "cross_entropy", deepseek.optim.SGD(0.01))
     optimizer = torch.optim.SGD(theirs.parameters(), 0.01)
     for _ in range(3):
@@ -153,6 +156,20 @@ def test_efficientnet_trains_as_its_peer():
     for name, tensor in theirs.state_dict().items():
         if "running" in name:
             assert_close(np.array(state[name]), tensor, name, floor=1e-7)  # some means are 0 but for rounding
+
+
+def test_efficientnet_trains_as_its_peer():
+    torch.manual_seed(5)
+    random = np.random.default_rng(4)
+    theirs = efficientnet("b0", width_coefficient=0.5)
+    assert_trains_as_its_peer("efficientnet_b0", dict(width=0.5, **NO_DROPS), theirs, odd_images(random)[0], random.integers(0, 5, 4))
+
+
+def test_unet3d_learns_a_class_for_each_voxel_as_its_peer():
+    torch.manual_seed(5)
+    random = np.random.default_rng(4)
+    x, y = volumes(random)[0], random.integers(0, 5, (2, 8, 12, 16))
+    assert_trains_as_its_peer("unet3d", dict(channels=[8, 12, 16]), torch_models.Unet3d((8, 12, 16), 2, 5), x, y)
 
 
 @pytest.mark.parametrize("size", range(8))
