@@ -1,4 +1,4 @@
-"""ResNet, 3D U-Net and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
+"""ResNet, 3D U-Net, BERT and the small classifiers in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
 holds both to the same outputs and gradients.
 """
 
@@ -7,6 +7,39 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def mlp(features, width=256, layers=2, classes=10):
+    sizes = [features] + [width] * layers
+    hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+
+
+class Lstm(nn.Module):
+    """vocabulary=0: sequences of vectors."""
+
+    def __init__(self, features=0, width=128, layers=1, vocabulary=0, classes=10):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width) if vocabulary else None
+        self.lstm = nn.LSTM(width if vocabulary else features, width, layers, batch_first=True)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        y, _ = self.lstm(x if self.embedding is None else self.embedding(x))
+        return self.head(y[:, -1])
+
+
+class Transformer(nn.Module):
+    def __init__(self, steps, features, width=128, layers=2, heads=4, classes=10):
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(steps, width) * 0.02)
+        self.input = nn.Linear(features, width)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.input(x) + self.position).mean(1))
 
 
 def _conv(inputs, outputs, kernel, stride=1):

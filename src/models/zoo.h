@@ -43,7 +43,8 @@ Result<nn::ModulePtr> make_efficientnet(const std::string& name, const Task& tas
 // ReLU, `down` "max_pool" or "stride" (of the level's first convolution).
 Result<nn::ModulePtr> make_unet3d(const std::string& name, const Task& task, const Parameters& parameters);
 
-// Classifiers of sequences: samples [T, F], or tokens [T] with the parameter `vocabulary`.
+// Classifiers of sequences: samples [T, F], or tokens [T] with the parameter `vocabulary`. `width` (128) and `layers`
+// (1 of the LSTM, 2 of the Transformer, which also has `heads`, 4).
 Result<nn::ModulePtr> make_lstm(const std::string& name, const Task& task, const Parameters& parameters);
 Result<nn::ModulePtr> make_transformer(const std::string& name, const Task& task, const Parameters& parameters);
 

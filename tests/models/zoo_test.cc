@@ -44,6 +44,9 @@ TEST(Zoo, ParameterCounts) {
   EXPECT_EQ(count("small_resnet", {{3, 8, 8}, 5}, {{"width", "4"}, {"blocks", "1"}}),
             9 * 3 * 4 + 8 + (2 * 9 * 4 * 4 + 16) + (9 * 4 * 8 + 9 * 8 * 8 + 4 * 8 + 48) +
                 (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16 + 96) + 17 * 5);
+  EXPECT_EQ(count("mlp", {{28, 28}, 10}, {{"width", "256"}, {"layers", "3"}}), 785 * 256 + 2 * 257 * 256 + 257 * 10);
+  EXPECT_EQ(count("lstm", {{28, 28}, 10}, {{"width", "512"}, {"layers", "2"}}),
+            4 * 512 * (28 + 512 + 2) + 4 * 512 * (512 + 512 + 2) + 513 * 10);
   EXPECT_EQ(count("lstm", {{9, 6}, 5}, {{"width", "8"}, {"layers", "2"}}),
             4 * 8 * (6 + 8 + 2) + 4 * 8 * (8 + 8 + 2) + (8 + 1) * 5);
   EXPECT_EQ(count("lstm", {{9}, 5}, {{"width", "8"}, {"vocabulary", "30"}}),

@@ -31,6 +31,10 @@ def tokens(random):
     return [random.integers(0, 50, (3, 10)), mask, random.integers(0, 2, (3, 10))]
 
 
+def words(random):
+    return [random.integers(0, 50, (3, 10))]
+
+
 def vectors(random):
     return [random.standard_normal((3, 10, 64)).astype(np.float32)]
 
@@ -53,6 +57,10 @@ def efficientnet(size, **options):
 
 NO_DROPS = dict(dropout=0, drop_connect=0)
 CASES = {
+    "mlp": ("mlp", dict(width=256, layers=3), lambda: torch_models.mlp(3 * 64 * 64, layers=3, classes=5), images),
+    "lstm": ("lstm", dict(width=512, layers=2), lambda: torch_models.Lstm(64, width=512, layers=2, classes=5), vectors),
+    "lstm_words": ("lstm", dict(width=16, vocabulary=50), lambda: torch_models.Lstm(width=16, vocabulary=50, classes=5), words),
+    "transformer": ("transformer", dict(width=32), lambda: torch_models.Transformer(10, 64, width=32, classes=5), vectors),
     "resnet18": ("resnet18", dict(width=8, blocks=1), lambda: torch_models.resnet(18, width=8, blocks=1, classes=5), images),
     "resnet34": ("resnet34", dict(width=8), lambda: torch_models.resnet(34, width=8, last_norm=0.2, classes=5), images),
     "resnet50": ("resnet50", dict(width=4, blocks=2), lambda: torch_models.resnet(50, width=4, blocks=2, classes=5), images),
