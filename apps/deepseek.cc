@@ -292,7 +292,8 @@ int main(int argc, char** argv) {
   if (*predict) return predict_command(folder, index, image);
   if (*evaluate) return evaluate_command(folder);
   if (*models) {
-    for (const std::string& name : deepseek::models::names()) fmt::print("{}\n", name);
+    for (const std::string& name : deepseek::models::names())
+      fmt::print("{:<16} {}\n", name, deepseek::models::summary(name));
     return 0;
   }
   if (*explain) return explain_command(config, overrides);

@@ -141,13 +141,10 @@ class Torch:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.library, self.case = torch, case
-        build = {"resnet18": torch_models.resnet18, "resnet50": torch_models.resnet50, "bert": torch_models.Bert}[case.model]
-        self.model = build(**case.options) if case.images else build(vocabulary=0, **case.options)
         if case.images:
-            last = "bn3" if case.model == "resnet50" else "bn2"
-            for name, parameter in self.model.named_parameters():
-                if name.endswith(f"{last}.weight"):
-                    torch.nn.init.constant_(parameter, LAST_NORM)
+            self.model = torch_models.resnet(int(case.model.removeprefix("resnet")), last_norm=LAST_NORM, **case.options)
+        else:
+            self.model = torch_models.Bert(vocabulary=0, **case.options)
         self.model.train(case.training)
         if case.images:
             self.model.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""ResNet-18/50 and BERT in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
+"""ResNet, 3D U-Net, BERT and the small classifiers in plain PyTorch: the peers of the zoo's, with the same parameter names. tests/python/test_zoo.py
 holds both to the same outputs and gradients.
 """
 
@@ -7,6 +7,39 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def mlp(features, width=256, layers=2, classes=10):
+    sizes = [features] + [width] * layers
+    hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+
+
+class Lstm(nn.Module):
+    """vocabulary=0: sequences of vectors."""
+
+    def __init__(self, features=0, width=128, layers=1, vocabulary=0, classes=10):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width) if vocabulary else None
+        self.lstm = nn.LSTM(width if vocabulary else features, width, layers, batch_first=True)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        y, _ = self.lstm(x if self.embedding is None else self.embedding(x))
+        return self.head(y[:, -1])
+
+
+class Transformer(nn.Module):
+    def __init__(self, steps, features, width=128, layers=2, heads=4, classes=10):
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(steps, width) * 0.02)
+        self.input = nn.Linear(features, width)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.input(x) + self.position).mean(1))
 
 
 def _conv(inputs, outputs, kernel, stride=1):
@@ -40,7 +73,9 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, depths, bottleneck, channels=3, classes=1000, width=64):
+    """The last norm of each residual branch starts as `last_norm`."""
+
+    def __init__(self, depths, bottleneck, channels=3, classes=1000, width=64, last_norm=1.0):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -57,6 +92,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, _Block):
+                nn.init.constant_(getattr(module, f"bn{module.count}").weight, last_norm)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
@@ -65,12 +102,52 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def resnet18(blocks=0, **options):
-    return ResNet([blocks] * 4 if blocks else [2, 2, 2, 2], False, **options)
+# Layers: blocks in each stage, and whether they are bottlenecks.
+_RESNETS = {18: ([2, 2, 2, 2], False), 34: ([3, 4, 6, 3], False), 50: ([3, 4, 6, 3], True), 101: ([3, 4, 23, 3], True), 152: ([3, 8, 36, 3], True)}
 
 
-def resnet50(blocks=0, **options):
-    return ResNet([blocks] * 4 if blocks else [3, 4, 6, 3], True, **options)
+def resnet(layers, blocks=0, **options):
+    """ResNet-18 to -152, as the zoo's; `blocks` in each stage rather than the paper's."""
+    depths, bottleneck = _RESNETS[layers]
+    return ResNet([blocks] * 4 if blocks else depths, bottleneck, **options)
+
+
+class _Level(nn.Module):
+    def __init__(self, inputs, outputs, stride, slope):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.InstanceNorm3d(outputs, affine=True)
+        self.conv2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
+        self.slope = slope
+        for convolution in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+
+    def forward(self, x):
+        x = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
+        return F.leaky_relu(self.norm2(self.conv2(x)), self.slope)
+
+
+class Unet3d(nn.Module):
+    def __init__(self, channels=(32, 64, 128), inputs=1, classes=2, slope=0.0, strided=False):
+        super().__init__()
+        finer, coarser = channels[:-1], channels[1:]
+        stride = 2 if strided else 1
+        self.encoder = nn.ModuleList([_Level(inputs, channels[0], 1, slope), *(_Level(a, b, stride, slope) for a, b in zip(finer, coarser))])
+        self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in reversed(list(zip(finer, coarser))))
+        self.decoder = nn.ModuleList(_Level(2 * a, a, 1, slope) for a in reversed(finer))
+        self.head = nn.Conv3d(channels[0], classes, 1)
+        self.strided = strided
+
+    def forward(self, x):
+        skips = []
+        for i, level in enumerate(self.encoder):
+            x = level(F.max_pool3d(x, 2) if i > 0 and not self.strided else x)
+            skips.append(x)
+        skips.pop()
+        for up, level in zip(self.up, self.decoder):
+            x = level(torch.cat([skips.pop(), up(x)], 1))
+        return self.head(x)
 
 
 class _Output(nn.Module):

@@ -16,9 +16,11 @@ def names() -> list[str]:
     return _core.model_names()
 
 
-def create(name: str, input: Iterable[int], classes: int = 10, **parameters: int) -> _core.Module:
-    """A model of the zoo for samples of shape `input`, without the batch. Its parameters are integers: width, layers, ...
+def create(name: str, input: Iterable[int], classes: int = 10, **parameters: int | float | str | Iterable[int]) -> _core.Module:
+    """A model of the zoo for samples of shape `input`, without the batch. Its parameters are numbers (width, layers, ...), names of
+    a choice, and lists of integers.
 
     Raises ValueError that names the unknown model or parameter and lists the known ones.
     """
-    return _core.create_model(name, list(input), classes, {key: str(value) for key, value in parameters.items()})
+    texts = {key: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for key, value in parameters.items()}
+    return _core.create_model(name, list(input), classes, texts)

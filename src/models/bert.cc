@@ -231,13 +231,14 @@ class BertMaskedLanguage : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_bert(const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_bert(const std::string& name, const Task& task, const Parameters& parameters) {
+  const bool large = name == "bert_large";
   DS_TRY(only(parameters, {"vocabulary", "width", "layers", "heads", "feedforward", "positions", "dropout", "head"},
-              "bert"));
+              name));
   DS_ASSIGN(int64_t vocabulary, integer(parameters, "vocabulary", 30522, 1, int64_t{1} << 31));
-  DS_ASSIGN(const int64_t width, integer(parameters, "width", 768, 1, 1 << 16));
-  DS_ASSIGN(const int64_t layers, integer(parameters, "layers", 12, 1, 1000));
-  DS_ASSIGN(const int64_t heads, integer(parameters, "heads", 12, 1, 1024));
+  DS_ASSIGN(const int64_t width, integer(parameters, "width", large ? 1024 : 768, 1, 1 << 16));
+  DS_ASSIGN(const int64_t layers, integer(parameters, "layers", large ? 24 : 12, 1, 1000));
+  DS_ASSIGN(const int64_t heads, integer(parameters, "heads", large ? 16 : 12, 1, 1024));
   DS_ASSIGN(const int64_t feedforward, integer(parameters, "feedforward", 4 * width, 1, 1 << 20));
   DS_ASSIGN(const int64_t positions, integer(parameters, "positions", 512, 1, 1 << 24));
   DS_ASSIGN(const double dropout, number(parameters, "dropout", 0.1, 0, 0.99));
@@ -247,10 +248,10 @@ Result<ModulePtr> make_bert(const Task& task, const Parameters& parameters) {
   const bool vectors = task.input.size() == 2;
   if (vectors ? task.input[1] != width || head != "none" || parameters.contains("vocabulary") : task.input.size() != 1)
     return invalid(
-        "model 'bert' takes tokens [T], or vectors [T, {}] with model.head=none and no vocabulary; the data has "
+        "model '{}' takes tokens [T], or vectors [T, {}] with model.head=none and no vocabulary; the data has "
         "samples "
         "of shape {}, the head is '{}'",
-        width, graph::to_string(task.input), head);
+        name, width, graph::to_string(task.input), head);
   if (!vectors && task.input[0] > positions)
     return invalid("model.positions: {} tokens need as many positions, got {}", task.input[0], positions);
   if (vectors) vocabulary = 0;

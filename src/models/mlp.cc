@@ -4,8 +4,8 @@
 
 namespace deepseek::models {
 
-Result<nn::ModulePtr> make_mlp(const Task& task, const Parameters& parameters) {
-  DS_TRY(only(parameters, {"width", "layers"}, "mlp"));
+Result<nn::ModulePtr> make_mlp(const std::string& name, const Task& task, const Parameters& parameters) {
+  DS_TRY(only(parameters, {"width", "layers"}, name));
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 256, 1, 1 << 16));
   DS_ASSIGN(const int64_t layers, integer(parameters, "layers", 2, 0, 100));
   auto model = std::make_shared<nn::Sequential>();

@@ -1,6 +1,7 @@
-// ResNet: "Deep Residual Learning for Image Recognition", He, Zhang, Ren, Sun, 2015. resnet18 and resnet50 have
-// torchvision's parameter names and initial distributions; the stride of a bottleneck is in its 3x3 convolution
+// ResNet: "Deep Residual Learning for Image Recognition", He, Zhang, Ren, Sun, 2015. resnet18 to resnet152
+// have torchvision's parameter names and initial distributions; the stride of a bottleneck is in its 3x3 convolution
 // ("v1.5").
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -132,29 +133,25 @@ class ResNet : public Module {
   std::shared_ptr<Linear> fc_;
 };
 
-Result<ResNetSizes> resnet_sizes(const std::string& name, const std::array<int64_t, 4>& depths, const Task& task,
-                                 const Parameters& parameters) {
-  DS_TRY(only(parameters, {"width", "blocks", "stem"}, name));
-  DS_ASSIGN(const int64_t width, integer(parameters, "width", 64, 1, 4096));
-  DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 0, 0, 100));
-  DS_ASSIGN(const std::string stem, choice(parameters, "stem", {"imagenet", "small"}));
-  if (task.input.size() != 3)
-    return invalid("model '{}' takes images [C, H, W], the data has samples of shape {}", name,
-                   graph::to_string(task.input));
-  ResNetSizes sizes{depths, task.input[0], width, task.classes, stem == "imagenet"};
-  if (blocks > 0) sizes.blocks.fill(blocks);
-  return sizes;
-}
+// Table 1 of the paper.
+struct Variant {
+  const char* name;
+  std::array<int64_t, 4> blocks;
+  bool bottleneck;
+};
+constexpr Variant kVariants[] = {{"resnet18", {2, 2, 2, 2}, false},
+                                 {"resnet34", {3, 4, 6, 3}, false},
+                                 {"resnet50", {3, 4, 6, 3}, true},
+                                 {"resnet101", {3, 4, 23, 3}, true},
+                                 {"resnet152", {3, 8, 36, 3}, true}};
 
 }  // namespace
 
-Result<nn::ModulePtr> make_small_resnet(const Task& task, const Parameters& parameters) {
-  DS_TRY(only(parameters, {"width", "blocks"}, "small_resnet"));
+Result<nn::ModulePtr> make_small_resnet(const std::string& name, const Task& task, const Parameters& parameters) {
+  DS_TRY(only(parameters, {"width", "blocks"}, name));
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 16, 1, 4096));
   DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 1, 1, 100));
-  if (task.input.size() != 3)
-    return invalid("model 'small_resnet' takes images [C, H, W], the data has samples of shape {}",
-                   graph::to_string(task.input));
+  DS_TRY(check_images(task, name));
   auto model = std::make_shared<Sequential>();
   model->append(conv(task.input[0], width, 3));
   model->append(std::make_shared<BatchNorm>(width));
@@ -171,14 +168,18 @@ Result<nn::ModulePtr> make_small_resnet(const Task& task, const Parameters& para
   return ModulePtr(model);
 }
 
-Result<ModulePtr> make_resnet18(const Task& task, const Parameters& parameters) {
-  DS_ASSIGN(const ResNetSizes sizes, resnet_sizes("resnet18", {2, 2, 2, 2}, task, parameters));
-  return ModulePtr(ResNet::of<BasicBlock>(sizes));
-}
-
-Result<ModulePtr> make_resnet50(const Task& task, const Parameters& parameters) {
-  DS_ASSIGN(const ResNetSizes sizes, resnet_sizes("resnet50", {3, 4, 6, 3}, task, parameters));
-  return ModulePtr(ResNet::of<Bottleneck>(sizes));
+Result<ModulePtr> make_resnet(const std::string& name, const Task& task, const Parameters& parameters) {
+  const auto variant =
+      std::find_if(std::begin(kVariants), std::end(kVariants), [&](auto& v) { return name == v.name; });
+  if (variant == std::end(kVariants)) return invalid("model.name: there is no ResNet '{}'", name);
+  DS_TRY(only(parameters, {"width", "blocks", "stem"}, name));
+  DS_ASSIGN(const int64_t width, integer(parameters, "width", 64, 1, 4096));
+  DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 0, 0, 100));
+  DS_ASSIGN(const std::string stem, choice(parameters, "stem", {"imagenet", "small"}));
+  DS_TRY(check_images(task, name));
+  ResNetSizes sizes{variant->blocks, task.input[0], width, task.classes, stem == "imagenet"};
+  if (blocks > 0) sizes.blocks.fill(blocks);
+  return ModulePtr(variant->bottleneck ? ResNet::of<Bottleneck>(sizes) : ResNet::of<BasicBlock>(sizes));
 }
 
 }  // namespace deepseek::models

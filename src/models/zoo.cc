@@ -11,11 +11,30 @@ namespace {
 
 struct Entry {
   const char* name;
-  Result<nn::ModulePtr> (*make)(const Task&, const Parameters&);
+  Result<nn::ModulePtr> (*make)(const std::string& name, const Task&, const Parameters&);
+  const char* summary;  // what it is, and which samples it takes
 };
 constexpr Entry kModels[] = {
-    {"mlp", make_mlp},   {"small_resnet", make_small_resnet}, {"resnet18", make_resnet18}, {"resnet50", make_resnet50},
-    {"lstm", make_lstm}, {"transformer", make_transformer},   {"bert", make_bert}};
+    {"mlp", make_mlp, "multi-layer perceptron, any samples"},
+    {"small_resnet", make_small_resnet, "ResNet of three stages for small images [C, H, W]"},
+    {"resnet18", make_resnet, "ResNet of 18 layers, images [C, H, W]"},
+    {"resnet34", make_resnet, "ResNet of 34 layers, images [C, H, W]"},
+    {"resnet50", make_resnet, "ResNet of 50 layers, images [C, H, W]"},
+    {"resnet101", make_resnet, "ResNet of 101 layers, images [C, H, W]"},
+    {"resnet152", make_resnet, "ResNet of 152 layers, images [C, H, W]"},
+    {"efficientnet_b0", make_efficientnet, "EfficientNet, images [C, H, W]; made for 224x224"},
+    {"efficientnet_b1", make_efficientnet, "EfficientNet, images [C, H, W]; made for 240x240"},
+    {"efficientnet_b2", make_efficientnet, "EfficientNet, images [C, H, W]; made for 260x260"},
+    {"efficientnet_b3", make_efficientnet, "EfficientNet, images [C, H, W]; made for 300x300"},
+    {"efficientnet_b4", make_efficientnet, "EfficientNet, images [C, H, W]; made for 380x380"},
+    {"efficientnet_b5", make_efficientnet, "EfficientNet, images [C, H, W]; made for 456x456"},
+    {"efficientnet_b6", make_efficientnet, "EfficientNet, images [C, H, W]; made for 528x528"},
+    {"efficientnet_b7", make_efficientnet, "EfficientNet, images [C, H, W]; made for 600x600"},
+    {"unet3d", make_unet3d, "3D U-Net, volumes [C, D, H, W]; a class for each voxel"},
+    {"lstm", make_lstm, "LSTM classifier, sequences [T, F] or tokens [T]"},
+    {"transformer", make_transformer, "Transformer encoder classifier, sequences [T, F] or tokens [T]"},
+    {"bert", make_bert, "BERT, base size, tokens [T]"},
+    {"bert_large", make_bert, "BERT, large size, tokens [T]"}};
 
 template <class T>
 Result<T> read(const Parameters& parameters, const std::string& key, T fallback, T low, T high, const char* what) {
@@ -37,10 +56,16 @@ std::vector<std::string> names() {
   return out;
 }
 
+std::string summary(const std::string& name) {
+  for (const Entry& e : kModels)
+    if (name == e.name) return e.summary;
+  return {};
+}
+
 Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Parameters& parameters) {
   std::string known;
   for (const Entry& e : kModels) {
-    if (name == e.name) return e.make(task, parameters);
+    if (name == e.name) return e.make(name, task, parameters);
     known += (known.empty() ? "" : ", ") + std::string(e.name);
   }
   return invalid("model.name: there is no model '{}'; the zoo has: {}", name, known);
@@ -49,6 +74,25 @@ Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Pa
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
                         int64_t high) {
   return read<int64_t>(parameters, key, fallback, low, high, "an integer");
+}
+
+Result<graph::Dims> integers(const Parameters& parameters, const std::string& key, graph::Dims fallback, int64_t low,
+                             int64_t high) {
+  auto it = parameters.find(key);
+  if (it == parameters.end()) return fallback;
+  graph::Dims out;
+  const char *at = it->second.data(), *const end = at + it->second.size();
+  while (true) {
+    int64_t value = 0;
+    while (at != end && *at == ' ') ++at;
+    const auto [stop, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || (stop != end && *stop != ',') || value < low || value > high)
+      return invalid("model.{}: expected integers in [{}, {}] separated by commas, got '{}'", key, low, high,
+                     it->second);
+    out.push_back(value);
+    if (stop == end) return out;
+    at = stop + 1;
+  }
 }
 
 Result<double> number(const Parameters& parameters, const std::string& key, double fallback, double low, double high) {
@@ -71,6 +115,13 @@ Status only(const Parameters& parameters, const std::vector<std::string>& known,
       for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
       return invalid("model.{}: model '{}' has no such parameter; it has: {}", key, model, list);
     }
+  return {};
+}
+
+Status check_images(const Task& task, const std::string& model) {
+  if (task.input.size() != 3)
+    return invalid("model '{}' takes images [C, H, W], the data has samples of shape {}", model,
+                   graph::to_string(task.input));
   return {};
 }
 

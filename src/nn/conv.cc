@@ -24,6 +24,23 @@ graph::Attrs window_attrs(const ConvOptions& options, size_t axes) {
           {"groups", options.groups}};
 }
 
+// Sets the padding of x [N, C, ...] that gives ceil(size / stride) elements.
+void pad_same(graph::Attrs& attrs, const Dims& kernel, Expr x) {
+  const Dims stride = attrs.get<Dims>("stride"), dilation = attrs.get<Dims>("dilation");
+  if (x.rank() != static_cast<int64_t>(kernel.size()) + 2 || stride.size() != kernel.size() || !all_positive(stride) ||
+      dilation.size() != kernel.size())
+    return;  // the op refuses them
+  Dims low, high;
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    const int64_t size = x.dim(static_cast<int64_t>(i) + 2), out = (size + stride[i] - 1) / stride[i];
+    const int64_t zeros = std::max<int64_t>(0, (out - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 - size);
+    low.push_back(zeros / 2);
+    high.push_back(zeros - zeros / 2);
+  }
+  attrs.set("padding_low", low);
+  attrs.set("padding_high", high);
+}
+
 // [C] as [1, C, 1, ...].
 Expr per_channel(Expr v, int64_t rank) {
   Dims dims(static_cast<size_t>(rank), 1);
@@ -51,8 +68,9 @@ Conv::Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions o
 }
 
 std::vector<Expr> Conv::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  Expr y =
-      trace.builder().op("conv", {inputs[0], trace.state(*this, "weight")}, window_attrs(options_, kernel_.size()));
+  graph::Attrs attrs = window_attrs(options_, kernel_.size());
+  if (options_.same_padding) pad_same(attrs, kernel_, inputs[0]);
+  Expr y = trace.builder().op("conv", {inputs[0], trace.state(*this, "weight")}, std::move(attrs));
   if (options_.bias) y = y + per_channel(trace.state(*this, "bias"), y.rank());
   return {y};
 }

@@ -9,8 +9,10 @@ struct ConvOptions {
   Dims stride = {1}, padding = {0}, dilation = {1};  // one entry stands for all axes
   int64_t groups = 1;
   bool bias = true;
-  Dims padding_high = {};    // after each axis; empty means as before it, that is `padding`
-  Dims output_padding = {};  // ConvTranspose only: elements added at the end of each axis; empty means none
+  Dims padding_high = {};     // after each axis; empty means as before it, that is `padding`
+  bool same_padding = false;  // Conv only: pads such that y has ceil(size / stride) elements per axis, as TensorFlow's
+                              // "same": an odd number has the larger half at the end. `padding` is ignored
+  Dims output_padding = {};   // ConvTranspose only: elements added at the end of each axis; empty means none
 };
 
 // Convolution of [N, in, ...] over kernel.size() spatial axes; weight [out, in/groups, kernel...], bias [out]. Both

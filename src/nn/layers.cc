@@ -93,6 +93,16 @@ std::vector<Expr> Dropout::forward(Trace& trace, const std::vector<Expr>& inputs
                              {{"rate", rate_}, {"stream", trace.next_stream()}})};
 }
 
+std::vector<Expr> StochasticDepth::forward(Trace& trace, const std::vector<Expr>& inputs) {
+  Expr x = inputs[0];
+  if (!trace.training(*this) || rate_ == 0) return {x};
+  Dims dims(static_cast<size_t>(x.rank()), 1);
+  if (!dims.empty()) dims[0] = x.dim(0);
+  Expr ones = trace.builder().constant(Tensor::full(x.dtype(), dims, 1));
+  return {x * trace.builder().op("dropout", {ones, trace.random_state()},
+                                 {{"rate", rate_}, {"stream", trace.next_stream()}})};
+}
+
 std::vector<Expr> Sequential::forward(Trace& trace, const std::vector<Expr>& inputs) {
   std::vector<Expr> values = inputs;
   for (const auto& [name, child] : children()) values = child->call(trace, values);

@@ -68,6 +68,19 @@ class Dropout : public Module {
   double rate_;
 };
 
+// Stochastic depth (arXiv 1603.09382), also called drop connect or drop path: zeroes whole samples [N, ...] with
+// probability `rate` in training and scales the rest by 1 / (1 - rate). It ends a residual branch.
+class StochasticDepth : public Module {
+ public:
+  explicit StochasticDepth(double rate) : rate_(rate) {
+    require(rate >= 0 && rate < 1, "StochasticDepth: expected a probability in [0, 1), got {}", rate);
+  }
+  std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+
+ private:
+  double rate_;
+};
+
 // Children "0", "1", ... one after the other.
 class Sequential : public Module {
  public:

@@ -147,12 +147,14 @@ double Initializer::unit() { return static_cast<double>(engine_() >> 11) * 0x1p-
 
 Tensor Initializer::uniform(Dims dims, double bound) {
   Tensor t(DType::kF32, std::move(dims));
+  if (!draws_) return t;
   for (int64_t i = 0; i < t.num_elements(); ++i) t.as<float>()[i] = static_cast<float>((2 * unit() - 1) * bound);
   return t;
 }
 
 Tensor Initializer::normal(Dims dims, double mean, double deviation) {
   Tensor t(DType::kF32, std::move(dims));
+  if (!draws_) return t;
   for (int64_t i = 0; i < t.num_elements(); ++i) {
     const double radius = std::sqrt(-2 * std::log(1 - unit()));
     t.as<float>()[i] = static_cast<float>(mean + deviation * radius * std::cos(2 * std::numbers::pi * unit()));

@@ -9,6 +9,7 @@
 
 #include "nn/attention.h"
 #include "nn/recurrent.h"
+#include "ops/interpreter.h"
 #include "ops/registry.h"
 
 namespace deepseek::nn {
@@ -36,6 +37,28 @@ std::string run(Module& module, const std::vector<TensorType>& inputs, bool trai
   std::string text;
   for (Expr e : out) text += graph::to_string(e.type());
   return text;
+}
+// The output's elements by the reference kernels; the random state is (seed 3, step 0).
+std::vector<double> evaluate(Module& module, Dims dims, std::vector<double> x, bool training = true) {
+  Builder builder(ops::registry());
+  Trace trace(builder, module, training);
+  builder.output("y", module(trace, builder.input("x", {DType::kF32, dims})));
+  trace.finish();
+  const Result<graph::Graph> graph = builder.finish();
+  if (!graph.ok()) return {};
+  std::vector<graph::RefTensor> inputs;
+  for (const graph::Input& input : graph->inputs()) {
+    graph::RefTensor value(graph->type(input.value));
+    if (input.name == "random") value.data = {3, 0};
+    if (input.name == "x") value.data = x;
+    for (const State& s : module.own_state())
+      if (s.name == input.name) {
+        for (int64_t i = 0; i < s.value.num_elements(); ++i) value.data[static_cast<size_t>(i)] = s.value.at(i);
+      }
+    inputs.push_back(value);
+  }
+  const Result<std::vector<graph::RefTensor>> out = ops::evaluate_reference(*graph, inputs);
+  return out.ok() ? (*out)[0].data : std::vector<double>();
 }
 std::string run(Module& module, Dims dims) { return run(module, {{DType::kF32, std::move(dims)}}); }
 
@@ -66,6 +89,42 @@ TEST(Layers, Convolutions) {
   EXPECT_THAT(state(up), ElementsAre("weight [6,5,3,3]"));
   EXPECT_EQ(run(up, {2, 6, 4, 5}), "f32[2,10,8,10]");
   expect_bound(up, "weight", 1 / std::sqrt(5 * 9.0));
+}
+
+TEST(Layers, SamePaddingGivesTheSizeOverTheStride) {
+  const auto shape = [](int64_t kernel, int64_t stride, int64_t dilation, Dims x) {
+    Conv conv(3, 6, {kernel, kernel},
+              {.stride = {stride}, .padding = {9}, .dilation = {dilation}, .groups = 3, .same_padding = true});
+    x.insert(x.begin(), {2, 3});
+    return run(conv, x);
+  };
+  EXPECT_EQ(shape(3, 1, 1, {7, 8}), "f32[2,6,7,8]");
+  EXPECT_EQ(shape(3, 2, 1, {7, 8}), "f32[2,6,4,4]");
+  EXPECT_EQ(shape(5, 2, 2, {9, 1}), "f32[2,6,5,1]");
+  EXPECT_EQ(shape(1, 3, 1, {9, 10}), "f32[2,6,3,4]");  // windows that leave out elements need no zeros
+  EXPECT_THAT(shape(3, 1, 1, {7}), HasSubstr("conv"));
+  EXPECT_THAT(shape(3, 0, 1, {7, 8}), HasSubstr("stride"));
+
+  // Of an odd number of zeros the larger half stands at the end: 3 elements, window 2, so that one zero follows.
+  Conv one(1, 1, {2}, {.bias = false, .same_padding = true});
+  one.register_parameter("weight", Tensor::full(DType::kF32, {1, 1, 2}, 1));
+  EXPECT_THAT(evaluate(one, {1, 1, 3}, {1, 2, 3}), ElementsAre(3, 5, 3));
+}
+
+TEST(Layers, StochasticDepthDropsWholeSamples) {
+  StochasticDepth layer(0.5);
+  const int64_t samples = 400;
+  const std::vector<double> x(samples * 6, 3), y = evaluate(layer, {samples, 2, 3}, x);
+  int64_t kept = 0;
+  for (size_t i = 0; i < y.size(); i += 6) {
+    for (size_t j = 1; j < 6; ++j) EXPECT_EQ(y[i], y[i + j]);
+    EXPECT_TRUE(y[i] == 0 || y[i] == 6) << y[i];
+    kept += y[i] == 6;
+  }
+  EXPECT_NEAR(static_cast<double>(kept), 0.5 * samples, 35);  // 3.5 standard deviations
+  EXPECT_EQ(evaluate(layer, {samples, 2, 3}, x, false), x);
+  StochasticDepth never(0);
+  EXPECT_EQ(evaluate(never, {samples, 2, 3}, x), x);
 }
 
 TEST(Layers, PoolsAndResizing) {
@@ -167,6 +226,7 @@ TEST(Layers, BadArgumentsFailTheTrace) {
   EXPECT_THAT(error(BatchNorm(0)), HasSubstr("BatchNorm: expected channels >= 1, got 0"));
   EXPECT_THAT(error(LayerNorm({})), HasSubstr("LayerNorm: expected a shape of sizes >= 1, got []"));
   EXPECT_THAT(error(Dropout(1)), HasSubstr("Dropout: expected a probability in [0, 1), got 1"));
+  EXPECT_THAT(error(StochasticDepth(-1)), HasSubstr("StochasticDepth: expected a probability in [0, 1), got -1"));
   EXPECT_THAT(error(LSTM(3, 4, {.dropout = -1})), HasSubstr("lstm: expected dropout in [0, 1), got -1"));
   EXPECT_THAT(error(MultiheadAttention(4, 3)), HasSubstr("got embed_dim 4 and num_heads 3"));
   EXPECT_THAT(error(TransformerEncoderLayer(4, 2, {.feedforward = 0})), HasSubstr("dim_feedforward 0"));

@@ -112,6 +112,19 @@ TEST(Module, AFrozenModuleEvaluatesInTraining) {
   EXPECT_EQ(trace(model, x, false)->updates().size(), 0u);
 }
 
+TEST(Module, UnsetWeightsDrawNothing) {
+  const auto first = [] { return Linear(2, 2).own_state()[0].value.as<float>()[0]; };
+  manual_seed(5);
+  const float drawn = first();
+  manual_seed(5);
+  {
+    const UnsetWeights outer;
+    { const UnsetWeights inner; }
+    EXPECT_EQ(graph::to_string(Linear(2, 3).own_state()[0].value.type()), "f32[3,2]");
+  }
+  EXPECT_EQ(first(), drawn);
+}
+
 TEST(Module, TheHandleExpiresWithTheModule) {
   auto module = std::make_unique<Linear>(2, 2);
   const std::weak_ptr<Module*> handle = module->handle();
