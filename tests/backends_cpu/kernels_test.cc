@@ -199,7 +199,8 @@ TEST(Kernels, BlockedBatchNormWithLoopsAroundIt) {
   const Threads threads;
   for (const int n_threads : {1, 3}) {
     set_num_threads(n_threads);
-    for (const Dims& dims : {Dims{3, 2, 17, 19, 16}, Dims{2, 3, 40, 32}, Dims{2, 1, 5, 16}}) {
+    for (const Dims& dims :
+         {Dims{3, 2, 17, 19, 16}, Dims{2, 3, 40, 32}, Dims{2, 1, 5, 16}, Dims{2, 3, 5, 29, 8}, Dims{3, 1, 700, 12}}) {
       const int64_t block = dims.back(), channels = dims[1] * block;
       Builder b(ops::registry());
       const TensorType vector{DType::kF32, {channels}};

@@ -237,7 +237,7 @@ constexpr Pass kPasses[] = {
     {"block_channels",
      [](const Graph& graph, const runtime::CompileOptions& options) {
        return passes::block_channels(graph, ops::registry(), [&](const Graph& g, const Node& node) {
-         return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
+         return channel_blocks(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
        });
      }},
     // After blocking, which makes copies. Fusion computes again what is cheaper than memory.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "passes/block_channels.h"
 #include "passes/fuse_around.h"
 #include "runtime/program.h"
 
@@ -81,8 +82,8 @@ KernelOrRefusal make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
 KernelOrRefusal make_widened(const NodeInfo&);
 
-// The channel block in which the node, a conv or one of its gradients, is faster by micro-GEMM; 0 if it isn't.
-int64_t channel_block(const NodeInfo& node);
+// The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
+passes::ChannelBlocks channel_blocks(const NodeInfo& node);
 
 // The loops that kernels of an op can do beside it.
 passes::Around loops_around(const graph::Node& node);
