@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 
+#include "backends/cpu/conv_axis.h"
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/microgemm.h"
 #include "base/threads.h"
@@ -20,22 +21,6 @@ constexpr int64_t kTileBytes = 24 * 1024;
 constexpr int64_t kMaxColumns = 256;
 // Below this many channels taps join.
 constexpr int64_t kFewChannels = 8;
-
-// Where tap k of one axis joins x and y: y[y_first + i] with x[x_first + i * stride], for i in [0, count).
-struct Overlap {
-  int64_t tap = 0, x_first = 0, y_first = 0, count = 0;
-};
-
-struct Axis {
-  int64_t x = 1, y = 1, kernel = 1, stride = 1, low = 0, dilation = 1;
-
-  Overlap overlap(int64_t tap) const {
-    const int64_t shift = tap * dilation - low;
-    const int64_t first = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
-    const int64_t last = x - 1 - shift < 0 ? -1 : std::min(y - 1, (x - 1 - shift) / stride);
-    return {tap, first * stride + shift, first, std::max<int64_t>(0, last - first + 1)};
-  }
-};
 
 struct Geometry {
   int64_t batch = 0, x_blocks = 0, y_blocks = 0, x_block = 0, y_block = 0;
@@ -345,7 +330,11 @@ passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
   const auto& off = node.options->disabled_implementations;
   if (std::find(off.begin(), off.end(), "microgemm") != off.end()) return {};
   const Result<ops::ConvShape> s = ops::conv_geometry(node.context);
-  if (!s.ok() || node.context.in(0).dtype != DType::kF32 || s->groups != 1 || s->batch == 0) return {};
+  if (!s.ok() || node.context.in(0).dtype != DType::kF32 || s->batch == 0) return {};
+  if (s->groups > 1) {  // by multiply-adds, where each channel is a group
+    const int64_t block = s->groups == s->in_channels && s->groups == s->out_channels ? block_of(s->groups) : 0;
+    return {block, block};
+  }
   if (s->in_channels == 0 || s->out_channels == 0 || graph::product(s->output) == 0) return {};
   passes::ChannelBlocks blocks{block_of(s->in_channels), block_of(s->out_channels)};
   if (blocks.x == 0 && s->in_channels < kFewChannels && s->window.dilation.back() == 1 &&

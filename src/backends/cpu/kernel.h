@@ -58,7 +58,8 @@ KernelOrRefusal make_elementwise(const NodeInfo&);
 KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
-KernelOrRefusal make_blocked_conv(const NodeInfo&);  // and its gradients
+KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
+KernelOrRefusal make_depthwise_conv(const NodeInfo&);  // and its gradients
 KernelOrRefusal make_copy(const NodeInfo&);
 KernelOrRefusal make_softmax(const NodeInfo&);
 KernelOrRefusal make_batch_norm(const NodeInfo&);
