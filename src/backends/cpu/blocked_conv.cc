@@ -6,11 +6,14 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 
+#include "backends/cpu/anchored.h"
 #include "backends/cpu/conv_axis.h"
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/microgemm.h"
 #include "base/threads.h"
+#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -123,12 +126,19 @@ RowTaps row_taps(const Geometry& g, bool to_y) {
   return rows;
 }
 
+// The loop after a forward convolution, and where x, the weights and the result are among the node's operands.
+struct Place {
+  std::optional<Loop> after;
+  int x = 0, weights = 1, result = 0;
+};
+
 // Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
 class Accumulate : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g, bool to_y) {
+  static KernelOrRefusal make(const Geometry& g, bool to_y, Place place = {}) {
     auto k = std::unique_ptr<Accumulate>(new Accumulate);
     const Axis& w = g.axes[2];
+    k->place_ = std::move(place);
     k->batch_ = g.batch;
     k->blocks_ = to_y ? g.y_blocks : g.x_blocks;
     k->src_blocks_ = to_y ? g.x_blocks : g.y_blocks;
@@ -170,9 +180,12 @@ class Accumulate : public Kernel {
   }
 
   Status run(const KernelArgs& args) const override {
-    const auto* weights = static_cast<const float*>(args.in[1]);
-    const float* src = copy_windows(geometry_, static_cast<const float*>(args.in[0]), args.scratch);
-    auto* dst = static_cast<float*>(args.out[0]);
+    const auto* weights = static_cast<const float*>(args.in[place_.weights]);
+    const float* src = copy_windows(geometry_, static_cast<const float*>(args.in[place_.x]), args.scratch);
+    auto* dst = static_cast<float*>(args.out[place_.result]);
+    std::vector<const void*> in;
+    std::vector<void*> out;
+    if (place_.after) place_.after->bind(args, {}, in, out);
     const int64_t rows = static_cast<int64_t>(rows_.size()), tiles = (rows + tile_rows_ - 1) / tile_rows_;
     parallel_for(batch_ * blocks_ * tiles, 1, [&](int64_t begin, int64_t end) {
       std::vector<const float*> a(static_cast<size_t>(src_chunk_ * taps_)), b(a.size());
@@ -180,16 +193,21 @@ class Accumulate : public Kernel {
         // Which operand is reused by neighbouring tasks: the larger one.
         const int64_t block = weights_stay_ ? task / (batch_ * tiles) : task % blocks_;
         const int64_t place = weights_stay_ ? task % (batch_ * tiles) : task / blocks_;
-        const int64_t n = place / tiles, first = place % tiles * tile_rows_;
+        const int64_t n = place / tiles, first = place % tiles * tile_rows_, last = std::min(rows, first + tile_rows_);
+        const int64_t plane = (n * blocks_ + block) * rows;
         tile(src + n * src_blocks_ * src_rows_ * src_row_, weights + block * src_blocks_ * taps_ * block_ * src_block_,
-             dst + (n * blocks_ + block) * rows * columns_ * block_, first, std::min(rows, first + tile_rows_),
-             a.data(), b.data());
+             dst + plane * columns_ * block_, first, last, a.data(), b.data());
+        if (place_.after)  // on what is still in the first-level cache
+          place_.after->program.run(in, out, (plane + first) * columns_ * block_, (plane + last) * columns_ * block_,
+                                    nullptr);
       }
     });
     return {};
   }
   size_t scratch_bytes() const override { return window_bytes(geometry_); }
-  std::string detail() const override { return fmt::format("blocks {} and {}", src_block_, block_); }
+  std::string detail() const override {
+    return fmt::format("blocks {} and {}{}", src_block_, block_, place_.after ? ", with a loop after it" : "");
+  }
 
  private:
   struct ColumnTap {
@@ -234,6 +252,7 @@ class Accumulate : public Kernel {
           src_rows_ = 0, taps_ = 0, width_ = 0, src_chunk_ = 1, tile_rows_ = 1;
   bool covered_ = false, weights_stay_ = false;
   Geometry geometry_;  // forward only: of the copy of windows
+  Place place_;
   std::vector<Group> groups_;
   RowTaps rows_;
 };
@@ -345,16 +364,50 @@ passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
   return blocks;
 }
 
+namespace {
+
+// The body's nodes after the convolution, which writes to an output of the node: its own if others read it too, else
+// that which the loop overwrites in place.
+Result<Place> place_of(const Anchored& a, int64_t block) {
+  Place place{{}, a.input_of(0), a.input_of(1), a.output_of(0)};
+  if (place.x < 0 || place.weights < 0) return refuse("an operand of the convolution is computed in the loop");
+  if (a.body.nodes().size() == 1) return place;
+  const bool in_place = place.result < 0;
+  std::vector<int> outputs;
+  for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o)
+    if (o != place.result) outputs.push_back(o);
+  if (in_place) place.result = outputs[0];
+  graph::Builder builder(ops::registry());
+  Extractor extractor(a, builder, [&](int32_t) {
+    return extractor.add_input(a.body.type(a.node().output()), Loop::kOutputs + place.result);
+  });
+  for (int o : outputs)
+    builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
+  DS_ASSIGN(place.after, Loop::make(builder, extractor.sources(), outputs, block));
+  const std::vector<int>& sources = place.after->sources;
+  const auto own = std::find(sources.begin(), sources.end(), Loop::kOutputs + place.result);
+  if (in_place && (own == sources.end() || !place.after->program.in_place(0, static_cast<int>(own - sources.begin()))))
+    return refuse("the loop can't work in place");
+  return place;
+}
+
+}  // namespace
+
 KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
-  if (node.context.in(0).dtype != DType::kF32)
-    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
-  DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(node.context));
-  for (const graph::TensorType& t : {node.context.in(0), node.context.in(1), node.outputs[0]})
+  DS_ASSIGN(const Anchored a, find_anchor(node));
+  const std::string& op = a.node().op_name();
+  if (!op.starts_with("blocked_conv")) return refuse("the heavy op is " + op);
+  const graph::OpContext context = a.body.context(a.node());
+  if (context.in(0).dtype != DType::kF32)
+    return refuse(fmt::format("dtype {} is not supported", to_string(context.in(0).dtype)));
+  DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(context));
+  for (const graph::TensorType& t : {context.in(0), context.in(1), a.body.type(a.node().output())})
     if (t.num_elements() == 0) return refuse("an operand is empty");
-  const std::string& op = node.context.op->name.value;
   const Geometry g = geometry(s, op != "blocked_conv_input_grad");
   if (op == "blocked_conv_weight_grad") return WeightGradient::make(g);
-  return Accumulate::make(g, op == "blocked_conv");
+  if (op == "blocked_conv_input_grad") return Accumulate::make(g, false);
+  DS_ASSIGN(Place place, place_of(a, s.y_block));
+  return Accumulate::make(g, true, std::move(place));
 }
 
 }  // namespace deepseek::backends::cpu

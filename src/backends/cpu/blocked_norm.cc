@@ -8,7 +8,6 @@
 
 #include "backends/cpu/anchored.h"
 #include "backends/cpu/kernel.h"
-#include "backends/cpu/tile_program.h"
 #include "base/threads.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -37,30 +36,8 @@ struct Shape {
   }
 };
 
-// What a tile program reads that is no input of the node.
-enum Source { kFactor = -1, kShift = -2, kSlope = -3, kOutputs = 1000 };  // from kOutputs on: outputs of the node
-
-// A tile program and where its operands are among those of the node.
-struct Loop {
-  TileProgram program;
-  std::vector<int> sources, outputs;
-
-  static Result<Loop> make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, const Shape& s) {
-    DS_ASSIGN(const Graph graph, builder.finish());
-    DS_ASSIGN(TileProgram program, TileProgram::compile(graph, s.block));
-    if (s.block % program.unit() != 0) return refuse("channels are not the inner axis of the loop");
-    return Loop{std::move(program), std::move(sources), std::move(outputs)};
-  }
-  // Operands for one run; `vectors` are kFactor, kShift and kSlope.
-  void bind(const KernelArgs& args, std::array<const float*, 3> vectors, std::vector<const void*>& in,
-            std::vector<void*>& out) const {
-    for (int source : sources)
-      in.push_back(source >= kOutputs ? args.out[source - kOutputs]
-                   : source >= 0      ? args.in[source]
-                                      : vectors[static_cast<size_t>(-1 - source)]);
-    for (int o : outputs) out.push_back(o < 0 ? nullptr : args.out[o]);
-  }
-};
+// What loops read that is no input of the node.
+enum Source { kFactor = -1, kShift = -2, kSlope = -3 };
 
 void store(const KernelArgs& args, int i, int64_t at, double value) {
   if (i >= 0 && args.out[i] != nullptr) static_cast<float*>(args.out[i])[at] = static_cast<float>(value);
@@ -117,7 +94,7 @@ class Forward : public NormBase {
     }
     DS_TRY(failed);
     if (!outputs.empty()) {
-      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
     }
     return std::unique_ptr<Kernel>(std::move(k));
   }
@@ -129,7 +106,7 @@ class Forward : public NormBase {
     float* shift = factor + shape_.channels();
     std::vector<const void*> in;
     std::vector<void*> out;
-    if (loop_) loop_->bind(args, {factor, shift, nullptr}, in, out);
+    if (loop_) loop_->bind(args, std::array<const void*, 3>{factor, shift, nullptr}, in, out);
     // Statistics need all images of a channel; given ones leave each image to itself.
     const int64_t tasks = training_ ? shape_.blocks : shape_.blocks * shape_.n;
     if (!training_) given_statistics(args, factor, shift);
@@ -237,16 +214,16 @@ class Backward : public NormBase {
       builder.output("sum", ops::sum(g, others));
       builder.output("dot", ops::sum(g * deviation, others));
       outputs.insert(outputs.end(), {-1, -1});
-      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
     Extractor extractor(a, builder, no_output);
-    Expr g = dy_output >= 0 ? extractor.add_input(x, kOutputs + dy_output) : extractor.value(dy);
+    Expr g = dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + dy_output) : extractor.value(dy);
     Expr slope = extractor.add_input(x, k->in_[1]) * extractor.add_input(s.per_channel(x), kSlope) +
                  extractor.add_input(s.per_channel(x), kShift);
     builder.output("dx", g * extractor.add_input(s.per_channel(x), kFactor) + slope);
-    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s));
+    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
@@ -262,7 +239,7 @@ class Backward : public NormBase {
     std::vector<const void*> sums_in, in;
     std::vector<void*> sums_out, out;
     sums_.value().bind(args, {}, sums_in, sums_out);
-    if (gradient_) gradient_->bind(args, {factor, shift, slope}, in, out);
+    if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + b * shape_.block, shape_.block, 0.0);

@@ -242,6 +242,13 @@ constexpr Pass kPasses[] = {
      }},
     // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
     {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
+    // A given statistic makes the norm two numbers per channel, which go into the loop after a convolution.
+    {"open_norms",
+     [](const Graph& graph, const runtime::CompileOptions&) {
+       return passes::decompose(graph, ops::registry(), [](const Graph&, const Node& node) {
+         return node.op_name() == "batch_norm_inference" && node.attrs.integer("channel_block") > 0;
+       });
+     }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {
        return passes::fuse_elementwise(graph, ops::registry());

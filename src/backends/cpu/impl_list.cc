@@ -42,6 +42,7 @@ constexpr Row kRows[] = {
     {"avg_pool_grad", {"native", make_avg_pool}},
     {"fused", {"elementwise", make_elementwise}},
     {"fused", {"native_blocked", make_blocked_batch_norm}},
+    {"fused", {"microgemm", make_blocked_conv}},
     {"sum", {"elementwise", make_elementwise}},
     {"sum", {"native", make_reduce}},
     {"mean", {"elementwise", make_elementwise}},
@@ -76,7 +77,7 @@ passes::Around loops_around(const graph::Node& node) {
   const std::string& op = node.op_name();
   if (op == "batch_norm" || op == "batch_norm_inference") return {.after = node.attrs.integer("channel_block") > 0};
   if (op == "batch_norm_grad") return {.before = node.attrs.integer("channel_block") > 0};
-  return {};
+  return {.after = op == "blocked_conv"};
 }
 
 std::vector<Implementation> implementations(std::string_view op) {
