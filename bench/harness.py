@@ -6,7 +6,6 @@ with more threads than cores free they are). Here the library that is not on tur
 and a crash of one is told. The steps alternate, so that a slow minute of the machine meets both.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -156,10 +155,3 @@ def print_table(header, rows):
     for row in [header, ["-" * w for w in widths], *rows]:
         cells = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
         print("  ".join(cells).rstrip())
-
-
-def write_json(result, path):
-    text = json.dumps(result)
-    if path:
-        pathlib.Path(path).write_text(text + "\n")
-    print(text)

@@ -54,7 +54,8 @@ class Jax:
         self.train = train
 
     def _run(self, x, y):
-        self.state, loss = self.train(self.state, x, y)
+        # All of it: the loss may be there before the update is.
+        self.state, loss = self.library.block_until_ready(self.train(self.state, x, y))
         return float(loss)
 
     def check(self):
