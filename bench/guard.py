@@ -1,7 +1,8 @@
 """Warns, in half a minute, where a ratio to eager PyTorch has fallen: `make bench-guard`, and CI after its tests.
 
 Rows are those of models.py that are small; of each only the ratio counts, because times differ between machines and their loads.
-It never fails on a time. FLOORS are about 0.6 of what was measured (README.md), since other programs may run beside.
+It never fails on a time. FLOORS leave a wide margin, since other programs may run beside; those of resnet18_infer_1 and
+unet3d_small_train are guesses that no quiet measurement backs yet.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def build(case):
         width = {"width_coefficient": options["width"]} if "width" in options else {}
         model = EfficientNet.from_name(case.model.replace("_", "-"), image_size=case.sample[-1], num_classes=case.classes,
                                        dropout_rate=0, drop_connect_rate=0, **width)
-        model.set_swish(memory_efficient=False)  # PyTorch's own, the faster one
+        model.set_swish(memory_efficient=False)  # PyTorch's own SiLU
         return model
     if case.model == "unet3d":
         return torch_models.Unet3d(options["channels"], case.sample[0], case.classes)
