@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-dev build test quickstart docs format format-check lint sanitize fuzz bench wheel check-wheel clean
+.PHONY: setup setup-test setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard \
+  wheel check-wheel clean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -21,7 +22,8 @@ SOURCES = $(shell git ls-files '*.cc' '*.h')
 LINT_FILES ?= $(wildcard src/base/*.cc src/graph/*.cc)
 
 setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
-setup-test: $(VENV)/.test-stamp        ## also what only tests and bench/ need (torch)
+setup-test: $(VENV)/.test-stamp        ## also what only tests need (torch)
+setup-bench: $(VENV)/.bench-stamp      ## also what bench/ compares with (ONNX Runtime, OpenVINO, JAX)
 setup-dev: $(VENV)/.dev-stamp          ## also clang and its tools
 
 $(VENV)/.build-stamp: requirements.txt
@@ -32,6 +34,10 @@ $(VENV)/.build-stamp: requirements.txt
 
 $(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
 	$(BIN)/python -m pip install -q -r requirements-test.txt
+	touch $@
+
+$(VENV)/.bench-stamp: requirements-bench.txt $(VENV)/.test-stamp
+	$(BIN)/python -m pip install -q -r requirements-test.txt -r requirements-bench.txt
 	touch $@
 
 $(VENV)/.dev-stamp: $(VENV)/.build-stamp
@@ -47,7 +53,8 @@ build: setup
 quickstart: build
 	build/deepseek train examples/fashion_mnist.yaml
 
-# In CI also what takes minutes: format, lint, the sanitizers, the fuzzers.
+# In CI also what takes minutes: format, lint, the sanitizers, the fuzzers; after the tests the guard of our speed, which only
+# warns. The last line is the tests' summary.
 # OMP_WAIT_POLICY: with more threads than cores, spinning ones would steal the time of those that work.
 test: setup-test build
 	$(BIN)/python tools/check_layers.py
@@ -55,7 +62,9 @@ test: setup-test build
 	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
 	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
-	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python; \
+	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python | tee build/pytest.log; \
+	  if [ "$(CI)" = true ]; then timeout 60 $(BENCH) bench/guard.py || echo "warning: the guard of our speed did not end well"; \
+	    tail -n1 build/pytest.log; fi; \
 	fi
 
 format: setup-dev
@@ -87,9 +96,14 @@ fuzz: setup-dev
 	    -artifact_prefix=$$target- -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 \
 	    -rss_limit_mb=2048 -max_len=8192 -len_control=0 -verbosity=0 -print_final_stats=1; done
 
-bench: setup-test build
-	@for script in bench/*.py; do [ -e "$$script" ] || continue; \
-	  PYTHONPATH=$(CURDIR)/build/python $(BIN)/python "$$script"; done
+BENCH := PYTHONPATH=$(CURDIR)/build/python $(BIN)/python
+
+bench: setup-bench build               ## the yardstick: our speed beside every peer's; BENCH_FLAGS="--only lstm" for one row
+	$(BENCH) bench/models.py $(BENCH_FLAGS)
+	$(BENCH) bench/import_time.py
+
+bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen
+	$(BENCH) bench/guard.py
 
 docs: build                            ## build/docs/ops.md: every op, and what runs it in which element type
 	mkdir -p build/docs

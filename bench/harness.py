@@ -1,4 +1,4 @@
-"""Two libraries side by side: each in a process of its own, told over a pipe to run one step at a time.
+"""Libraries side by side: each in a process of its own, told over a pipe to run one step at a time.
 
 Not in one process, because each library brings an OpenMP runtime, whose idle threads spin for a while before they sleep: with
 two pools on the same cores one may disturb the other (on a quiet machine with 2 cores neither was slower for it, 25.5 against 25.3 ms;
@@ -6,7 +6,6 @@ with more threads than cores free they are). Here the library that is not on tur
 and a crash of one is told. The steps alternate, so that a slow minute of the machine meets both.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -23,14 +22,20 @@ PAUSE = 0.01
 def _serve(connection, make, args):
     try:
         side = make(*args)
-        connection.send((True, None))
+        connection.send(("done", None))
         while (request := connection.recv()) is not None:
             method, arguments = request
-            connection.send((True, getattr(side, method)(*arguments)))
+            connection.send(("done", getattr(side, method)(*arguments)))
     except EOFError:
         pass
+    except ModuleNotFoundError as error:
+        connection.send(("missing", error.name))
     except Exception:
-        connection.send((False, traceback.format_exc()))
+        connection.send(("failed", traceback.format_exc()))
+
+
+class Missing(Exception):
+    """A package that a side needs is not installed."""
 
 
 class Side:
@@ -48,11 +53,13 @@ class Side:
 
     def _answer(self):
         try:
-            good, value = self.connection.recv()
+            outcome, value = self.connection.recv()
         except EOFError:
             self.process.join()
             raise RuntimeError(f"{self.name}: its process ended with code {self.process.exitcode}") from None
-        if not good:
+        if outcome == "missing":
+            raise Missing(f"{value} is not installed")
+        if outcome == "failed":
             raise RuntimeError(f"{self.name} failed:\n{value}")
         return value
 
@@ -103,10 +110,10 @@ def disagreement(ours, theirs):
     return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
-def interleave(ours, theirs, *, warmup=2, seconds=20.0, least=3, most=50):
-    """Step times of both: ours, theirs, theirs, ours, ... until `seconds` are over, at least and at most so many rounds."""
-    times = {ours: [], theirs: []}
-    order = [ours, theirs]
+def interleave(sides, *, warmup=2, seconds=20.0, least=3, most=50):
+    """Step times of each side, by side: in turn, forwards and backwards, until `seconds` are over; between `least` and `most` rounds."""
+    times = {side: [] for side in sides}
+    order = list(sides)
     start = time.perf_counter()
     for i in range(warmup + most):
         if i >= warmup + least and time.perf_counter() - start > seconds:
@@ -117,20 +124,16 @@ def interleave(ours, theirs, *, warmup=2, seconds=20.0, least=3, most=50):
             if i >= warmup:
                 times[side].append(elapsed)
         order.reverse()
-    return times[ours], times[theirs]
+    return times
 
 
-def summary(ours, theirs):
-    """Milliseconds and ratios; a ratio is the peer's time over ours, above 1 where we are faster."""
-    def milliseconds(times):
-        return {"min_ms": 1e3 * min(times), "median_ms": 1e3 * statistics.median(times), "steps": len(times)}
+def milliseconds(times):
+    return {"min_ms": 1e3 * min(times), "median_ms": 1e3 * statistics.median(times), "steps": len(times)}
 
-    return {
-        "ours": milliseconds(ours),
-        "peer": milliseconds(theirs),
-        "ratio_min": min(theirs) / min(ours),
-        "ratio_median": statistics.median(theirs) / statistics.median(ours),
-    }
+
+def ratios(ours, theirs):
+    """The peer's time over ours, above 1 where we are faster."""
+    return {"ratio_min": min(theirs) / min(ours), "ratio_median": statistics.median(theirs) / statistics.median(ours)}
 
 
 def machine():
@@ -140,16 +143,15 @@ def machine():
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
 
 
+def host_isa():
+    """The widest vectors that the processor has, for libraries that do not tell what they use."""
+    flags = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    return next((name for flag, name in (("avx512f", "AVX512"), ("avx2", "AVX2")) if flag in flags), "SSE2")
+
+
 def print_table(header, rows):
     """Rows of text, the first column to the left, the others to the right."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * w for w in widths], *rows]:
         cells = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
         print("  ".join(cells).rstrip())
-
-
-def write_json(result, path):
-    text = json.dumps(result)
-    if path:
-        pathlib.Path(path).write_text(text + "\n")
-    print(text)

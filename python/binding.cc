@@ -5,6 +5,9 @@
 
 #include <algorithm>
 
+#include "ops/registry.h"
+#include "runtime/cost.h"
+
 namespace deepseek::python {
 
 using namespace graph;
@@ -80,6 +83,8 @@ nb::list to_list(const std::vector<Tensor>& tensors) {
 nb::list to_list(const runtime::Program& program, const runtime::Profile& profile) {
   nb::list out;
   const double runs = static_cast<double>(std::max<int64_t>(profile.runs, 1));
+  const Graph& graph = program.graph();
+  const std::vector<int32_t> uses = graph.use_counts();
   const auto add = [&](const runtime::NodeReport& r, double seconds) {
     nb::dict d;
     d["scope"] = r.scope;
@@ -88,6 +93,11 @@ nb::list to_list(const runtime::Program& program, const runtime::Profile& profil
     d["types"] = r.types;
     d["refusals"] = r.refusals;
     d["seconds"] = seconds / runs;
+    d["flops"] =
+        r.node < 0
+            ? 0.0
+            : unwrap(runtime::node_cost(graph, graph.nodes()[static_cast<size_t>(r.node)], uses, ops::registry()))
+                  .flops;
     out.append(d);
   };
   const std::vector<runtime::NodeReport> nodes = program.report();

@@ -89,6 +89,14 @@ NB_MODULE(_core, m) {
   m.def("set_num_threads", &set_num_threads, nb::arg("n"));
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);
+  m.def(
+      "measure_peak",
+      [] {
+        const nb::gil_scoped_release release;
+        const runtime::Peak peak = backends::cpu::CpuBackend().measure_peak();
+        return std::map<std::string, double>{{"flops_per_second", peak.flops}, {"bytes_per_second", peak.bytes}};
+      },
+      "What the threads reach together in f32 multiply-adds and in memory; takes a fraction of a second.");
   m.def("op_names", [] { return ops::registry().names(); });
   m.def("op_record", &op_record, nb::arg("op"));
   m.def("samples", &samples, nb::arg("op"));
@@ -136,7 +144,7 @@ NB_MODULE(_core, m) {
             return to_list(p, profile);
           },
           nb::arg("inputs"),
-          "Runs as run() does; returns one dict per node: scope, op, implementation, types, refusals, seconds.")
+          "Runs as run() does; returns one dict per node: scope, op, implementation, types, refusals, seconds, flops.")
       .def_prop_ro("graph", &runtime::Program::graph)
       .def_prop_ro("input_names",
                    [](const runtime::Program& p) {

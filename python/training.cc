@@ -310,7 +310,7 @@ void bind_training(nb::module_& m) {
       .def(
           "__call__", [](Step& s, const Array& x, const Array& y) { return s.run(x, y); }, nb::arg("x"), nb::arg("y"))
       .def("profile", &Step::profile, nb::arg("x"), nb::arg("y"),
-           "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds.")
+           "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds, flops.")
       .def("state", &Step::state, "Parameters, moments and counters by name, over the step's memory.")
       .def_prop_ro("graph", &Step::graph, "The step's graph as it runs, of the last batch's shape.")
       .def_prop_ro("prediction", &Step::prediction, "The model's output in the last step, before its update.")

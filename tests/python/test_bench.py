@@ -10,30 +10,64 @@ import pytest
 
 BENCH = pathlib.Path(__file__).parent.parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
+import cases  # noqa: E402
+import guard  # noqa: E402
 import harness  # noqa: E402
-import models_vs_torch  # noqa: E402
+import models as yardstick  # noqa: E402
 
 
-def models(*arguments):
-    return subprocess.run([sys.executable, BENCH / "models_vs_torch.py", *arguments], capture_output=True, text=True, check=False,
-                          env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+def models(*arguments, **variables):
+    if "PYTHONPATH" in variables:
+        variables["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    return subprocess.run([sys.executable, BENCH / "models.py", *arguments], capture_output=True, text=True, check=False,
+                          env={**os.environ, "OMP_WAIT_POLICY": "passive", **variables})
 
 
 def test_models_beside_torch(tmp_path):
-    done = models("--quick", "--only", "resnet18_infer_1", "bert_train_dropout", "--json", str(tmp_path / "result.json"))
+    names = ["unet3d_train", "lstm_train_1", "resnet50_infer_1", "bert_layers_train_dropout"]
+    done = models("--quick", "--only", *names, "--peers", "torch", "--json", str(tmp_path / "result.json"))
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "result.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["resnet18_infer_1", "bert_train_dropout"]
+    assert sorted(row["name"] for row in rows) == sorted(names)
     for row in rows:
-        assert 0 <= row["difference"] <= row["tolerance"]
-        assert row["ours"]["steps"] == row["peer"]["steps"] == 3
-        assert row["ratio_min"] == pytest.approx(row["peer"]["min_ms"] / row["ours"]["min_ms"])
-        assert row["ours"]["threads"] == row["peer"]["threads"] == 2
+        own, peer = row["ours"], row["peers"]["torch"]
+        assert row["best"] == "torch"
+        assert 0 <= peer["difference"] <= row["tolerance"]
+        assert own["steps"] == peer["steps"] == 3
+        assert peer["ratio_min"] == pytest.approx(peer["min_ms"] / own["min_ms"])
+        assert own["threads"] == peer["threads"] == 2
+        assert own["utilisation"] == pytest.approx(own["gflop"] / own["median_ms"] * 1e3 / own["peak_gflops"])
+        assert own["gflop"] > 0 and own["compile_s"] >= 0 and len(own["slowest"]) == 3
         assert row["name"] in done.stdout
 
 
+def test_peers_that_are_not_installed_are_told(tmp_path):
+    for package in ("jax", "onnx", "onnxruntime"):
+        (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})\n")
+    done = models("--quick", "--only", "mlp_train_8", "bert_infer_1", "--peers", "torch", "jax", "onnxruntime", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "jax: jax is not installed (`make setup-bench` installs the peers) (mlp_train_8)" in done.stdout
+    assert "onnxruntime: export to ONNX: onnx is not installed" in done.stdout
+    assert "torch 2" in done.stdout and done.stdout.count("missing") >= 2
+
+
+@pytest.mark.parametrize("row, peer, package", [("mlp_train", "jax", "jax"), ("bert_infer_1", "onnxruntime", "onnxruntime"),
+                                                ("resnet50_infer_1", "openvino", "openvino")])
+def test_other_peers_agree_with_ours(row, peer, package, tmp_path):
+    pytest.importorskip(package)
+    done = models("--quick", "--only", row, "--peers", peer, "--json", str(tmp_path / "result.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert row in [r["name"] for r in rows] and all(set(r["peers"]) == {peer} and r["best"] == peer for r in rows)
+
+
+def test_a_masked_language_model_beside_torch():
+    done = models("--quick", "--only", "bert_mlm_train", "--peers", "torch")
+    assert done.returncode == 0, done.stderr
+
+
 def test_models_profile():
-    done = models("--quick", "--only", "bert_train_dropout", "--profile")
+    done = models("--quick", "--only", "bert_layers_train_dropout", "--profile")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["op", "implementation", "nodes", "ms", "%"] in lines
@@ -43,7 +77,10 @@ def test_models_profile():
 def test_models_unknown_row():
     done = models("--only", "vgg")
     assert done.returncode == 2
-    assert "no row is named vgg; there are: resnet18_train," in done.stderr
+    assert "no row is named vgg; there are: resnet50_train," in done.stderr
+    done = models("--only", "mlp_train", "--peers", "caffe")
+    assert done.returncode == 2
+    assert "no peer is named caffe; there are: torch," in done.stderr
 
 
 class Counter:
@@ -57,13 +94,16 @@ class Counter:
     def fail(self):
         raise ValueError("out of range")
 
+    def load(self):
+        import no_such_package  # noqa: F401
+
     def end(self):
         os._exit(3)
 
 
 def test_steps_alternate():
     with harness.Side("a", 1, Counter, 0) as a, harness.Side("b", 1, Counter, 100) as b:
-        assert harness.interleave(a, b, warmup=2, seconds=0, least=3) == ([3, 4, 5], [103, 104, 105])
+        assert harness.interleave([a, b], warmup=2, seconds=0, least=3) == {a: [3, 4, 5], b: [103, 104, 105]}
 
 
 def test_failures_of_a_side_are_told():
@@ -75,6 +115,9 @@ def test_failures_of_a_side_are_told():
             side.call("end")
     with pytest.raises(RuntimeError, match="(?s)PyTorch failed:.*TypeError"):
         harness.Side("PyTorch", 1, Counter)
+    with harness.Side("PyTorch", 1, Counter, 0) as side:
+        with pytest.raises(harness.Missing, match="no_such_package is not installed"):
+            side.call("load")
 
 
 def test_disagreement_is_relative_and_finite():
@@ -84,16 +127,22 @@ def test_disagreement_is_relative_and_finite():
 
 
 def test_ratio_above_one_means_ours_is_faster():
-    result = harness.summary([1.0, 2.0, 3.0], [2.0, 6.0, 9.0])
-    assert (result["ratio_min"], result["ratio_median"]) == (2, 3)
-    assert result["ours"] == {"min_ms": 1000, "median_ms": 2000, "steps": 3}
+    assert harness.ratios([1.0, 2.0, 3.0], [2.0, 6.0, 9.0]) == {"ratio_min": 2, "ratio_median": 3}
+    assert harness.milliseconds([1.0, 2.0, 3.0]) == {"min_ms": 1000, "median_ms": 2000, "steps": 3}
 
 
 def test_a_row_whose_results_disagree_fails(monkeypatch, capsys):
-    monkeypatch.setattr(models_vs_torch, "OUTPUT_TOLERANCE", 1e-12)
-    monkeypatch.setattr(sys, "argv", ["models_vs_torch.py", "--quick", "--only", "bert_infer_1"])
-    assert models_vs_torch.main() == 1
+    monkeypatch.setattr(cases, "OUTPUT_TOLERANCE", 1e-12)
+    assert yardstick.main(["--quick", "--only", "bert_layers_infer_8", "--peers", "torch"]) == 1
     captured = capsys.readouterr()
-    assert "bert_infer_1: results differ by" in captured.err
+    assert "bert_layers_infer_8: torch: results differ by" in captured.err
     assert "of the largest, at most 1e-12 is expected" in captured.err
-    assert "min_ms" not in captured.out
+    assert "FAILED" in captured.out
+
+
+def test_the_guard_warns_of_a_ratio_below_its_floor_and_never_fails(monkeypatch, capsys):
+    monkeypatch.setattr(guard, "FLOORS", {"mlp_train_8": 1e9, "lstm_train_1": 0.0})
+    assert guard.main(["--quick", "--seconds", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: mlp_train_8 runs at" in out and "below its floor of 1e+09" in out
+    assert "warning: lstm" not in out

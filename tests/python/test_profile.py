@@ -78,6 +78,15 @@ def test_a_trainer_profiles_and_then_trains():
     assert trainer.fit(data(), progress=False)[0]["training"]["loss"] == pytest.approx(plain.fit(data(), progress=False)[0]["training"]["loss"])
 
 
+def test_a_step_of_ones_own_counts_as_the_profile_does():
+    x, y = data(40)
+    step = deepseek.compile(net(), optimizer="adamw")
+    step(x, y)
+    expected = deepseek.profile(net(), (x, y), optimizer="adamw", steps=1, batch_size=40).to_dict()
+    assert sum(n["flops"] for n in step.profile(x, y)) == expected["flops"]
+    assert deepseek._core.measure_peak().keys() == {"flops_per_second", "bytes_per_second"}
+
+
 def test_profile_refuses_no_steps_and_bad_data():
     with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
         deepseek.profile(net(), data(), steps=0)

@@ -1,0 +1,49 @@
+"""Warns, in half a minute, where a ratio to eager PyTorch has fallen: `make bench-guard`, and CI after its tests.
+
+Rows are those of models.py that are small; of each only the ratio counts, because times differ between machines and their loads.
+It never fails on a time. FLOORS leave a wide margin, since other programs may run beside; those of resnet18_infer_1 and
+unet3d_small_train are guesses that no quiet measurement backs yet.
+"""
+
+import argparse
+import sys
+import time
+
+import cases
+import models
+
+FLOORS = {"mlp_train": 0.9, "mlp_train_8": 1.1, "lstm_train_1": 0.55, "resnet18_infer_1": 0.7, "unet3d_small_train": 0.8}
+SECONDS = 3.0
+ENOUGH = 35.0  # seconds after which no row starts
+
+
+def check(case, floor, args):
+    row = models.run(case, args)
+    peer = row["peers"].get("torch", {})
+    if "ratio_median" not in peer:
+        return f"warning: {case.name} has no ratio: {'; '.join(models.errors(row)) or 'PyTorch is not installed'}"
+    # The better of both: a slow minute moves the median, a lucky step the minimum.
+    ratio = max(peer["ratio_median"], peer["ratio_min"])
+    if ratio < floor:
+        return f"warning: {case.name} runs at {ratio:.2f} of PyTorch's speed, below its floor of {floor:g}"
+    return f"{case.name}: {ratio:.2f} (floor {floor:g})"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs")
+    parser.add_argument("--seconds", default=str(SECONDS), help=f"to measure each row (default {SECONDS:g})")
+    args = parser.parse_args(arguments)
+    options = ["--peers", "torch", "--no-compile", "--seconds", args.seconds, *(["--quick"] if args.quick else [])]
+    by_name = {case.name: case for case in cases.cases(args.quick)}
+    begin = time.perf_counter()
+    for name, floor in FLOORS.items():
+        if time.perf_counter() - begin > ENOUGH:
+            print(f"{name}: left out, the machine is busy")
+            continue
+        print(check(by_name[name], floor, models.make_parser().parse_args(options)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
