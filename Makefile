@@ -63,7 +63,7 @@ test: setup-test build
 	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
 	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python | tee build/pytest.log; \
-	  if [ "$(CI)" = true ]; then timeout 60 $(BENCH) bench/guard.py || echo "warning: the guard of our speed did not end well"; \
+	  if [ "$(CI)" = true ]; then timeout 60 env $(BENCH) bench/guard.py || echo "warning: the guard of our speed did not end well"; \
 	    tail -n1 build/pytest.log; fi; \
 	fi
 
