@@ -127,6 +127,7 @@ std::string section(const OpDef& def) {
   for (const OperandSpec& spec : def.outputs.value) text += fmt::format("- gives {}\n", escaped(operand_line(spec)));
   for (const AttrSpec& spec : def.attrs) text += fmt::format("- attribute {}\n", escaped(attr_line(spec)));
   text += fmt::format("- gradient: {}\n", escaped(gradient_line(def)));
+  text += fmt::format("- mixed precision: {}\n", to_string(def.mixed_precision()));
   if (const std::string traits = traits_line(def); !traits.empty()) text += "- " + traits + "\n";
   return text;
 }
