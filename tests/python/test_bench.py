@@ -97,3 +97,12 @@ def test_a_row_whose_results_disagree_fails(monkeypatch, capsys):
     assert "bert_infer_1: results differ by" in captured.err
     assert "of the largest, at most 1e-12 is expected" in captured.err
     assert "min_ms" not in captured.out
+
+
+def test_mixed_precision():
+    done = subprocess.run([sys.executable, BENCH / "mixed_precision.py", "--seeds", "2", "--epochs", "1", "--samples", "512", "--width", "2",
+                           "--precisions", "float32", "bfloat16"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert list(rows) == ["float32", "bfloat16"] and rows["float32"]["difference"] == 0, done.stderr
+    assert all(len(row["accuracy"]) == 2 and min(row["accuracy"]) > 5 for row in rows.values())
