@@ -19,7 +19,8 @@ const std::set<std::string> kWideOnPurpose = {
     // What sums much, and losses.
     "sum", "mean", "prod", "cumsum", "softmax", "log_softmax", "softmax_grad", "log_softmax_grad", "ctc_loss",
     "cross_entropy", "nll_loss", "dice_loss", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "bce_loss",
-    "bce_with_logits", "kl_div", "focal_loss", "quantile_loss", "adaptive_avg_pool", "scatter_add", "put_along_axis_add",
+    "bce_with_logits", "kl_div", "focal_loss", "quantile_loss", "adaptive_avg_pool", "scatter_add",
+    "put_along_axis_add",
     // What magnifies a rounding, or leaves the range.
     "exp", "expm1", "log", "log1p", "pow", "rsqrt", "reciprocal", "softplus",
     // Bodies are lowered inside.
@@ -28,7 +29,8 @@ const std::set<std::string> kWideOnPurpose = {
     "constant", "iota", "one_hot", "random_uniform", "top_k",
     // Emitted after this pass: by autodiff and by layout.
     "max_pool_grad", "avg_pool_grad", "batch_norm_grad", "layer_norm_grad", "group_norm_grad", "blocked_conv",
-    "blocked_conv_input_grad", "blocked_conv_weight_grad"};
+    "blocked_conv_input_grad", "blocked_conv_weight_grad", "depthwise_conv", "depthwise_conv_input_grad",
+    "depthwise_conv_weight_grad"};
 
 TEST(MixedPrecision, EveryOpHasAPolicyOnPurpose) {
   for (const auto& [name, def] : ops::registry().all())
