@@ -23,4 +23,11 @@ struct BlockedConvShape {
 };
 Result<BlockedConvShape> blocked_conv_geometry(const OpContext& c);
 
+// Of depthwise_conv and its gradients, whose weights are [1, C/b, kernel..., b].
+Result<BlockedConvShape> depthwise_conv_geometry(const OpContext& c);
+// conv's depthwise weights [C, 1, kernel...] <-> [1, C/b, kernel..., b]
+Dims depthwise_weight_dims(const Dims& w, int64_t block);
+Expr block_depthwise_weights(Expr w, int64_t block);
+Expr unblock_depthwise_weights(Expr w);
+
 }  // namespace deepseek::ops

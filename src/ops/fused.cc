@@ -1,4 +1,5 @@
-// fused: a group of element-wise nodes that runs as one loop. Made by the fuse_elementwise pass.
+// fused: a group of nodes that runs as one kernel: a loop of element-wise nodes and sums, or a heavy op with such loops
+// around it. Made by the passes fuse_elementwise and fuse_around.
 #include "ops/common.h"
 #include "ops/interpreter.h"
 
@@ -40,10 +41,10 @@ Status register_fused(OpRegistry& registry) {
   return add_all(
       registry,
       {{.name = "fused",
-        .doc = "Element-wise nodes as one loop over memory.",
+        .doc = "A group of nodes as one kernel: an element-wise loop with sums, perhaps around one heavy op.",
         .inputs = std::vector<OperandSpec>{{"inputs", "the body's inputs", false, true}},
         .outputs = std::vector<OperandSpec>{{"outputs", "the body's outputs"}},
-        .attrs = {{"body", AttrKind::kGraph, {}, "element-wise nodes and constants"}},
+        .attrs = {{"body", AttrKind::kGraph, {}, "what the node computes"}},
         .infer = infer_fused,
         .gradient = Gradient::non_differentiable("it is made after autodiff"),
         .reference = Reference::kernel([](const OpContext& c, std::span<const RefTensor> in,

@@ -18,6 +18,7 @@ Status register_index(graph::OpRegistry& registry);
 Status register_matmul(graph::OpRegistry& registry);
 Status register_conv(graph::OpRegistry& registry);
 Status register_blocked_conv(graph::OpRegistry& registry);
+Status register_depthwise_conv(graph::OpRegistry& registry);
 Status register_pool(graph::OpRegistry& registry);
 Status register_norm(graph::OpRegistry& registry);
 Status register_random(graph::OpRegistry& registry);

@@ -128,28 +128,49 @@ class Blocker {
   }
 
   bool convert_conv(const Node& node, const std::string& op) {
-    const int64_t block = choose_(graph_, node);
-    if (block == 0) return false;
+    const ChannelBlocks block = choose_(graph_, node);
+    if (block.x == 0 || block.y == 0) return false;
     changed_ = true;
     Attrs attrs;
     for (const char* name : {"stride", "padding_low", "padding_high", "dilation"})
       attrs.set(name, node.attrs.ints(name));
-    Expr first = blocked(node.inputs[0], block);
+    if (node.attrs.integer("groups") > 1) return convert_depthwise(node, op, block.x, std::move(attrs));
     if (op == "conv_weight_grad") {
       attrs.set("kernel", node.attrs.ints("kernel"));
-      Expr dw = builder_.op("blocked_" + op, {first, blocked(node.inputs[1], block)}, std::move(attrs));
+      Expr dw = builder_.op("blocked_" + op, {blocked(node.inputs[0], block.x), blocked(node.inputs[1], block.y)},
+                            std::move(attrs));
       forms_[node.output().id].plain = ops::unblock_weights(dw);
       return true;
     }
     Expr w = plain(node.inputs[1]);
-    if (op == "conv_input_grad") {
-      attrs.set("input_dims", ops::blocked_dims(node.attrs.ints("input_dims"), block));
-      Dims order(static_cast<size_t>(w.rank()));
-      for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
-      std::swap(order[0], order[1]);
-      w = ops::transpose(w, order);
+    if (op == "conv") {
+      set_blocked(
+          node, 0,
+          builder_.op("blocked_conv", {blocked(node.inputs[0], block.x), ops::block_weights(w, block.y, block.x)},
+                      std::move(attrs)));
+      return true;
     }
-    set_blocked(node, 0, builder_.op("blocked_" + op, {first, ops::block_weights(w, block, block)}, std::move(attrs)));
+    attrs.set("input_dims", ops::blocked_dims(node.attrs.ints("input_dims"), block.x));
+    Dims order(static_cast<size_t>(w.rank()));
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+    std::swap(order[0], order[1]);
+    w = ops::block_weights(ops::transpose(w, order), block.x, block.y);
+    set_blocked(node, 0, builder_.op("blocked_" + op, {blocked(node.inputs[0], block.y), w}, std::move(attrs)));
+    return true;
+  }
+
+  bool convert_depthwise(const Node& node, const std::string& op, int64_t block, Attrs attrs) {
+    const std::string name = "depthwise_" + op;
+    Expr first = blocked(node.inputs[0], block);
+    if (op == "conv_weight_grad") {
+      attrs.set("kernel", node.attrs.ints("kernel"));
+      Expr dw = builder_.op(name, {first, blocked(node.inputs[1], block)}, std::move(attrs));
+      forms_[node.output().id].plain = ops::unblock_depthwise_weights(dw);
+      return true;
+    }
+    if (op == "conv_input_grad") attrs.set("input_dims", ops::blocked_dims(node.attrs.ints("input_dims"), block));
+    Expr w = ops::block_depthwise_weights(plain(node.inputs[1]), block);
+    set_blocked(node, 0, builder_.op(name, {first, w}, std::move(attrs)));
     return true;
   }
 

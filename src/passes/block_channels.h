@@ -12,8 +12,13 @@
 
 namespace deepseek::passes {
 
-// The block for a conv, conv_input_grad or conv_weight_grad node, dividing both its numbers of channels; 0 leaves it.
-using ChooseBlock = std::function<int64_t(const graph::Graph&, const graph::Node&)>;
+// Blocks of the channels of a convolution's x and y, which they divide. What reads several tensors of one number of
+// channels finds them in the same block if the choice depends on that number alone.
+struct ChannelBlocks {
+  int64_t x = 0, y = 0;
+};
+// For a conv, conv_input_grad or conv_weight_grad node; zeros leave it as it is.
+using ChooseBlock = std::function<ChannelBlocks(const graph::Graph&, const graph::Node&)>;
 Result<graph::Graph> block_channels(const graph::Graph& graph, const graph::OpRegistry& registry,
                                     const ChooseBlock& choose);
 

@@ -185,7 +185,10 @@ Result<std::string> sample_runs_on(const OpDef& def, const Sample& sample, DType
 
 std::string op_list(const OpRegistry& registry) {
   std::string text;
-  for (const auto& [name, def] : registry.all()) text += fmt::format("{:<26}{}\n", name, first_line(def.doc.value));
+  size_t width = 0;
+  for (const auto& [name, def] : registry.all()) width = std::max(width, name.size());
+  for (const auto& [name, def] : registry.all())
+    text += fmt::format("{:<{}}  {}\n", name, width, first_line(def.doc.value));
   return text;
 }
 

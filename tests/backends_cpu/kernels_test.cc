@@ -193,13 +193,36 @@ TEST(Kernels, GroupNormOfManySets) {
   }
 }
 
+// The program's outputs on random inputs (a variance is positive) are the reference's.
+void expect_reference(const Graph& graph, const runtime::Program& program) {
+  EXPECT_EQ(on_reference(program), std::vector<std::string>{});
+  Sample sample;
+  for (const Input& input : graph.inputs())
+    sample.inputs.push_back({graph.type(input.value), input.name == "var" ? Fill::kPositive : Fill::kNormal, 2});
+  std::vector<RefTensor> inputs = testing::sample_inputs(sample);
+  std::vector<Tensor> tensors;
+  for (RefTensor& t : inputs) {
+    tensors.push_back(testing::to_tensor(t));
+    for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = tensors.back().at(static_cast<int64_t>(i));
+  }
+  const auto expected = ops::evaluate_reference(graph, inputs);
+  const auto actual = program.run(tensors);
+  ASSERT_TRUE(expected.ok() && actual.ok()) << actual.status().to_string();
+  for (size_t o = 0; o < actual->size(); ++o)
+    for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
+      const double e = (*expected)[o].data[static_cast<size_t>(i)];
+      ASSERT_NEAR((*actual)[o].at(i), e, 2e-4 * std::max(1.0, std::fabs(e))) << graph.outputs()[o].name << " " << i;
+    }
+}
+
 // Blocked batch norm with the loops around it, at sizes that cross chunks: training, inference and both gradients, with
 // a value that is read outside of the loop too. Each must be one kernel.
 TEST(Kernels, BlockedBatchNormWithLoopsAroundIt) {
   const Threads threads;
   for (const int n_threads : {1, 3}) {
     set_num_threads(n_threads);
-    for (const Dims& dims : {Dims{3, 2, 17, 19, 16}, Dims{2, 3, 40, 32}, Dims{2, 1, 5, 16}}) {
+    for (const Dims& dims :
+         {Dims{3, 2, 17, 19, 16}, Dims{2, 3, 40, 32}, Dims{2, 1, 5, 16}, Dims{2, 3, 5, 29, 8}, Dims{3, 1, 700, 12}}) {
       const int64_t block = dims.back(), channels = dims[1] * block;
       Builder b(ops::registry());
       const TensorType vector{DType::kF32, {channels}};
@@ -223,30 +246,42 @@ TEST(Kernels, BlockedBatchNormWithLoopsAroundIt) {
       ASSERT_TRUE(graph.ok()) << graph.status().to_string();
       auto program = CpuBackend().compile(*graph, {});
       ASSERT_TRUE(program.ok()) << program.status().to_string();
-      EXPECT_EQ(on_reference(**program), std::vector<std::string>{});
       int joined = 0;
       for (const runtime::NodeReport& report : (*program)->report())
         joined += report.implementation.starts_with("native_blocked (with a loop");
-      EXPECT_EQ(joined, 3) << print((*program)->graph());
-      Sample sample;
-      for (const Input& input : graph->inputs())
-        sample.inputs.push_back({graph->type(input.value), input.name == "var" ? Fill::kPositive : Fill::kNormal, 2});
-      std::vector<RefTensor> inputs = testing::sample_inputs(sample);
-      std::vector<Tensor> tensors;
-      for (RefTensor& t : inputs) {
-        tensors.push_back(testing::to_tensor(t));
-        for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = tensors.back().at(static_cast<int64_t>(i));
-      }
-      const auto expected = ops::evaluate_reference(*graph, inputs);
-      const auto actual = (*program)->run(tensors);
-      ASSERT_TRUE(expected.ok() && actual.ok()) << actual.status().to_string();
-      for (size_t o = 0; o < actual->size(); ++o)
-        for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
-          const double e = (*expected)[o].data[static_cast<size_t>(i)];
-          ASSERT_NEAR((*actual)[o].at(i), e, 2e-4 * std::max(1.0, std::fabs(e)))
-              << graph->outputs()[o].name << " element " << i << " of " << to_string(dims);
-        }
+      EXPECT_EQ(joined, 2) << print((*program)->graph());
+      expect_reference(*graph, **program);
     }
+  }
+}
+
+// Convolution, given norm, shortcut and activation as one kernel; a bias whose sum is read by others too.
+TEST(Kernels, BlockedConvolutionWithALoopAfterIt) {
+  const Threads threads;
+  for (const int n_threads : {1, 3}) {
+    set_num_threads(n_threads);
+    Builder b(ops::registry());
+    const TensorType x_type{DType::kF32, {2, 32, 19, 17}}, vector{DType::kF32, {64}};
+    Expr x = b.input("x", x_type), w = b.input("w", {DType::kF32, {64, 32, 3, 3}});
+    Expr w2 = b.input("w2", {DType::kF32, {64, 64, 1, 1}}), scale = b.input("scale", vector),
+         bias = b.input("bias", vector), mean = b.input("mean", vector), var = b.input("var", vector);
+    Expr first = b.op("conv", {x, w}, {{"padding_low", Dims{1, 1}}, {"padding_high", Dims{1, 1}}});
+    Expr y = b.op("batch_norm_inference", {first, scale, bias, mean, var});
+    Expr z = ops::relu(y);
+    Expr second = b.op("conv", {z, w2}) + ops::reshape(bias, {1, 64, 1, 1});
+    b.output("out", ops::tanh(second) + y);
+    b.output("second", second);
+    const Result<Graph> graph = b.finish();
+    ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+    auto program = CpuBackend().compile(*graph, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    int joined = 0, convolutions = 0;
+    for (const runtime::NodeReport& report : (*program)->report()) {
+      joined += report.implementation.find("with a loop after it") != std::string::npos;
+      convolutions += report.implementation.starts_with("microgemm");
+    }
+    EXPECT_EQ(joined, convolutions) << print((*program)->graph());
+    expect_reference(*graph, **program);
   }
 }
 

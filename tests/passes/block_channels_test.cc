@@ -50,11 +50,11 @@ Result<Graph> network() {
   return b.finish();
 }
 
-int64_t choose_four(const Graph& graph, const Node& node) {
+ChannelBlocks choose_four(const Graph& graph, const Node& node) {
   for (const Value v : {node.inputs[0], node.inputs[1], node.output()})
     for (size_t axis : {size_t{0}, size_t{1}})
-      if (graph.type(v).dims[axis] == 3) return 0;
-  return 4;
+      if (graph.type(v).dims[axis] == 3) return {};
+  return {4, 4};
 }
 
 std::vector<RefTensor> random_inputs(const Graph& graph) {
@@ -154,7 +154,7 @@ TEST(BlockChannels, BroadcastsAndOtherBlocksMeetTheBlockedOperand) {
 TEST(BlockChannels, WithoutAChoiceTheGraphStaysAsItIs) {
   auto graph = network();
   ASSERT_TRUE(graph.ok());
-  auto after = block_channels(*graph, ops::registry(), [](const Graph&, const Node&) { return int64_t{0}; });
+  auto after = block_channels(*graph, ops::registry(), [](const Graph&, const Node&) { return ChannelBlocks{}; });
   ASSERT_TRUE(after.ok());
   EXPECT_TRUE(after->same_as(*graph));
 }

@@ -32,13 +32,13 @@ namespace {
 using namespace graph;
 namespace fs = std::filesystem;
 
-const fs::path kFolder = fs::path(__FILE__).parent_path() / "golden";
+const fs::path kFolder = fs::path(DEEPSEEK_SOURCE_DIR) / "tests/passes/golden";
 
 // Blocks of 4 where both numbers of channels allow it.
-int64_t choose_four(const Graph& graph, const Node& node) {
+ChannelBlocks choose_four(const Graph& graph, const Node& node) {
   for (const Value v : {node.inputs[0], node.inputs[1]})
-    if (graph.type(v).dims[1] % 4 != 0) return 0;
-  return 4;
+    if (graph.type(v).dims[1] % 4 != 0) return {};
+  return {4, 4};
 }
 
 Around around_norms(const Node& node) {

@@ -184,6 +184,28 @@ def adaptive_max_pool(inputs, attrs):
     return (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(size) - 1](inputs[0], size)
 
 
+def _plain_depthwise(attrs, inputs):
+    return {**attrs, "groups": inputs[0].shape[1] * inputs[0].shape[-1]}
+
+
+def depthwise_conv(inputs, attrs):
+    x, w = inputs
+    return _blocked(_conv(_unblocked(x), _unblocked(w).transpose(0, 1), _plain_depthwise(attrs, inputs)), x.shape[-1])
+
+
+def depthwise_conv_input_grad(inputs, attrs):
+    dy, w = inputs
+    dims = attrs["input_dims"]
+    plain = {**_plain_depthwise(attrs, inputs), "input_dims": [dims[0], dims[1] * dims[-1], *dims[2:-1]]}
+    return _blocked(conv_input_grad((_unblocked(dy), _unblocked(w).transpose(0, 1)), plain), dims[-1])
+
+
+def depthwise_conv_weight_grad(inputs, attrs):
+    x, dy = inputs
+    dw = conv_weight_grad((_unblocked(x), _unblocked(dy)), _plain_depthwise(attrs, inputs))
+    return _blocked(dw.transpose(0, 1), x.shape[-1])
+
+
 def _with_blocked_channels(function, data):
     """`function` on inputs whose first `data` tensors have blocked channels, as its first output then has."""
 
@@ -283,6 +305,9 @@ REFERENCE = {
         blocked_conv,
         blocked_conv_input_grad,
         blocked_conv_weight_grad,
+        depthwise_conv,
+        depthwise_conv_input_grad,
+        depthwise_conv_weight_grad,
         _with_blocked_channels(batch_norm, 1),
         _with_blocked_channels(batch_norm_inference, 1),
         _with_blocked_channels(batch_norm_grad, 2),

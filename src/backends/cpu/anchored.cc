@@ -67,4 +67,20 @@ Expr Extractor::value(Value v) {
   return map_[static_cast<size_t>(v.id)] = to_.op(producer->op_name(), std::move(inputs), producer->attrs);
 }
 
+Result<Loop> Loop::make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block) {
+  DS_ASSIGN(const Graph graph, builder.finish());
+  DS_ASSIGN(TileProgram program, TileProgram::compile(graph, block));
+  if (block % program.unit() != 0) return refuse("channels are not the inner axis of the loop");
+  return Loop{std::move(program), std::move(sources), std::move(outputs)};
+}
+
+void Loop::bind(const KernelArgs& args, std::span<const void* const> vectors, std::vector<const void*>& in,
+                std::vector<void*>& out) const {
+  for (int source : sources)
+    in.push_back(source >= kOutputs ? args.out[static_cast<size_t>(source - kOutputs)]
+                 : source >= 0      ? args.in[static_cast<size_t>(source)]
+                                    : vectors[static_cast<size_t>(-1 - source)]);
+  for (int o : outputs) out.push_back(o < 0 ? nullptr : args.out[static_cast<size_t>(o)]);
+}
+
 }  // namespace deepseek::backends::cpu

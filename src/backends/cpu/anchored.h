@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_program.h"
 #include "graph/builder.h"
 
 namespace deepseek::backends::cpu {
@@ -40,6 +41,21 @@ class Extractor {
   std::function<graph::Expr(int32_t)> make_;
   std::vector<graph::Expr> map_;
   std::vector<int> sources_;
+};
+
+// A tile program beside a heavy op, and where its operands are among those of the node.
+struct Loop {
+  static constexpr int kOutputs = 1000;  // sources from here on are outputs of the node
+
+  TileProgram program;
+  // By operand of the program. A source of -1 - i is vector i of bind(); an output of -1 is none.
+  std::vector<int> sources, outputs;
+
+  // The builder's graph as a loop; refuses one that can't walk pixels of `block` channels.
+  static Result<Loop> make(graph::Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block);
+  // Operands for one run of the node.
+  void bind(const KernelArgs& args, std::span<const void* const> vectors, std::vector<const void*>& in,
+            std::vector<void*>& out) const;
 };
 
 }  // namespace deepseek::backends::cpu

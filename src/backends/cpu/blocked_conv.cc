@@ -1,13 +1,19 @@
 // f32 convolution on blocked channels, forward and both gradients, as loops around a micro-GEMM: a GEMM's rows are the
 // channels of one block, its columns the pixels of a row. Padding costs nothing: a tap that falls outside is left out.
+// Few input channels, as of pictures, make one block; the taps of a row then join it, on a copy of the windows, so that
+// products are long enough.
 #include "ops/blocked_conv.h"
 
 #include <array>
 #include <cstring>
+#include <optional>
 
+#include "backends/cpu/anchored.h"
+#include "backends/cpu/conv_axis.h"
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/microgemm.h"
 #include "base/threads.h"
+#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -16,33 +22,30 @@ namespace {
 // Bytes of one operand's tile that should stay in the first-level cache.
 constexpr int64_t kTileBytes = 24 * 1024;
 constexpr int64_t kMaxColumns = 256;
-
-// Where tap k of one axis joins x and y: y[y_first + i] with x[x_first + i * stride], for i in [0, count).
-struct Overlap {
-  int64_t tap = 0, x_first = 0, y_first = 0, count = 0;
-};
-
-struct Axis {
-  int64_t x = 1, y = 1, kernel = 1, stride = 1, low = 0, dilation = 1;
-
-  Overlap overlap(int64_t tap) const {
-    const int64_t shift = tap * dilation - low;
-    const int64_t first = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
-    const int64_t last = x - 1 - shift < 0 ? -1 : std::min(y - 1, (x - 1 - shift) / stride);
-    return {tap, first * stride + shift, first, std::max<int64_t>(0, last - first + 1)};
-  }
-};
+// Below this many channels taps join.
+constexpr int64_t kFewChannels = 8;
 
 struct Geometry {
   int64_t batch = 0, x_blocks = 0, y_blocks = 0, x_block = 0, y_block = 0;
   std::array<Axis, 3> axes;  // leading ones of size 1
+
+  // The copy of x that is read where taps have joined: each row as the windows that slide over it, one after another.
+  struct Windows {
+    int64_t count = 0, floats = 0, step = 0;  // per row; of one; from one to the next
+    int64_t row = 0, low = 0;                 // floats of x's row, and of padding before it
+  } windows;
 
   int64_t x_rows() const { return axes[0].x * axes[1].x; }
   int64_t y_rows() const { return axes[0].y * axes[1].y; }
   int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
 };
 
-Geometry geometry(const ops::BlockedConvShape& s) {
+bool joins_taps(const ops::BlockedConvShape& s) {
+  return s.x_block == s.conv.in_channels && s.x_block < kFewChannels && s.conv.window.dilation.back() == 1;
+}
+
+// `reads_x`: not the gradient by x, which is written pixel by pixel.
+Geometry geometry(const ops::BlockedConvShape& s, bool reads_x) {
   Geometry g;
   g.batch = s.conv.batch;
   g.x_block = s.x_block;
@@ -57,6 +60,13 @@ Geometry geometry(const ops::BlockedConvShape& s) {
     pointwise = pointwise && w.kernel[i] == 1 && w.stride[i] == 1 && s.conv.input[i] == s.conv.output[i] &&
                 w.padding_low[i] == 0;
   }
+  if (Axis& across = g.axes[2]; reads_x && joins_taps(s)) {
+    const int64_t c = s.x_block;
+    g.windows = {across.y, across.kernel * c, across.stride * c, across.x * c, across.low * c};
+    g.x_block = g.windows.floats;
+    across = {across.y, across.y, 1, 1, 0, 1};
+    return g;
+  }
   if (pointwise) {  // the plane is one run of pixels: cut it into long rows
     const int64_t pixels = graph::product(s.conv.input);
     int64_t columns = std::min(pixels, kMaxColumns);
@@ -67,6 +77,30 @@ Geometry geometry(const ops::BlockedConvShape& s) {
     g.axes[2].x = g.axes[2].y = columns;
   }
   return g;
+}
+
+size_t window_bytes(const Geometry& g) {
+  return static_cast<size_t>(g.batch * g.x_blocks * g.x_rows() * g.windows.count * g.windows.floats) * sizeof(float);
+}
+
+// x as the products read it: itself, or the copy of its windows in `scratch`.
+const float* copy_windows(const Geometry& g, const float* x, void* scratch) {
+  const Geometry::Windows& w = g.windows;
+  if (w.count == 0) return x;
+  auto* const copy = static_cast<float*>(scratch);
+  parallel_for(g.batch * g.x_blocks * g.x_rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t i = 0; i < w.count; ++i) {
+        float* const to = copy + (r * w.count + i) * w.floats;
+        const int64_t at = i * w.step - w.low;  // in the row of x
+        const int64_t first = std::clamp<int64_t>(-at, 0, w.floats);
+        const int64_t last = std::clamp<int64_t>(w.row - at, first, w.floats);
+        std::fill_n(to, first, 0.0f);
+        std::copy(x + r * w.row + at + first, x + r * w.row + at + last, to + first);
+        std::fill(to + last, to + w.floats, 0.0f);
+      }
+  });
+  return copy;
 }
 
 // A row of the destination and what flows into it: source rows, each by one (depth, height) tap.
@@ -92,18 +126,26 @@ RowTaps row_taps(const Geometry& g, bool to_y) {
   return rows;
 }
 
+// The loop after a forward convolution, and where x, the weights and the result are among the node's operands.
+struct Place {
+  std::optional<Loop> after;
+  int x = 0, weights = 1, result = 0;
+};
+
 // Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
 class Accumulate : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g, bool to_y) {
+  static KernelOrRefusal make(const Geometry& g, bool to_y, Place place = {}) {
     auto k = std::unique_ptr<Accumulate>(new Accumulate);
     const Axis& w = g.axes[2];
+    k->place_ = std::move(place);
     k->batch_ = g.batch;
     k->blocks_ = to_y ? g.y_blocks : g.x_blocks;
     k->src_blocks_ = to_y ? g.x_blocks : g.y_blocks;
     k->block_ = to_y ? g.y_block : g.x_block;
     k->src_block_ = to_y ? g.x_block : g.y_block;
     k->columns_ = to_y ? w.y : w.x;
+    if (to_y) k->geometry_ = g;
     k->src_row_ = (to_y ? w.x : w.y) * k->src_block_;
     k->src_rows_ = to_y ? g.x_rows() : g.y_rows();
     k->taps_ = g.taps();
@@ -138,8 +180,12 @@ class Accumulate : public Kernel {
   }
 
   Status run(const KernelArgs& args) const override {
-    const auto *src = static_cast<const float*>(args.in[0]), *weights = static_cast<const float*>(args.in[1]);
-    auto* dst = static_cast<float*>(args.out[0]);
+    const auto* weights = static_cast<const float*>(args.in[place_.weights]);
+    const float* src = copy_windows(geometry_, static_cast<const float*>(args.in[place_.x]), args.scratch);
+    auto* dst = static_cast<float*>(args.out[place_.result]);
+    std::vector<const void*> in;
+    std::vector<void*> out;
+    if (place_.after) place_.after->bind(args, {}, in, out);
     const int64_t rows = static_cast<int64_t>(rows_.size()), tiles = (rows + tile_rows_ - 1) / tile_rows_;
     parallel_for(batch_ * blocks_ * tiles, 1, [&](int64_t begin, int64_t end) {
       std::vector<const float*> a(static_cast<size_t>(src_chunk_ * taps_)), b(a.size());
@@ -147,15 +193,21 @@ class Accumulate : public Kernel {
         // Which operand is reused by neighbouring tasks: the larger one.
         const int64_t block = weights_stay_ ? task / (batch_ * tiles) : task % blocks_;
         const int64_t place = weights_stay_ ? task % (batch_ * tiles) : task / blocks_;
-        const int64_t n = place / tiles, first = place % tiles * tile_rows_;
+        const int64_t n = place / tiles, first = place % tiles * tile_rows_, last = std::min(rows, first + tile_rows_);
+        const int64_t plane = (n * blocks_ + block) * rows;
         tile(src + n * src_blocks_ * src_rows_ * src_row_, weights + block * src_blocks_ * taps_ * block_ * src_block_,
-             dst + (n * blocks_ + block) * rows * columns_ * block_, first, std::min(rows, first + tile_rows_),
-             a.data(), b.data());
+             dst + plane * columns_ * block_, first, last, a.data(), b.data());
+        if (place_.after)  // on what is still in the first-level cache
+          place_.after->program.run(in, out, (plane + first) * columns_ * block_, (plane + last) * columns_ * block_,
+                                    nullptr);
       }
     });
     return {};
   }
-  std::string detail() const override { return fmt::format("blocks {} and {}", src_block_, block_); }
+  size_t scratch_bytes() const override { return window_bytes(geometry_); }
+  std::string detail() const override {
+    return fmt::format("blocks {} and {}{}", src_block_, block_, place_.after ? ", with a loop after it" : "");
+  }
 
  private:
   struct ColumnTap {
@@ -199,6 +251,8 @@ class Accumulate : public Kernel {
   int64_t batch_ = 0, blocks_ = 0, src_blocks_ = 0, block_ = 0, src_block_ = 0, columns_ = 0, src_row_ = 0,
           src_rows_ = 0, taps_ = 0, width_ = 0, src_chunk_ = 1, tile_rows_ = 1;
   bool covered_ = false, weights_stay_ = false;
+  Geometry geometry_;  // forward only: of the copy of windows
+  Place place_;
   std::vector<Group> groups_;
   RowTaps rows_;
 };
@@ -232,7 +286,8 @@ class WeightGradient : public Kernel {
   }
 
   Status run(const KernelArgs& args) const override {
-    const auto *x = static_cast<const float*>(args.in[0]), *dy = static_cast<const float*>(args.in[1]);
+    const auto* dy = static_cast<const float*>(args.in[1]);
+    const float* x = copy_windows(g_, static_cast<const float*>(args.in[0]), args.scratch);
     auto* dw = static_cast<float*>(args.out[0]);
     const int64_t width = g_.axes[2].kernel, x_row = g_.axes[2].x * g_.x_block, y_row = g_.axes[2].y * g_.y_block;
     const int64_t x_plane = g_.x_rows() * x_row, y_plane = g_.y_rows() * y_row;
@@ -260,6 +315,7 @@ class WeightGradient : public Kernel {
     });
     return {};
   }
+  size_t scratch_bytes() const override { return window_bytes(g_); }
   std::string detail() const override { return fmt::format("blocks {} and {}", g_.x_block, g_.y_block); }
 
  private:
@@ -278,29 +334,80 @@ class WeightGradient : public Kernel {
 
 }  // namespace
 
-int64_t channel_block(const NodeInfo& node) {
-  const auto& off = node.options->disabled_implementations;
-  if (std::find(off.begin(), off.end(), "microgemm") != off.end()) return 0;
-  // One vector of AVX-512, two of AVX2; wider blocks measured no faster.
-  constexpr int64_t kBlock = 16;
-  const Result<ops::ConvShape> s = ops::conv_geometry(node.context);
-  if (!s.ok() || node.context.in(0).dtype != DType::kF32 || s->groups != 1 || s->batch == 0) return 0;
-  if (s->in_channels == 0 || s->in_channels % kBlock != 0 || s->out_channels == 0 || s->out_channels % kBlock != 0)
-    return 0;
-  // Whether there is a code generator for this CPU at all.
-  return MicroGemm::make({kBlock, 1, kBlock, kBlock, kBlock, kBlock}).ok() ? kBlock : 0;
+namespace {
+
+// By measurement: a vector of AVX-512 does; with those of AVX2 the products want two rows of two vectors.
+int64_t block_of(int64_t channels) {
+  for (const int64_t block : {32, 16, 8})
+    if (channels % block == 0 && (block <= 16 || !has_wide_vectors())) return block;
+  return 0;
 }
 
+}  // namespace
+
+passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
+  const auto& off = node.options->disabled_implementations;
+  if (std::find(off.begin(), off.end(), "microgemm") != off.end()) return {};
+  const Result<ops::ConvShape> s = ops::conv_geometry(node.context);
+  if (!s.ok() || node.context.in(0).dtype != DType::kF32 || s->batch == 0) return {};
+  if (s->groups > 1) {  // by multiply-adds, where each channel is a group
+    const int64_t block = s->groups == s->in_channels && s->groups == s->out_channels ? block_of(s->groups) : 0;
+    return {block, block};
+  }
+  if (s->in_channels == 0 || s->out_channels == 0 || graph::product(s->output) == 0) return {};
+  passes::ChannelBlocks blocks{block_of(s->in_channels), block_of(s->out_channels)};
+  if (blocks.x == 0 && s->in_channels < kFewChannels && s->window.dilation.back() == 1 &&
+      node.context.op->name.value != "conv_input_grad")
+    blocks.x = s->in_channels;
+  // Whether there is a code generator for this CPU at all.
+  if (blocks.x == 0 || blocks.y == 0 || !MicroGemm::make({16, 1, 16, 16, 16, 16}).ok()) return {};
+  return blocks;
+}
+
+namespace {
+
+// The body's nodes after the convolution, which writes to an output of the node: its own if others read it too, else
+// that which the loop overwrites in place.
+Result<Place> place_of(const Anchored& a, int64_t block) {
+  Place place{{}, a.input_of(0), a.input_of(1), a.output_of(0)};
+  if (place.x < 0 || place.weights < 0) return refuse("an operand of the convolution is computed in the loop");
+  if (a.body.nodes().size() == 1) return place;
+  const bool in_place = place.result < 0;
+  std::vector<int> outputs;
+  for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o)
+    if (o != place.result) outputs.push_back(o);
+  if (in_place) place.result = outputs[0];
+  graph::Builder builder(ops::registry());
+  Extractor extractor(a, builder, [&](int32_t) {
+    return extractor.add_input(a.body.type(a.node().output()), Loop::kOutputs + place.result);
+  });
+  for (int o : outputs)
+    builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
+  DS_ASSIGN(place.after, Loop::make(builder, extractor.sources(), outputs, block));
+  const std::vector<int>& sources = place.after->sources;
+  const auto own = std::find(sources.begin(), sources.end(), Loop::kOutputs + place.result);
+  if (in_place && (own == sources.end() || !place.after->program.in_place(0, static_cast<int>(own - sources.begin()))))
+    return refuse("the loop can't work in place");
+  return place;
+}
+
+}  // namespace
+
 KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
-  if (node.context.in(0).dtype != DType::kF32)
-    return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
-  DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(node.context));
-  for (const graph::TensorType& t : {node.context.in(0), node.context.in(1), node.outputs[0]})
+  DS_ASSIGN(const Anchored a, find_anchor(node));
+  const std::string& op = a.node().op_name();
+  if (!op.starts_with("blocked_conv")) return refuse("the heavy op is " + op);
+  const graph::OpContext context = a.body.context(a.node());
+  if (context.in(0).dtype != DType::kF32)
+    return refuse(fmt::format("dtype {} is not supported", to_string(context.in(0).dtype)));
+  DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(context));
+  for (const graph::TensorType& t : {context.in(0), context.in(1), a.body.type(a.node().output())})
     if (t.num_elements() == 0) return refuse("an operand is empty");
-  const Geometry g = geometry(s);
-  const std::string& op = node.context.op->name.value;
+  const Geometry g = geometry(s, op != "blocked_conv_input_grad");
   if (op == "blocked_conv_weight_grad") return WeightGradient::make(g);
-  return Accumulate::make(g, op == "blocked_conv");
+  if (op == "blocked_conv_input_grad") return Accumulate::make(g, false);
+  DS_ASSIGN(Place place, place_of(a, s.y_block));
+  return Accumulate::make(g, true, std::move(place));
 }
 
 }  // namespace deepseek::backends::cpu

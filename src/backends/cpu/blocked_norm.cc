@@ -8,8 +8,6 @@
 
 #include "backends/cpu/anchored.h"
 #include "backends/cpu/kernel.h"
-#include "backends/cpu/tile_program.h"
-#include "base/simd.h"
 #include "base/threads.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -20,23 +18,9 @@ using namespace graph;
 
 namespace {
 
-constexpr int kLanes = 16;
-constexpr int64_t kChunk = 256;  // pixels
+constexpr int64_t kChunk = 4096;  // floats
+constexpr int64_t kMostLanes = 64;
 
-// 16 channels of n pixels, `step` floats from pixel to pixel.
-DS_SIMD void chunk_sum(const float* x, int64_t n, int64_t step, float* sum) {
-  float s[kLanes] = {};
-  for (int64_t p = 0; p < n; ++p)
-    for (int j = 0; j < kLanes; ++j) s[j] += x[p * step + j];
-  for (int j = 0; j < kLanes; ++j) sum[j] = s[j];
-}
-DS_SIMD void chunk_squares(const float* x, int64_t n, int64_t step, const float* mean, float* sum) {
-  float s[kLanes] = {}, m[kLanes];
-  for (int j = 0; j < kLanes; ++j) m[j] = mean[j];
-  for (int64_t p = 0; p < n; ++p)
-    for (int j = 0; j < kLanes; ++j) s[j] += (x[p * step + j] - m[j]) * (x[p * step + j] - m[j]);
-  for (int j = 0; j < kLanes; ++j) sum[j] = s[j];
-}
 struct Shape {
   int64_t n, blocks, pixels, block;
 
@@ -52,30 +36,8 @@ struct Shape {
   }
 };
 
-// What a tile program reads that is no input of the node.
-enum Source { kFactor = -1, kShift = -2, kSlope = -3, kOutputs = 1000 };  // from kOutputs on: outputs of the node
-
-// A tile program and where its operands are among those of the node.
-struct Loop {
-  TileProgram program;
-  std::vector<int> sources, outputs;
-
-  static Result<Loop> make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, const Shape& s) {
-    DS_ASSIGN(const Graph graph, builder.finish());
-    DS_ASSIGN(TileProgram program, TileProgram::compile(graph, s.block));
-    if (s.block % program.unit() != 0) return refuse("channels are not the inner axis of the loop");
-    return Loop{std::move(program), std::move(sources), std::move(outputs)};
-  }
-  // Operands for one run; `vectors` are kFactor, kShift and kSlope.
-  void bind(const KernelArgs& args, std::array<const float*, 3> vectors, std::vector<const void*>& in,
-            std::vector<void*>& out) const {
-    for (int source : sources)
-      in.push_back(source >= kOutputs ? args.out[source - kOutputs]
-                   : source >= 0      ? args.in[source]
-                                      : vectors[static_cast<size_t>(-1 - source)]);
-    for (int o : outputs) out.push_back(o < 0 ? nullptr : args.out[o]);
-  }
-};
+// What loops read that is no input of the node.
+enum Source { kFactor = -1, kShift = -2, kSlope = -3 };
 
 void store(const KernelArgs& args, int i, int64_t at, double value) {
   if (i >= 0 && args.out[i] != nullptr) static_cast<float*>(args.out[i])[at] = static_cast<float>(value);
@@ -132,7 +94,7 @@ class Forward : public NormBase {
     }
     DS_TRY(failed);
     if (!outputs.empty()) {
-      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
     }
     return std::unique_ptr<Kernel>(std::move(k));
   }
@@ -144,7 +106,7 @@ class Forward : public NormBase {
     float* shift = factor + shape_.channels();
     std::vector<const void*> in;
     std::vector<void*> out;
-    if (loop_) loop_->bind(args, {factor, shift, nullptr}, in, out);
+    if (loop_) loop_->bind(args, std::array<const void*, 3>{factor, shift, nullptr}, in, out);
     // Statistics need all images of a channel; given ones leave each image to itself.
     const int64_t tasks = training_ ? shape_.blocks : shape_.blocks * shape_.n;
     if (!training_) given_statistics(args, factor, shift);
@@ -173,35 +135,35 @@ class Forward : public NormBase {
   void statistics(const KernelArgs& args, int64_t b, float* factor, float* shift) const {
     const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3),
                 *var_in = input(args, 4);
-    for (int64_t lane = 0; lane < shape_.block; lane += kLanes) {
-      double mean[kLanes] = {}, squares[kLanes] = {}, count = 0;
-      for (int64_t i = 0; i < shape_.n; ++i)
-        for (int64_t p = 0; p < shape_.pixels; p += kChunk) {
-          const int64_t pixels = std::min(kChunk, shape_.pixels - p);
-          const float* from = x + shape_.offset(i, b) + p * shape_.block + lane;
-          float sum[kLanes], chunk_mean[kLanes], deviations[kLanes];
-          const auto m = static_cast<double>(pixels);
-          chunk_sum(from, pixels, shape_.block, sum);
-          for (int j = 0; j < kLanes; ++j) chunk_mean[j] = static_cast<float>(sum[j] / m);
-          chunk_squares(from, pixels, shape_.block, chunk_mean, deviations);
-          for (int j = 0; j < kLanes; ++j) {
-            const double delta = chunk_mean[j] - mean[j];
-            mean[j] += delta * m / (count + m);
-            squares[j] += deviations[j] + delta * delta * count * m / (count + m);
-          }
-          count += m;
+    const int64_t block = shape_.block, most = std::max<int64_t>(1, kChunk / block);  // pixels of a chunk
+    double mean[kMostLanes] = {}, squares[kMostLanes] = {}, count = 0;
+    for (int64_t i = 0; i < shape_.n; ++i)
+      for (int64_t p = 0; p < shape_.pixels; p += most) {
+        const int64_t pixels = std::min(most, shape_.pixels - p);
+        const float* from = x + shape_.offset(i, b) + p * block;
+        double sum[kMostLanes] = {}, deviations[kMostLanes] = {};
+        float chunk_mean[kMostLanes];
+        const auto m = static_cast<double>(pixels);
+        add_rows(from, pixels * block, block, sum);
+        for (int64_t j = 0; j < block; ++j) chunk_mean[j] = static_cast<float>(sum[j] / m);
+        add_squared_rows(from, pixels * block, block, chunk_mean, deviations);
+        for (int64_t j = 0; j < block; ++j) {
+          const double delta = chunk_mean[j] - mean[j];
+          mean[j] += delta * m / (count + m);
+          squares[j] += deviations[j] + delta * delta * count * m / (count + m);
         }
-      for (int j = 0; j < kLanes; ++j) {
-        const int64_t c = b * shape_.block + lane + j;
-        const double var = squares[j] / count, rstd = 1 / std::sqrt(var + epsilon_);
-        const double unbiased = count > 1 ? squares[j] / (count - 1) : var;
-        factor[c] = static_cast<float>(rstd) * scale[c];
-        shift[c] = bias[c] - static_cast<float>(mean[j]) * factor[c];
-        store(args, out_[1], c, mean[j]);
-        store(args, out_[2], c, rstd);
-        store(args, out_[3], c, (1 - momentum_) * mean_in[c] + momentum_ * mean[j]);
-        store(args, out_[4], c, (1 - momentum_) * var_in[c] + momentum_ * unbiased);
+        count += m;
       }
+    for (int64_t j = 0; j < block; ++j) {
+      const int64_t c = b * block + j;
+      const double var = squares[j] / count, rstd = 1 / std::sqrt(var + epsilon_);
+      const double unbiased = count > 1 ? squares[j] / (count - 1) : var;
+      factor[c] = static_cast<float>(rstd) * scale[c];
+      shift[c] = bias[c] - static_cast<float>(mean[j]) * factor[c];
+      store(args, out_[1], c, mean[j]);
+      store(args, out_[2], c, rstd);
+      store(args, out_[3], c, (1 - momentum_) * mean_in[c] + momentum_ * mean[j]);
+      store(args, out_[4], c, (1 - momentum_) * var_in[c] + momentum_ * unbiased);
     }
   }
 
@@ -226,7 +188,8 @@ class Backward : public NormBase {
       failed = refuse("the loop reads what the gradient gives");
       return Expr();
     };
-    int dy_output = -1;  // of the node, where dy is kept after the first pass: its own, if others read it, else that of dx
+    int dy_output =
+        -1;  // of the node, where dy is kept after the first pass: its own, if others read it, else that of dx
     {
       Builder builder(ops::registry());
       Extractor extractor(a, builder, no_output);
@@ -251,16 +214,16 @@ class Backward : public NormBase {
       builder.output("sum", ops::sum(g, others));
       builder.output("dot", ops::sum(g * deviation, others));
       outputs.insert(outputs.end(), {-1, -1});
-      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s));
+      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
     Extractor extractor(a, builder, no_output);
-    Expr g = dy_output >= 0 ? extractor.add_input(x, kOutputs + dy_output) : extractor.value(dy);
+    Expr g = dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + dy_output) : extractor.value(dy);
     Expr slope = extractor.add_input(x, k->in_[1]) * extractor.add_input(s.per_channel(x), kSlope) +
                  extractor.add_input(s.per_channel(x), kShift);
     builder.output("dx", g * extractor.add_input(s.per_channel(x), kFactor) + slope);
-    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s));
+    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
@@ -276,7 +239,7 @@ class Backward : public NormBase {
     std::vector<const void*> sums_in, in;
     std::vector<void*> sums_out, out;
     sums_.value().bind(args, {}, sums_in, sums_out);
-    if (gradient_) gradient_->bind(args, {factor, shift, slope}, in, out);
+    if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + b * shape_.block, shape_.block, 0.0);
@@ -323,7 +286,7 @@ KernelOrRefusal make_blocked_batch_norm(const NodeInfo& node) {
   if (!op.starts_with("batch_norm")) return refuse("the heavy op is " + op);
   const int64_t block = a.node().attrs.integer("channel_block");
   if (block == 0) return refuse("the channels are not blocked");
-  if (block % kLanes != 0) return refuse(fmt::format("channel_block {} is no multiple of {}", block, kLanes));
+  if (block > kMostLanes) return refuse(fmt::format("channel_block {} is above {}", block, kMostLanes));
   for (Value v : a.node().inputs)
     if (a.body.type(v).dtype != DType::kF32)
       return refuse(fmt::format("dtype {} is not supported", to_string(a.body.type(v).dtype)));

@@ -237,11 +237,18 @@ constexpr Pass kPasses[] = {
     {"block_channels",
      [](const Graph& graph, const runtime::CompileOptions& options) {
        return passes::block_channels(graph, ops::registry(), [&](const Graph& g, const Node& node) {
-         return channel_block(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
+         return channel_blocks(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
        });
      }},
     // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
     {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
+    // A given statistic makes the norm two numbers per channel, which go into the loop after a convolution.
+    {"open_norms",
+     [](const Graph& graph, const runtime::CompileOptions&) {
+       return passes::decompose(graph, ops::registry(), [](const Graph&, const Node& node) {
+         return node.op_name() == "batch_norm_inference" && node.attrs.integer("channel_block") > 0;
+       });
+     }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {
        return passes::fuse_elementwise(graph, ops::registry());

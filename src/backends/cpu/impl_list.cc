@@ -19,6 +19,9 @@ constexpr Row kRows[] = {
     {"blocked_conv", {"microgemm", make_blocked_conv}},
     {"blocked_conv_input_grad", {"microgemm", make_blocked_conv}},
     {"blocked_conv_weight_grad", {"microgemm", make_blocked_conv}},
+    {"depthwise_conv", {"native", make_depthwise_conv}},
+    {"depthwise_conv_input_grad", {"native", make_depthwise_conv}},
+    {"depthwise_conv_weight_grad", {"native", make_depthwise_conv}},
     {"softmax", {"native", make_softmax}},
     {"log_softmax", {"native", make_softmax}},
     {"softmax_grad", {"native", make_softmax}},
@@ -39,6 +42,7 @@ constexpr Row kRows[] = {
     {"avg_pool_grad", {"native", make_avg_pool}},
     {"fused", {"elementwise", make_elementwise}},
     {"fused", {"native_blocked", make_blocked_batch_norm}},
+    {"fused", {"microgemm", make_blocked_conv}},
     {"sum", {"elementwise", make_elementwise}},
     {"sum", {"native", make_reduce}},
     {"mean", {"elementwise", make_elementwise}},
@@ -73,7 +77,7 @@ passes::Around loops_around(const graph::Node& node) {
   const std::string& op = node.op_name();
   if (op == "batch_norm" || op == "batch_norm_inference") return {.after = node.attrs.integer("channel_block") > 0};
   if (op == "batch_norm_grad") return {.before = node.attrs.integer("channel_block") > 0};
-  return {};
+  return {.after = op == "blocked_conv"};
 }
 
 std::vector<Implementation> implementations(std::string_view op) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "passes/block_channels.h"
 #include "passes/fuse_around.h"
 #include "runtime/program.h"
 
@@ -57,7 +58,8 @@ KernelOrRefusal make_elementwise(const NodeInfo&);
 KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
-KernelOrRefusal make_blocked_conv(const NodeInfo&);  // and its gradients
+KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
+KernelOrRefusal make_depthwise_conv(const NodeInfo&);  // and its gradients
 KernelOrRefusal make_copy(const NodeInfo&);
 KernelOrRefusal make_softmax(const NodeInfo&);
 KernelOrRefusal make_batch_norm(const NodeInfo&);
@@ -81,8 +83,8 @@ KernelOrRefusal make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
 KernelOrRefusal make_widened(const NodeInfo&);
 
-// The channel block in which the node, a conv or one of its gradients, is faster by micro-GEMM; 0 if it isn't.
-int64_t channel_block(const NodeInfo& node);
+// The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
+passes::ChannelBlocks channel_blocks(const NodeInfo& node);
 
 // The loops that kernels of an op can do beside it.
 passes::Around loops_around(const graph::Node& node);

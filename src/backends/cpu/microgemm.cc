@@ -6,6 +6,8 @@
 
 namespace deepseek::backends::cpu {
 
+bool has_wide_vectors() { return libxsmm_get_target_archid() >= LIBXSMM_X86_AVX512; }
+
 Result<MicroGemm> MicroGemm::make(const MicroGemmShape& s) {
   const auto size = [](int64_t v) { return static_cast<libxsmm_blasint>(v); };
   const libxsmm_blasint lda = size(s.lda), ldb = size(s.ldb), ldc = size(s.ldc);

@@ -17,6 +17,9 @@ struct MicroGemmShape {
   bool accumulate = false;
 };
 
+// Whether the code generated here has vectors of 16 floats; otherwise they are of 8, or there is none.
+bool has_wide_vectors();
+
 class MicroGemm {
  public:
   // kUnsupported where libxsmm has no code generator for this CPU or these sizes.

@@ -14,6 +14,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepseek::backends::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace {  // other files have such functions too
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
@@ -120,6 +121,7 @@ void LogSoftmaxGrad(const float* y, const float* dy, int64_t n, float* dx) {
 
 RowFunctions Functions() { return {Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad}; }
 
+}  // namespace
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -403,33 +403,51 @@ double SumTile(const float* x, int64_t n) {
   return sum + hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
 }
 
-void AddRows(const float* x, int64_t n, int64_t period, double* acc) {
-  if (n == period) {
-    for (int64_t j = 0; j < period; ++j) acc[j] += x[j];
-    return;
-  }
+// acc[i % period] += term(x[i], i % period). `term` maps a vector, and where the columns start that it has.
+template <class Term>
+HWY_INLINE void AddTerms(const float* x, int64_t n, int64_t period, double* acc, const Term& term) {
   const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), rows = n / period;
-  float sums[kTile];
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  // Several short rows fill a vector.
+  int64_t width = period;
+  while (width < lanes && lanes % period == 0) width += period;
+  const int64_t rows = n / width;
+  HWY_ALIGN float sums[HWY_MAX_BYTES / sizeof(float)];
   int64_t j = 0;
-  for (; j + lanes <= period; j += lanes) {  // four rows at a time, so that additions need not wait for each other
+  for (; j + lanes <= width; j += lanes) {  // four rows at a time, so that additions need not wait for each other
     auto a = hn::Zero(d), b = a, c = a, e = a;
     const float* at = x + j;
     int64_t i = 0;
-    for (; i + 4 <= rows; i += 4, at += 4 * period) {
-      a = hn::Add(a, hn::LoadU(d, at));
-      b = hn::Add(b, hn::LoadU(d, at + period));
-      c = hn::Add(c, hn::LoadU(d, at + 2 * period));
-      e = hn::Add(e, hn::LoadU(d, at + 3 * period));
+    for (; i + 4 <= rows; i += 4, at += 4 * width) {
+      a = hn::Add(a, term(hn::LoadU(d, at), j));
+      b = hn::Add(b, term(hn::LoadU(d, at + width), j));
+      c = hn::Add(c, term(hn::LoadU(d, at + 2 * width), j));
+      e = hn::Add(e, term(hn::LoadU(d, at + 3 * width), j));
     }
-    for (; i < rows; ++i, at += period) a = hn::Add(a, hn::LoadU(d, at));
-    hn::StoreU(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, sums + j);
+    for (; i < rows; ++i, at += width) a = hn::Add(a, term(hn::LoadU(d, at), j));
+    hn::Store(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, sums);
+    for (int64_t k = 0; k < lanes; ++k) acc[(j + k) % period] += sums[k];
   }
-  for (; j < period; ++j) {
-    sums[j] = 0;
-    for (int64_t i = 0; i < rows; ++i) sums[j] += x[i * period + j];
-  }
-  for (j = 0; j < period; ++j) acc[j] += sums[j];
+  const auto one = [&](int64_t i) HWY_ATTR { acc[i % period] += hn::GetLane(term(hn::Set(d, x[i]), i % period)); };
+  for (; j < width; ++j)
+    for (int64_t i = 0; i < rows; ++i) one(i * width + j);
+  for (int64_t i = rows * width; i < n; ++i) one(i);
+}
+
+void AddRows(const float* x, int64_t n, int64_t period, double* acc) {
+  AddTerms(x, n, period, acc, [](auto v, int64_t) HWY_ATTR { return v; });
+}
+
+void AddSquaredRows(const float* x, int64_t n, int64_t period, const float* shift, double* acc) {
+  const hn::ScalableTag<float> d;
+  // Once more after the end, for vectors that hold several rows.
+  float shifts[kTile + HWY_MAX_BYTES / sizeof(float)];
+  const int64_t extra = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t j = 0; j < period + extra; ++j) shifts[j] = shift[j % period];
+  AddTerms(x, n, period, acc, [&](auto v, int64_t column) HWY_ATTR {
+    const auto deviation = hn::Sub(v, hn::LoadU(d, shifts + column));
+    return hn::Mul(deviation, deviation);
+  });
 }
 
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
@@ -440,10 +458,14 @@ namespace deepseek::backends::cpu {
 HWY_EXPORT(Find);
 HWY_EXPORT(SumTile);
 HWY_EXPORT(AddRows);
+HWY_EXPORT(AddSquaredRows);
 TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
 double sum_tile(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumTile)(x, n); }
 void add_rows(const float* x, int64_t n, int64_t period, double* acc) {
   HWY_DYNAMIC_DISPATCH(AddRows)(x, n, period, acc);
+}
+void add_squared_rows(const float* x, int64_t n, int64_t period, const float* shift, double* acc) {
+  HWY_DYNAMIC_DISPATCH(AddSquaredRows)(x, n, period, shift, acc);
 }
 }  // namespace deepseek::backends::cpu
 #endif

@@ -23,5 +23,7 @@ TileFn find_tile_fn(std::string_view op, DType in, DType out);
 double sum_tile(const float* x, int64_t n);
 // acc[i % period] += x[i], for n a multiple of the period.
 void add_rows(const float* x, int64_t n, int64_t period, double* acc);
+// acc[i % period] += (x[i] - shift[i % period])^2.
+void add_squared_rows(const float* x, int64_t n, int64_t period, const float* shift, double* acc);
 
 }  // namespace deepseek::backends::cpu
