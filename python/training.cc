@@ -14,6 +14,7 @@
 #include "binding.h"
 #include "data/sources.h"
 #include "io/atomic_file.h"
+#include "train/precision.h"
 #include "train/trainer.h"
 
 namespace deepseek::python {
@@ -167,7 +168,7 @@ class Step {
     const Tensor x = to_tensor(inputs), y = to_tensor(targets);
     Result<std::vector<Tensor>> out = [&]() -> Result<std::vector<Tensor>> {
       const nb::gil_scoped_release release;
-      DS_ASSIGN(program_, program(x.type(), y.type()));
+      DS_ASSIGN(program_, program(x, y));
       return state_.run(*program_,
                         {{"x", x},
                          {"y", y},
@@ -203,16 +204,19 @@ class Step {
   void set_steps(int64_t steps) { steps_ = steps; }
 
  private:
-  Result<std::shared_ptr<const runtime::Program>> program(const TensorType& x, const TensorType& y) {
-    auto& program = programs_[to_string(x) + to_string(y)];
+  Result<std::shared_ptr<const runtime::Program>> program(const Tensor& x, const Tensor& y) {
+    auto& program = programs_[to_string(x.type()) + to_string(y.type())];
     if (!program) {
       train::LossFunction loss = loss_;
       if (!loss) {
-        DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype), options_.loss.params));
+        DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype()), options_.loss.params));
       }
-      const train::RunOptimizerOptions& o = options_.optimizer;
+      if (!precision_) {
+        DS_ASSIGN(const train::PrecisionChoice choice, train::choose_precision(options_, *model_, state_, loss, x, y));
+        precision_ = choice.precision;
+      }
       DS_ASSIGN(const Graph graph,
-                train::training_graph(*model_, x, y, {loss, o, o.clip_norm, o.clip_value, options_.train.ema_decay}));
+                train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_)));
       DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
       state_.prepare(program->graph());
     }
@@ -224,6 +228,7 @@ class Step {
   train::LossFunction loss_;
   train::StateStore state_;
   std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
+  std::optional<DType> precision_;  // once the first batch is there
   std::shared_ptr<const runtime::Program> program_;
   Tensor prediction_;
   double rate_, norm_ = 0;

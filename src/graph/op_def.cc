@@ -8,10 +8,25 @@ size_t OpDef::min_inputs() const {
   return n;
 }
 
+Precision OpDef::mixed_precision() const {
+  return precision.value_or(traits.elementwise || traits.view ? Precision::kFollow : Precision::kWide);
+}
+
 const AttrSpec* OpDef::find_attr(std::string_view attr) const {
   for (const AttrSpec& spec : attrs)
     if (spec.name == attr) return &spec;
   return nullptr;
+}
+
+std::string_view to_string(Precision precision) {
+  switch (precision) {
+    case Precision::kLow: return "low";
+    case Precision::kWide: return "wide";
+    case Precision::kFollow: return "follow";
+    case Precision::kFollowFirst: return "follow_first";
+    case Precision::kParts: return "parts";
+  }
+  return "?";
 }
 
 TypesOrError infer_types(const OpContext& context) {
@@ -33,6 +48,8 @@ Status OpRegistry::add(OpDef def) {
     return internal_error("op '{}' has neither a reference kernel nor a decomposition", name);
   if (!def.gradient.value.fn() && def.gradient.value.differentiable() && !def.decompose)
     return internal_error("op '{}' takes its gradient from a decomposition that it does not have", name);
+  if (def.mixed_precision() == Precision::kParts && !def.decompose)
+    return internal_error("op '{}': its precision is that of its parts, but it has no decomposition", name);
   if (def.samples.value.empty()) return internal_error("op '{}' has no samples", name);
   for (size_t i = 0; i + 1 < def.inputs.value.size(); ++i)
     if (def.inputs.value[i].variadic) return internal_error("op '{}': only the last input may be variadic", name);

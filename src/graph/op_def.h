@@ -146,6 +146,16 @@ struct Traits {
   bool random = false;  // draws from the counter-based stream: never merged by CSE
 };
 
+// What passes/mixed_precision.h does with the op's f32 operands. One that gives nothing but views of parameters and
+// constants takes the type of the others.
+enum class Precision {
+  kLow,          // in the low type: products, which gain most and whose sums are f32 inside
+  kWide,         // in f32: what sums much, or magnifies rounding
+  kFollow,       // in the low type if all are there already
+  kFollowFirst,  // the first as it comes, the others in f32: norms, whose statistics and parameters stay f32
+  kParts,        // as its decomposition, part by part
+};
+
 struct OpDef {
   Required<std::string> name;
   Required<std::string> doc;
@@ -158,9 +168,12 @@ struct OpDef {
   DecomposeFn decompose = {};
   CostFn cost = {};  // where the default is not right
   Traits traits = {};
+  std::optional<Precision> precision =
+      {};  // by default kFollow where element-wise or a view, else kWide, which is safe
   Required<std::vector<Sample>> samples;
 
   size_t min_inputs() const;
+  Precision mixed_precision() const;
   const AttrSpec* find_attr(std::string_view attr) const;
 };
 
@@ -173,6 +186,8 @@ Status op_error(const OpContext& c, fmt::format_string<Args...> format, Args&&..
 // The op's type inference, between checks that its lists of integers and the types it returns keep to kMaxSize, so that
 // the ops' own functions need not care for overflow. What the builder and the verifier call.
 TypesOrError infer_types(const OpContext& context);
+
+std::string_view to_string(Precision precision);  // "low", "wide", ...
 
 class OpRegistry {
  public:

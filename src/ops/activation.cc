@@ -197,6 +197,7 @@ Status register_activation(OpRegistry& registry) {
   defs.push_back(activation("softplus", "log(1 + e^x), without overflow.", [](Expr x, const OpContext&) {
     return maximum(x, zero(x)) + x.builder().op("log1p", {exp(-abs(x))});
   }));
+  defs.back().precision = Precision::kWide;
   defs.push_back(clamp_op());
   return add_all(registry, std::move(defs));
 }

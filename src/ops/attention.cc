@@ -70,6 +70,7 @@ Status register_attention(OpRegistry& registry) {
         .gradient = Gradient::by_decomposition(),
         .reference = Reference::by_decomposition(),
         .decompose = decompose_attention,
+        .precision = Precision::kParts,
         .samples =
             std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
                                 {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},

@@ -16,6 +16,7 @@ using graph::OpContext;
 using graph::OpDef;
 using graph::OperandSpec;
 using graph::OpRegistry;
+using graph::Precision;
 using graph::product;
 using graph::Reference;
 using graph::RefTensor;

@@ -281,6 +281,7 @@ Status register_conv(OpRegistry& registry) {
        .gradient = Gradient::rule(conv_gradient),
        .reference = conv_reference(Role::kY),
        .cost = conv_cost,
+       .precision = Precision::kLow,
        .samples = conv_samples()});
   defs.push_back(
       {.name = "conv_input_grad",
@@ -292,6 +293,7 @@ Status register_conv(OpRegistry& registry) {
        .gradient = no_gradient,
        .reference = conv_reference(Role::kX),
        .cost = conv_cost,
+       .precision = Precision::kLow,
        .samples = input_grad_samples()});
   defs.push_back({.name = "conv_weight_grad",
                   .doc = "Gradient of conv for its weights.",
@@ -302,6 +304,7 @@ Status register_conv(OpRegistry& registry) {
                   .gradient = no_gradient,
                   .reference = conv_reference(Role::kW),
                   .cost = conv_cost,
+                  .precision = Precision::kLow,
                   .samples = weight_grad_samples()});
   defs.push_back(
       {.name = "conv_transpose",
@@ -315,6 +318,7 @@ Status register_conv(OpRegistry& registry) {
        .gradient = Gradient::rule(conv_transpose_gradient),
        .reference = conv_reference(Role::kX),
        .cost = conv_cost,
+       .precision = Precision::kLow,
        .samples = transpose_samples()});
   return add_all(registry, std::move(defs));
 }

@@ -62,6 +62,12 @@ TypesOrError infer_binary(const OpContext& c, bool comparison, bool logic) {
   return std::vector<TensorType>{{comparison || logic ? DType::kBool : c.in(0).dtype, std::move(dims)}};
 }
 
+// Functions that magnify a rounding of their argument, or whose values leave a low type's range.
+OpDef wide(OpDef def) {
+  def.precision = Precision::kWide;
+  return def;
+}
+
 OpDef binary(const char* name, const char* doc, BinaryFn fn, BinaryGrad grad, bool commutative,
              Fill fill = Fill::kNormal, bool check_gradient = true) {
   return {.name = name,
@@ -120,26 +126,26 @@ std::vector<OpDef> unary_ops() {
   defs.push_back(any_number(unary(
       "sign", "-1, 0 or 1", [](double x) { return double((x > 0) - (x < 0)); },
       [](Expr, Expr, Expr) { return Expr(); })));
-  defs.push_back(unary(
-      "exp", "e^x", [](double x) { return std::exp(x); }, [](Expr, Expr y, Expr dy) { return dy * y; }));
-  defs.push_back(unary(
+  defs.push_back(wide(unary(
+      "exp", "e^x", [](double x) { return std::exp(x); }, [](Expr, Expr y, Expr dy) { return dy * y; })));
+  defs.push_back(wide(unary(
       "expm1", "e^x - 1, accurate near 0", [](double x) { return std::expm1(x); },
-      [](Expr, Expr y, Expr dy) { return dy * (y + 1.0); }));
-  defs.push_back(unary(
+      [](Expr, Expr y, Expr dy) { return dy * (y + 1.0); })));
+  defs.push_back(wide(unary(
       "log", "natural logarithm", [](double x) { return std::log(x); }, [](Expr x, Expr, Expr dy) { return dy / x; },
-      Fill::kPositive));
-  defs.push_back(unary(
+      Fill::kPositive)));
+  defs.push_back(wide(unary(
       "log1p", "log(1 + x), accurate near 0", [](double x) { return std::log1p(x); },
-      [](Expr x, Expr, Expr dy) { return dy / (x + 1.0); }, Fill::kPositive));
+      [](Expr x, Expr, Expr dy) { return dy / (x + 1.0); }, Fill::kPositive)));
   defs.push_back(unary(
       "sqrt", "square root", [](double x) { return std::sqrt(x); }, [](Expr, Expr y, Expr dy) { return dy * 0.5 / y; },
       Fill::kPositive));
-  defs.push_back(unary(
+  defs.push_back(wide(unary(
       "rsqrt", "1 / sqrt(x)", [](double x) { return 1 / std::sqrt(x); },
-      [](Expr x, Expr y, Expr dy) { return dy * -0.5 * y / x; }, Fill::kPositive));
-  defs.push_back(unary(
+      [](Expr x, Expr y, Expr dy) { return dy * -0.5 * y / x; }, Fill::kPositive)));
+  defs.push_back(wide(unary(
       "reciprocal", "1 / x", [](double x) { return 1 / x; }, [](Expr, Expr y, Expr dy) { return -(dy * y * y); },
-      Fill::kPositive));
+      Fill::kPositive)));
   defs.push_back(unary(
       "sin", "sine of x radians", [](double x) { return std::sin(x); },
       [](Expr x, Expr, Expr dy) { return dy * x.builder().op("cos", {x}); }));
@@ -197,12 +203,12 @@ std::vector<OpDef> binary_ops() {
         return P{da, -(da * y)};
       },
       false, Fill::kPositive));
-  defs.push_back(binary(
+  defs.push_back(wide(binary(
       "pow", "a ^ b, for a > 0 where b is no integer", [](double a, double b) { return std::pow(a, b); },
       [](Expr a, Expr b, Expr y, Expr dy) {
         return P{dy * b * pow(a, b - 1.0), dy * y * log(a)};
       },
-      false, Fill::kPositive));
+      false, Fill::kPositive)));
   defs.push_back(binary(
       "maximum", "the larger of both, NaN if either is; ties split the gradient evenly",
       [](double a, double b) { return std::isnan(a) || std::isnan(b) ? NAN : std::fmax(a, b); },

@@ -84,6 +84,7 @@ std::vector<OpDef> gather_ops() {
                                       [&](int64_t x, int64_t y) { out[0].data[y] = in[0].data[x]; });
            }),
        .cost = moves_part,
+       .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"rows", {f32({7, 5}), indices({4}, 7)}},
                                       {"matrix_of_indices", {f32({7, 5}), indices({2, 3}, 7)}},
                                       {"middle", {f32({2, 6, 3}), indices({4}, 6)}, {{"axis", int64_t{1}}}},
@@ -161,6 +162,7 @@ std::vector<OpDef> along_axis_ops() {
                                         [&](int64_t x, int64_t y) { out[0].data[y] = in[0].data[x]; });
            }),
        .cost = moves_part,
+       .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"last", {f32({4, 7}), indices({4, 2}, 7)}},
                                       {"classes", {f32({3, 5, 2}), indices({3, 1, 2}, 5)}, {{"axis", int64_t{1}}}},
                                       {"first", {f32({4, 3}), indices({6, 3}, 4)}, {{"axis", int64_t{0}}}}}});
@@ -222,6 +224,7 @@ OpDef embedding_op() {
       .decompose = [](Builder& b, const OpContext&, std::span<const Expr> in) -> std::vector<Expr> {
         return {b.op("gather", {in[0], in[1]}, {{"axis", int64_t{0}}})};
       },
+      .precision = Precision::kFollow,
       .samples =
           std::vector<Sample>{{"tokens", {f32({11, 6}), indices({2, 5}, 11)}},
                               {"vector", {f32({4, 3}), indices({7}, 4)}},

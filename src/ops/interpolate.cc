@@ -92,6 +92,7 @@ Status register_interpolate(OpRegistry& registry) {
           }
           return {y};
         },
+        .precision = Precision::kFollow,
         .samples = std::vector<Sample>{{"nearest_up", {f32({2, 3, 4, 5})}, attrs({8, 10}, "nearest")},
                                        {"nearest_down", {f32({1, 2, 7, 9})}, attrs({3, 4}, "nearest")},
                                        {"linear_1d", {f32({2, 3, 5})}, attrs({8}, "linear")},

@@ -97,6 +97,7 @@ Status register_matmul(OpRegistry& registry) {
         .gradient = Gradient::rule(matmul_gradient),
         .reference = Reference::kernel(matmul_reference),
         .cost = matmul_cost,
+        .precision = Precision::kLow,
         .samples = std::vector<Sample>{{"plain", {f32({5, 7}), f32({7, 3})}},
                                        {"transpose_a", {f32({7, 5}), f32({7, 3})}, t(true, false)},
                                        {"transpose_b", {f32({5, 7}), f32({3, 7})}, t(false, true)},

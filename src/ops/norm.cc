@@ -315,6 +315,7 @@ std::vector<OpDef> batch_ops() {
        .gradient =
            Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {"channel_block"}); }),
        .reference = Reference::kernel(norm_reference),
+       .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
                                       batch_sample("1d", {3, 4, 7}, {{"momentum", 0.3}, {"epsilon", 1e-3}}),
                                       batch_sample("3d", {2, 3, 2, 3, 4}), batch_sample("wide", {2, 37, 3, 3}),
@@ -355,6 +356,7 @@ std::vector<OpDef> batch_ops() {
          Expr y = x * per_channel(factor, x, block) + per_channel(in[2] - in[3] * factor, x, block);
          return {cast(y, in[0].dtype())};
        },
+       .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
                                       batch_sample("1d", {1, 4, 7}, {{"epsilon", 1e-3}}),
                                       batch_sample("blocked", {1, 2, 3, 16}, {{"channel_block", int64_t{16}}})}});
@@ -373,6 +375,7 @@ std::vector<OpDef> layer_ops() {
        .infer = infer_norm,
        .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "layer_norm_grad", {"axes_count"}); }),
        .reference = Reference::kernel(norm_reference),
+       .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16}), f32({16})}},
                                       {"odd", {f32({3, 37}), f32({37}), f32({37})}, {{"epsilon", 1e-3}}},
                                       {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5}), f32({4, 5})}, axes(2)},
@@ -403,6 +406,7 @@ std::vector<OpDef> layer_ops() {
                     Expr y = x * rsqrt(mean(square(x), axes, true) + c.number("epsilon")) * in[1];
                     return {cast(y, in[0].dtype())};
                   },
+                  .precision = Precision::kFollowFirst,
                   .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16})}},
                                                  {"odd", {f32({3, 37}), f32({37})}, {{"epsilon", 1e-3}}},
                                                  {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5})}, axes(2)}}});
@@ -421,6 +425,7 @@ std::vector<OpDef> group_ops() {
        .infer = infer_norm,
        .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "group_norm_grad", {"groups"}); }),
        .reference = Reference::kernel(norm_reference),
+       .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{
            {"2d", {f32({2, 6, 5, 3}), f32({6}), f32({6})}, groups(3)},
            {"one_group", {f32({3, 4, 7}), f32({4}), f32({4})}, groups(1)},
@@ -450,6 +455,7 @@ std::vector<OpDef> group_ops() {
                     return {b.op("group_norm", {in[0], in[1], in[2]},
                                  {{"groups", c.in(0).dims[1]}, {"epsilon", c.number("epsilon")}})};
                   },
+                  .precision = Precision::kFollowFirst,
                   .samples = std::vector<Sample>{{"2d", {f32({2, 3, 5, 4}), f32({3}), f32({3})}},
                                                  {"1d", {f32({3, 4, 9}), f32({4}), f32({4})}, {{"epsilon", 1e-3}}}}});
   return defs;

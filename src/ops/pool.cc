@@ -346,6 +346,8 @@ OpDef adaptive_pool(const char* name, const char* doc, bool maximum) {
           .gradient = Gradient::by_decomposition(),
           .reference = adaptive_reference(maximum),
           .decompose = maximum ? decompose_adaptive_max : decompose_adaptive_avg,
+          // The weights of an average are rounded in a low type.
+          .precision = maximum ? Precision::kFollow : Precision::kWide,
           .samples = adaptive_samples()};
 }
 
@@ -367,6 +369,7 @@ std::vector<OpDef> max_ops() {
                                          {{"input_dims", g.inputs[0].dims()}})};
                   }),
                   .reference = Reference::kernel(max_pool_reference),
+                  .precision = Precision::kFollow,
                   .samples = max_samples()});
   defs.push_back(
       {.name = "max_pool_grad",
@@ -396,6 +399,7 @@ std::vector<OpDef> avg_ops() {
                     return {g.builder.op("avg_pool_grad", {g.output_grads[0]}, std::move(attrs))};
                   }),
                   .reference = avg_pool_reference(false),
+                  .precision = Precision::kFollow,
                   .samples = avg_samples()});
   defs.push_back({.name = "avg_pool_grad",
                   .doc = "Gradient of avg_pool: spreads each dy over its window.",

@@ -76,6 +76,7 @@ Status register_random(OpRegistry& registry) {
          return {in[0] * keep * (1 / (1 - rate))};
        },
        .traits = {.random = true},
+       .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"half", {f32({6, 9}), rng}},
                                       {"tenth", {f32({2, 3, 5}), rng}, {{"rate", 0.1}, {"stream", int64_t{7}}}},
                                       {"none", {f32({5}), rng}, {{"rate", 0.0}}}}});

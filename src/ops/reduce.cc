@@ -118,6 +118,7 @@ OpDef arg_reduction(const char* name, const char* doc, bool largest) {
             }
             return {};
           }),
+      .precision = Precision::kFollow,
       .samples = std::vector<Sample>{{"last", {f32({4, 9})}, {}, false},
                                      {"first", {f32({4, 9})}, {{"axis", int64_t{0}}}, false},
                                      {"keep", {f32({2, 5, 3})}, {{"axis", int64_t{1}}, {"keepdims", true}}, false}}};
@@ -143,10 +144,12 @@ Status register_reduce(OpRegistry& registry) {
       "max", "Largest element over axes; ties share the gradient evenly.",
       [](double a, double x, bool first) { return first || x > a || std::isnan(x) ? x : a; }, extremum_gradient,
       Empty::kRefused));
+  defs.back().precision = Precision::kFollow;
   defs.push_back(reduction(
       "min", "Smallest element over axes; ties share the gradient evenly.",
       [](double a, double x, bool first) { return first || x < a || std::isnan(x) ? x : a; }, extremum_gradient,
       Empty::kRefused));
+  defs.back().precision = Precision::kFollow;
   defs.push_back(reduction(
       "prod", "Product over axes; the gradient needs elements other than 0.",
       [](double a, double x, bool) { return a * x; },

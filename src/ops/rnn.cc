@@ -106,6 +106,7 @@ Status register_rnn(OpRegistry& registry) {
        .gradient = Gradient::by_decomposition(),
        .reference = Reference::by_decomposition(),
        .decompose = decompose_lstm,
+       .precision = Precision::kParts,
        .samples = std::vector<Sample>{
            {"forward", lstm(5, 3, 4, 6)}, {"reverse", lstm(4, 2, 3, 5), backwards}, {"one_step", lstm(1, 2, 3, 2)}}});
   defs.push_back(
@@ -124,6 +125,7 @@ Status register_rnn(OpRegistry& registry) {
        .gradient = Gradient::by_decomposition(),
        .reference = Reference::by_decomposition(),
        .decompose = decompose_gru,
+       .precision = Precision::kParts,
        .samples = std::vector<Sample>{
            {"forward", gru(5, 3, 4, 6)}, {"reverse", gru(4, 2, 3, 5), backwards}, {"one_step", gru(1, 2, 3, 2)}}});
   return add_all(registry, std::move(defs));

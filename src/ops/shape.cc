@@ -132,6 +132,7 @@ OpDef pad_op() {
                 return {};
               }),
           .cost = moves_all,
+          .precision = Precision::kFollow,
           .samples = std::vector<Sample>{
               {"border", {f32({2, 3})}, {{"low", Dims{1, 0}}, {"high", Dims{0, 2}}, {"value", 1.5}}},
               {"interior",
@@ -183,6 +184,7 @@ std::vector<OpDef> view_ops() {
                         return {};
                       }),
                   .cost = moves_all,
+                  .precision = Precision::kFollow,
                   .samples = std::vector<Sample>{{"matrix", {f32({3, 5})}, {{"permutation", Dims{1, 0}}}},
                                                  {"heads", {f32({2, 3, 4, 5})}, {{"permutation", Dims{0, 2, 1, 3}}}},
                                                  {"rotate", {f32({2, 3, 4})}, {{"permutation", Dims{2, 0, 1}}}}}});
@@ -244,6 +246,7 @@ std::vector<OpDef> copy_ops() {
                         return {};
                       }),
                   .cost = moves_all,
+                  .precision = Precision::kFollow,
                   .samples = std::vector<Sample>{
                       {"rows", {f32({2, 3}), f32({1, 3})}},
                       {"three", {f32({2, 3, 2}), f32({2, 1, 2}), f32({2, 4, 2})}, {{"axis", int64_t{1}}}},
@@ -281,6 +284,7 @@ std::vector<OpDef> copy_ops() {
                         return {};
                       }),
                   .cost = moves_part,
+                  .precision = Precision::kFollow,
                   .samples = std::vector<Sample>{
                       {"rows", {f32({5, 3})}, {{"start", int64_t{1}}, {"stop", int64_t{4}}}},
                       {"step",
@@ -311,6 +315,7 @@ std::vector<OpDef> copy_ops() {
              return {};
            }),
        .cost = moves_all,
+       .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"rows", {f32({4, 3})}}, {"last", {f32({2, 3, 5})}, {{"axis", int64_t{-1}}}}}});
   defs.push_back(pad_op());
   return defs;

@@ -127,6 +127,7 @@ std::string section(const OpDef& def) {
   for (const OperandSpec& spec : def.outputs.value) text += fmt::format("- gives {}\n", escaped(operand_line(spec)));
   for (const AttrSpec& spec : def.attrs) text += fmt::format("- attribute {}\n", escaped(attr_line(spec)));
   text += fmt::format("- gradient: {}\n", escaped(gradient_line(def)));
+  text += fmt::format("- mixed precision: {}\n", to_string(def.mixed_precision()));
   if (const std::string traits = traits_line(def); !traits.empty()) text += "- " + traits + "\n";
   return text;
 }
@@ -199,6 +200,7 @@ Result<std::string> op_page(const OpRegistry& registry, std::string_view name, c
   for (const OperandSpec& spec : def->outputs.value) text += fmt::format("\n  gives {}", operand_line(spec));
   for (const AttrSpec& spec : def->attrs) text += fmt::format("\n  attribute {}", attr_line(spec));
   text += fmt::format("\n  gradient: {}", gradient_line(*def));
+  text += fmt::format("\n  mixed precision: {}", to_string(def->mixed_precision()));
   if (const std::string traits = traits_line(*def); !traits.empty()) text += "\n  " + traits;
   text += fmt::format("\n\nsamples on {}\n", backend.name());
   for (const Sample& sample : def->samples.value) {

@@ -41,6 +41,8 @@ Status save_checkpoint(const std::string& path, std::map<std::string, Tensor> te
   const Json progress = {{"step", p.step},
                          {"loss_sum", number(p.loss_sum)},
                          {"seen", p.seen},
+                         {"skipped", p.skipped},
+                         {"precision", p.precision},
                          {"best", number(p.best)},
                          {"has_best", p.has_best},
                          {"bad_epochs", p.bad_epochs},
@@ -64,6 +66,8 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
     j.at("step").get_to(p.step);
     p.loss_sum = to_double(j.at("loss_sum"));
     j.at("seen").get_to(p.seen);
+    p.skipped = j.value("skipped", int64_t{0});  // older files have neither
+    p.precision = j.value("precision", std::string("f32"));
     p.best = to_double(j.at("best"));
     j.at("has_best").get_to(p.has_best);
     j.at("bad_epochs").get_to(p.bad_epochs);

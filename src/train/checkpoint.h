@@ -26,6 +26,8 @@ struct Progress {
   int64_t seen = 0;     // samples of the running epoch
   double best = 0;      // of the monitored value, once has_best
   bool has_best = false;
+  int64_t skipped = 0;     // updates of the running epoch whose gradients overflowed
+  std::string precision;   // "f32", "bf16" or "f16": what the run computes in
   int64_t bad_epochs = 0;  // since the best
   bool stopped_early = false;
   Plateau plateau;

@@ -5,6 +5,7 @@
 #include "ops/dsl.h"
 #include "ops/registry.h"
 #include "passes/autodiff.h"
+#include "passes/mixed_precision.h"
 
 namespace deepseek::train {
 
@@ -34,11 +35,65 @@ Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const Tensor
   return builder.finish();
 }
 
+// `graph` with the further output "scaled_loss", the loss times the state "loss_scale/scale".
+Result<Graph> with_scaled_loss(const Graph& graph) {
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (const Input& input : graph.inputs())
+    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  Expr scale = builder.state("loss_scale/scale", {DType::kF32, {}});
+  const std::vector<Expr> values = builder.inline_values(graph, inputs);
+  for (const Output& output : graph.outputs()) builder.output(output.name, values[output.value.id]);
+  for (const Update& u : graph.updates()) builder.update(inputs[u.input], values[u.value.id]);
+  builder.set_scope("loss_scale");
+  builder.output("scaled_loss",
+                 ops::cast(values[graph.outputs()[graph.find_output("loss")].value.id], DType::kF32) * scale);
+  return builder.finish();
+}
+
+// bool[]: whether all elements of all tensors are finite. x * 0 is 0 where x is, else NaN, which a sum keeps.
+Expr all_finite(Builder& builder, const std::vector<Expr>& tensors) {
+  Expr probe = builder.scalar(DType::kF32, 0);
+  for (Expr t : tensors) probe = probe + ops::cast(ops::sum(t * 0.0), DType::kF32);
+  return ops::equal(probe, builder.scalar(DType::kF32, 0));
+}
+
+// Dynamic loss scaling inside a step; undefined where it is off.
+struct LossScale {
+  Expr scale, skipped;  // states
+  Expr good;            // bool[]: all gradients are finite
+};
+
+// The states' next values, and the output "skipped".
+void write_loss_scale(Builder& builder, const LossScale& s, int64_t interval) {
+  const auto& [scale, skipped, good] = s;
+  const auto number = [&](double v) { return builder.scalar(DType::kF32, v); };
+  builder.set_scope("loss_scale");
+  Expr count = builder.state("loss_scale/good", {DType::kF32, {}});
+  Expr next = count + 1.0;
+  Expr full = ops::greater_equal(next, number(static_cast<double>(interval)));
+  Expr grown = ops::select(full, ops::minimum(scale * 2.0, number(kMostLossScale)), scale);
+  builder.update(scale, ops::select(good, grown, ops::maximum(scale * 0.5, number(kLeastLossScale))));
+  builder.update(count, ops::select(good, ops::select(full, number(0), next), number(0)));
+  Expr missed = ops::select(good, number(0), number(1));
+  builder.update(skipped, skipped + missed);
+  builder.output("skipped", missed);
+}
+
+// The state's next value; where the gradients are not finite it stays.
+void write_state(Builder& builder, Expr state, Expr value, const LossScale& loss_scale) {
+  builder.update(state, loss_scale.good.defined() ? ops::select(loss_scale.good, value, state) : value);
+}
+
 // Clipping, the optimiser's rule and the moving average for each parameter.
 Status write_update(Builder& builder, const Graph& backward, const std::vector<std::string>& parameters,
-                    const std::vector<Expr>& inputs, std::vector<Expr> grads, const StepOptions& options) {
+                    const std::vector<Expr>& inputs, std::vector<Expr> grads, const StepOptions& options,
+                    const LossScale& loss_scale) {
+  const auto write = [&](Expr state, Expr value) { write_state(builder, state, value, loss_scale); };
   Expr rate = builder.input("learning_rate", {DType::kF32, {}});
   Expr step = builder.input("step", {DType::kF32, {}});
+  // Bias corrections count the updates that were made.
+  if (loss_scale.good.defined()) step = step - loss_scale.skipped;
   builder.set_scope("clip");
   if (options.clip_value > 0)
     for (Expr& g : grads)
@@ -70,12 +125,12 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
                             if (!m.defined()) m = builder.state("optimizer/" + name + "/" + moment, parameter.type());
                             return m;
                           },
-                          [&](const std::string& moment, Expr value) { builder.update(moments.at(moment), value); }};
+                          [&](const std::string& moment, Expr value) { write(moments.at(moment), value); }};
     DS_ASSIGN(Expr next, update(options.optimizer, context));
-    builder.update(parameter, next);
+    write(parameter, next);
     if (options.ema_decay > 0) {
       Expr average = builder.state("ema/" + name, parameter.type());
-      builder.update(average, next + (average - next) * decay);
+      write(average, next + (average - next) * decay);
     }
   }
   return {};
@@ -89,11 +144,19 @@ Result<Graph> evaluation_graph(nn::Module& model, const TensorType& x, const Ten
 
 Result<Graph> training_graph(nn::Module& model, const TensorType& x, const TensorType& y, const StepOptions& options,
                              StepKind kind) {
-  DS_ASSIGN(const Graph forward, forward_graph(model, x, &y, options.loss, true));
+  DS_ASSIGN(Graph forward, forward_graph(model, x, &y, options.loss, true));
   std::vector<std::string> parameters;
   for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
-  DS_ASSIGN(const Graph backward, passes::autodiff(forward, "loss", parameters, ops::registry()));
+  if (options.precision != DType::kF32) {
+    DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision, ops::registry()));
+  }
+  const bool scaled = options.loss_scale_interval > 0;
+  if (scaled) {
+    DS_ASSIGN(forward, with_scaled_loss(forward));
+  }
+  DS_ASSIGN(const Graph backward,
+            passes::autodiff(forward, scaled ? "scaled_loss" : "loss", parameters, ops::registry()));
 
   Builder builder(ops::registry());
   std::vector<Expr> inputs;
@@ -105,6 +168,13 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   };
   std::vector<Expr> grads;
   for (const std::string& name : parameters) grads.push_back(result("grad:" + name));
+  LossScale loss_scale;
+  if (scaled) {
+    builder.set_scope("loss_scale");
+    loss_scale.scale = inputs[backward.find_input("loss_scale/scale")];
+    Expr factor = 1.0 / loss_scale.scale;  // both are powers of two: nothing is rounded
+    for (Expr& g : grads) g = g * ops::cast(factor, g.dtype());
+  }
 
   if (kind != StepKind::kUpdate) {
     builder.set_scope("accumulate");
@@ -115,9 +185,25 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
       builder.update(sum, kind == StepKind::kAccumulate ? grads[i] : ops::zeros_like(sum));
     }
   }
-  if (kind != StepKind::kAccumulate) DS_TRY(write_update(builder, backward, parameters, inputs, grads, options));
+  if (scaled) {  // what is not finite in one batch stays so in the sum
+    builder.set_scope("loss_scale");
+    loss_scale.good = all_finite(builder, grads);
+  }
+  if (kind != StepKind::kAccumulate) {
+    if (scaled) {
+      loss_scale.skipped = builder.state("loss_scale/skipped", {DType::kF32, {}});
+      write_loss_scale(builder, loss_scale, options.loss_scale_interval);
+    }
+    DS_TRY(write_update(builder, backward, parameters, inputs, grads, options, loss_scale));
+  }
   builder.set_scope("");
-  for (const Update& u : backward.updates()) builder.update(inputs[u.input], values[u.value.id]);
+  for (const Update& u : backward.updates()) {
+    const Input& state = backward.inputs()[u.input];
+    if (state.name == "random")
+      builder.update(inputs[u.input], values[u.value.id]);
+    else
+      write_state(builder, inputs[u.input], values[u.value.id], loss_scale);
+  }
   builder.output("loss", result("loss"));
   builder.output("prediction", result("prediction"));
   return builder.finish();
@@ -133,6 +219,7 @@ void StateStore::prepare(const Graph& graph) {
     const auto source = input.name.starts_with("ema/") ? tensors_.find(input.name.substr(4)) : tensors_.end();
     Tensor t = source != tensors_.end() ? source->second.clone()
                                         : Tensor::zeros(graph.type(input.value).dtype, graph.type(input.value).dims);
+    if (input.name == "loss_scale/scale") t.as<float>()[0] = static_cast<float>(kInitialLossScale);
     if (input.name == "random") t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
     tensors_[input.name] = t;
   }

@@ -20,7 +20,16 @@ struct StepOptions {
   double clip_norm = 0;   // global L2 norm; 0 is off
   double clip_value = 0;  // each element to [-v, v], before the norm; 0 is off
   double ema_decay = 0;   // of the parameters' moving average; 0 is off
+  // kBF16 or kF16: forward and backward in it where passes/mixed_precision.h says so. Parameters, their gradients and
+  // the update are f32 in any case.
+  DType precision = DType::kF32;
+  int64_t loss_scale_interval = 0;  // dynamic loss scaling: updates without an overflow before a doubling; 0 is off
 };
+
+// Dynamic loss scaling (Micikevicius et al., "Mixed Precision Training", 2017, with NVIDIA Apex's constants): the loss
+// is multiplied before it is differentiated, gradients are divided before anything reads them. Where one is not finite,
+// the update is skipped, that is all state but the random counter stays, and the scale is halved.
+constexpr double kInitialLossScale = 65536, kLeastLossScale = 1, kMostLossScale = 16777216;
 
 enum class StepKind {
   kUpdate,      // one batch, one update
@@ -30,8 +39,9 @@ enum class StepKind {
 
 // Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
 // unless it is kUpdate "weight" f32[], the batch's share in the update. Outputs: "loss", "prediction", and
-// "gradient_norm" (before clipping) where there is an update. State: the module's tensors by name,
-// "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random".
+// "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
+// module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random",
+// and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped" (of all updates).
 // The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's ExponentialMovingAverage.
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
                                     const StepOptions& options, StepKind kind = StepKind::kUpdate);

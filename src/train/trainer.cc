@@ -13,6 +13,7 @@
 #include "io/atomic_file.h"
 #include "io/event_file.h"
 #include "ops/registry.h"
+#include "train/precision.h"
 
 namespace deepseek::train {
 
@@ -99,15 +100,23 @@ std::string Trainer::monitor_for(const data::Dataset& dataset) const {
 
 Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorType& x, const TensorType& y,
                                                                  const LossFunction& loss, StepKind kind) {
-  auto& program = programs_[fmt::format("{} {} {}", to_string(x), to_string(y), static_cast<int>(kind))];
+  const DType precision = precision_.value_or(precision_of(options_.train));
+  auto& program =
+      programs_[fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision))];
   if (!program) {
-    const RunOptimizerOptions& o = options_.optimizer;
-    const StepOptions step{loss, o, o.clip_norm, o.clip_value, options_.train.ema_decay};
+    const StepOptions step = step_options(options_, loss, precision);
     DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind));
     DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
   }
   state_.prepare(program->graph());
   return program;
+}
+
+Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const Tensor& x, const Tensor& y) {
+  if (precision_) return std::string();
+  DS_ASSIGN(PrecisionChoice choice, choose_precision(options_, *model_, state_, loss, x, y));
+  precision_ = choice.precision;
+  return std::move(choice.reason);
 }
 
 Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& train) {
@@ -116,6 +125,7 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data
   std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.train.batch_size, train.size())), 0);
   Tensor x, y;
   DS_TRY(train.read(indices, x, y));
+  DS_TRY(resolve_precision(loss, x, y).status());
   return program(x.type(), y.type(), loss, StepKind::kUpdate);
 }
 
@@ -217,6 +227,9 @@ Status Trainer::Fit::compile_first() {
   std::vector<int64_t> indices(static_cast<size_t>(std::min(options().batch_size, train.size())), 0);
   Tensor x, y;
   DS_TRY(train.read(indices, x, y));
+  DS_ASSIGN(const std::string reason, self.resolve_precision(loss, x, y));
+  if (!reason.empty()) say(reason);
+  progress.precision = to_string(*self.precision_);
   // State must have all its tensors before a checkpoint is loaded into it.
   const StepKind kind = window == 1 ? StepKind::kUpdate : StepKind::kLast;
   DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
@@ -237,13 +250,19 @@ Status Trainer::Fit::start(bool resume) {
     return invalid("train.monitor: '{}' is neither loss nor one of train.metrics ({})", monitor,
                    join(metric_names, ", "));
   DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
-  if (!resume) self.state_ = StateStore(*self.model_, static_cast<uint64_t>(options().seed));
+  std::map<std::string, Tensor> tensors;
+  self.precision_.reset();
+  if (resume) {
+    DS_TRY(load_checkpoint((folder / "last.safetensors").string(), tensors, progress));
+    if (options().precision == "auto") {  // measured when the run began
+      DS_ASSIGN(self.precision_, parse_dtype(progress.precision));
+    }
+  } else {
+    self.state_ = StateStore(*self.model_, static_cast<uint64_t>(options().seed));
+  }
   DS_TRY(compile_first());
   epoch_start = seconds_now();
   if (resume) {
-    const std::string last = (folder / "last.safetensors").string();
-    std::map<std::string, Tensor> tensors;
-    DS_TRY(load_checkpoint(last, tensors, progress));
     DS_TRY(self.state_.load(tensors));
     DS_TRY(metrics->set_state(progress.metrics));
     if (progress.has_best) {
@@ -273,6 +292,12 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
   const double rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
                       schedule_factor(self.options_.schedule, progress.step, total, updates_per_epoch);
   double window_loss = 0, norm = 0;
+  const auto scale = [&] {  // 0 without loss scaling
+    const auto state = self.state_.tensors().find("loss_scale/scale");
+    return state == self.state_.tensors().end() ? 0 : state->second.at(0);
+  };
+  const double scale_before = scale();
+  bool skipped = false;
   for (int64_t i = window_begin; i < window_end; ++i) {
     Tensor x, y;
     DS_ASSIGN(const bool more, stream.next(x, y));
@@ -295,21 +320,39 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
       return out[static_cast<size_t>(program->graph().find_output(name))];
     };
     const double value = result("loss").at(0);
-    if (!std::isfinite(value))
-      return invalid("the loss is {} at update {}; lower optimizer.learning_rate or set optimizer.clip_norm{}", value,
+    window_loss += value * static_cast<double>(n);
+    if (last && program->graph().find_output("skipped") >= 0) skipped = result("skipped").at(0) != 0;
+    // An overflow at the least scale is none that scaling could cure.
+    if (const bool curable = scale_before > kLeastLossScale && (skipped || !last);
+        !std::isfinite(window_loss) ? !curable : skipped && !curable)
+      return invalid("{} at update {}; lower optimizer.learning_rate or set optimizer.clip_norm{}",
+                     std::isfinite(window_loss) ? "the gradients are not finite"
+                                                : fmt::format("the loss is {}", window_loss / static_cast<double>(n)),
                      progress.step, folder.empty() ? "" : " (the last good state is in " + folder.string() + ")");
     if (last) norm = result("gradient_norm").at(0);
-    window_loss += value * static_cast<double>(n);
-    DS_TRY(metrics->add(result("prediction"), y));
+    if (std::isfinite(value)) DS_TRY(metrics->add(result("prediction"), y));
   }
   ++progress.step;
-  progress.loss_sum += window_loss;
-  progress.seen += window_samples;
   samples += window_samples;
+  if (skipped) {
+    ++progress.skipped;
+    say(fmt::format("update {} skipped: its gradients overflow at loss scale {}; now {}", progress.step, scale_before,
+                    scale()));
+  }
+  if (std::isfinite(window_loss)) {
+    progress.loss_sum += window_loss;
+    progress.seen += window_samples;
+  }
   if (events && progress.step % kLogEvery == 0) {
-    DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_samples)));
+    if (std::isfinite(window_loss))
+      DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_samples)));
     DS_TRY(events->scalar("train/learning_rate", progress.step, rate));
-    DS_TRY(events->scalar("train/gradient_norm", progress.step, norm));
+    if (!skipped) DS_TRY(events->scalar("train/gradient_norm", progress.step, norm));
+    if (scale_before > 0) {
+      DS_TRY(events->scalar("train/loss_scale", progress.step, scale()));
+      DS_TRY(
+          events->scalar("train/skipped_updates", progress.step, self.state_.tensors().at("loss_scale/skipped").at(0)));
+    }
   }
   return {};
 }
@@ -338,6 +381,8 @@ Status Trainer::Fit::end_epoch() {
   record.learning_rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
                          schedule_factor(self.options_.schedule, progress.step - 1, total, updates_per_epoch);
   record.training = named(progress.loss_sum / static_cast<double>(progress.seen), metric_names, metrics->values());
+  if (self.state_.tensors().contains("loss_scale/scale"))
+    record.training.emplace_back("skipped_updates", static_cast<double>(progress.skipped));
   if (validation.size() > 0) {
     DS_ASSIGN(const Evaluation e, self.evaluator_.evaluate(validation, kEvaluationBatch, loss, metric_names,
                                                            self.task_for(validation), self.state_, true));
@@ -353,7 +398,7 @@ Status Trainer::Fit::end_epoch() {
   progress.plateau.epoch(self.options_.schedule, better);
   progress.bad_epochs = better ? 0 : progress.bad_epochs + 1;
   progress.loss_sum = progress.epoch_seconds = 0;
-  progress.seen = 0;
+  progress.seen = progress.skipped = 0;
   DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
   progress.history.push_back(record);
   if (better && !std::isnan(value)) {

@@ -1,6 +1,7 @@
 // Trains a module on data: batches, programs, schedule, validation, checkpoints, early stopping, resume.
-// Invariant: what a run computes depends on its options, data and initial weights only; an interrupted and resumed run
-// equals an uninterrupted one bit for bit on the same kind of machine. Test: tests/train/trainer_test.cc
+// Invariant: what a run computes depends on its options, data and initial weights only (with train.precision auto, also
+// on a measurement when it starts, which its checkpoints keep); an interrupted and resumed run equals an uninterrupted
+// one bit for bit on the same kind of machine. Test: tests/train/trainer_test.cc
 #pragma once
 
 #include <functional>
@@ -70,6 +71,8 @@ class Trainer {
   Task task_for(const data::Dataset& dataset) const;
   std::vector<std::string> metrics_for(const data::Dataset& dataset) const;
   std::string monitor_for(const data::Dataset& dataset) const;
+  // Sets precision_, unless it is known. Returns what to tell the user.
+  Result<std::string> resolve_precision(const LossFunction& loss, const graph::Tensor& x, const graph::Tensor& y);
   Result<std::shared_ptr<const runtime::Program>> program(const graph::TensorType& x, const graph::TensorType& y,
                                                           const LossFunction& loss, StepKind kind);
 
@@ -78,6 +81,7 @@ class Trainer {
   LossFunction custom_loss_;
   std::string config_;
   StateStore state_;
+  std::optional<DType> precision_;  // of the steps, once resolved
   Evaluator evaluator_;
   std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
 };

@@ -146,3 +146,11 @@ def test_the_guard_warns_of_a_ratio_below_its_floor_and_never_fails(monkeypatch,
     out = capsys.readouterr().out
     assert "warning: mlp_train_8 runs at" in out and "below its floor of 1e+09" in out
     assert "warning: lstm" not in out
+
+def test_mixed_precision():
+    done = subprocess.run([sys.executable, BENCH / "mixed_precision.py", "--seeds", "2", "--epochs", "1", "--samples", "512", "--width", "2",
+                           "--precisions", "float32", "bfloat16"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert list(rows) == ["float32", "bfloat16"] and rows["float32"]["difference"] == 0, done.stderr
+    assert all(len(row["accuracy"]) == 2 and min(row["accuracy"]) > 5 for row in rows.values())

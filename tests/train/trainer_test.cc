@@ -107,6 +107,55 @@ TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
   }
 }
 
+// The scale doubles every third update, so that it soon overflows; the scale and its counters are resumed, too.
+TEST_F(TrainerTest, ResumeIsExactInFloat16WithSkippedUpdates) {
+  const auto make = [&](const std::string& run) {
+    RunOptions o = options(run);
+    o.train.precision = "float16";
+    o.train.loss_scale_interval = 3;
+    o.train.accumulate = 2;
+    o.train.batch_size = 16;
+    return o;
+  };
+  std::string log;
+  Hooks hooks = quiet();
+  hooks.message = [&](const std::string& text) { log += text + "\n"; };
+  const Result<RunResult> whole = run_training(make("whole"), false, hooks);
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  double skipped = 0;
+  for (const EpochRecord& r : whole->fit.history) {
+    EXPECT_EQ(r.training.back().first, "skipped_updates");
+    EXPECT_TRUE(std::isfinite(r.training[0].second));
+    skipped += r.training.back().second;
+  }
+  EXPECT_GT(skipped, 0);
+  EXPECT_THAT(log, HasSubstr("its gradients overflow at loss scale"));
+  EXPECT_GT(whole->test.value("accuracy"), 0.9);
+  for (const int64_t stop : {4, 14}) {
+    ASSERT_TRUE(run_training(make("parts"), false, quiet(stop))->fit.interrupted);
+    const Result<RunResult> resumed = run_training(make("parts"), true, quiet());
+    ASSERT_TRUE(resumed.ok()) << resumed.status().to_string();
+    Result<io::TensorFile> a = io::load_safetensors((folder_ / "whole/last.safetensors").string());
+    Result<io::TensorFile> b = io::load_safetensors((folder_ / "parts/last.safetensors").string());
+    ASSERT_TRUE(a.ok() && b.ok());
+    EXPECT_EQ(a->tensors.at("loss_scale/skipped").at(0), skipped);
+    ASSERT_EQ(a->tensors.size(), b->tensors.size());
+    for (const auto& [name, tensor] : a->tensors)
+      EXPECT_EQ(0, std::memcmp(tensor.data(), b->tensors.at(name).data(), tensor.num_bytes())) << name;
+    for (size_t i = 0; i < whole->fit.history.size(); ++i)
+      EXPECT_EQ(whole->fit.history[i].training, resumed->fit.history[i].training);
+  }
+}
+
+TEST_F(TrainerTest, ADivergedRunInFloat16EndsWithTheError) {
+  RunOptions o = options("run");
+  o.train.precision = "float16";
+  o.optimizer.name = "sgd";
+  o.optimizer.clip_norm = 0;
+  o.optimizer.learning_rate = 1e30;
+  EXPECT_THAT(run_training(o, false, quiet()).status().message(), HasSubstr("lower optimizer.learning_rate"));
+}
+
 TEST_F(TrainerTest, ErrorsSayWhatToDo) {
   RunOptions o = options("run");
   o.train.batch_size = 1000;

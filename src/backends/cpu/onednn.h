@@ -52,12 +52,8 @@ class OnednnKernel : public Kernel {
   size_t scratchpad_offset_ = 0, scratch_ = 0;
 };
 
-// Without instructions for bf16, oneDNN may offer plain loops; f32 with conversions around it is faster then.
-inline Status require_fast(dnnl::memory::data_type dtype, const std::string& primitive) {
-  if (dtype != dnnl::memory::data_type::f32 && (primitive.starts_with("ref") || primitive.starts_with("gemm:ref")))
-    return refuse("onednn has only '" + primitive + "' for bf16 here");
-  return {};
-}
+// Without instructions for bf16, oneDNN offers plain loops or emulates; f32 with conversions around it is faster then.
+Status require_fast(dnnl::memory::data_type dtype, const std::string& primitive);
 
 // Calls make() and turns oneDNN's exceptions into refusals with its message.
 template <class F>

@@ -1,0 +1,72 @@
+#include "train/precision.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "backends/cpu/cpu_backend.h"
+
+namespace deepseek::train {
+
+using graph::Tensor;
+
+namespace {
+
+constexpr int kRuns = 4;             // after a first one, which fills caches
+constexpr double kWorthwhile = 0.9;  // less gain than this does not pay for the rounding
+
+// The best time of a few steps. All states are copies, so nothing is learned.
+Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, const StateStore& state,
+                            const LossFunction& loss, const Tensor& x, const Tensor& y, DType precision) {
+  DS_ASSIGN(const graph::Graph graph,
+            training_graph(model, x.type(), y.type(), step_options(options, loss, precision)));
+  DS_ASSIGN(const auto program, backends::cpu::CpuBackend().compile(graph, {}));
+  StateStore copy = state.clone();
+  copy.prepare(program->graph());
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i <= kRuns; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    DS_TRY(copy.run(*program, {{"x", x},
+                               {"y", y},
+                               {"learning_rate", Tensor::scalar(DType::kF32, 0)},
+                               {"step", Tensor::scalar(DType::kF32, i + 1)}})
+               .status());
+    if (i > 0) best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return best;
+}
+
+}  // namespace
+
+DType precision_of(const TrainOptions& options) {
+  if (options.precision == "bfloat16") return DType::kBF16;
+  return options.precision == "float16" ? DType::kF16 : DType::kF32;
+}
+
+StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision) {
+  const RunOptimizerOptions& o = options.optimizer;
+  const bool scaled =
+      options.train.loss_scaling == "dynamic" || (options.train.loss_scaling == "auto" && precision == DType::kF16);
+  return {.loss = loss,
+          .optimizer = o,
+          .clip_norm = o.clip_norm,
+          .clip_value = o.clip_value,
+          .ema_decay = options.train.ema_decay,
+          .precision = precision,
+          .loss_scale_interval = scaled ? options.train.loss_scale_interval : 0};
+}
+
+Result<PrecisionChoice> choose_precision(const TrainerOptions& options, nn::Module& model, const StateStore& state,
+                                         const LossFunction& loss, const Tensor& x, const Tensor& y) {
+  if (options.train.precision != "auto") return PrecisionChoice{precision_of(options.train), ""};
+  if (const std::string isa = backends::cpu::isa_name(); isa != "avx512_bf16")
+    return PrecisionChoice{DType::kF32, fmt::format("precision float32: the CPU ({}) has no bf16 instructions", isa)};
+  DS_ASSIGN(const double wide, step_seconds(options, model, state, loss, x, y, DType::kF32));
+  DS_ASSIGN(const double low, step_seconds(options, model, state, loss, x, y, DType::kBF16));
+  const bool faster = low < kWorthwhile * wide;
+  return PrecisionChoice{faster ? DType::kBF16 : DType::kF32,
+                         fmt::format("precision {}: a step takes {:.1f} ms in bfloat16, {:.1f} ms in float32",
+                                     faster ? "bfloat16" : "float32", 1e3 * low, 1e3 * wide)};
+}
+
+}  // namespace deepseek::train
