@@ -418,8 +418,8 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
     for (size_t k = 0; k < sums_.size(); ++k) {
       const Sum& sum = sums_[k];
       const auto* x = static_cast<const float*>(address(sum.from));
-      double* to = sums + sum.offset + row_offset[leaves_.size() + k] +
-                   (sum.periodic ? 0 : column * sum.strides.back());
+      double* to =
+          sums + sum.offset + row_offset[leaves_.size() + k] + (sum.periodic ? 0 : column * sum.strides.back());
       if (sum.strides.back() == 0)
         *to += sum_tile(x, n);
       else
