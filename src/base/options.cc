@@ -244,6 +244,8 @@ Status OptionTable::set(std::string_view assignment, std::string_view where) {
   const size_t equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
     return invalid("{}: expected key=value, got '{}'", where, assignment);
+  if (const size_t bad = first_invalid_utf8(assignment); bad < assignment.size())
+    return invalid("{}: byte {} is not UTF-8", where, bad);
   return OptionReader(*this, where)
       .read_at(split(assignment.substr(0, equals), '.'), std::string(assignment.substr(equals + 1)));
 }

@@ -145,6 +145,7 @@ TEST(Options, MistakesInAnOverrideHaveNoPosition) {
   EXPECT_EQ(f.table.set("epochs=0", "--set").message(), "--set: 'epochs' expected an integer >= 1, got '0'");
   EXPECT_EQ(f.table.set("metrics=[a", "--set").message(), "--set: not valid YAML: end of sequence flow not found");
   EXPECT_THAT(f.table.set("a: {b=c", "--set").message(), HasSubstr("unknown key 'a: {b'"));
+  EXPECT_EQ(f.table.set("inner.a\xFF=1", "--set").message(), "--set: byte 7 is not UTF-8");
   EXPECT_EQ(f.table.set("inner..x=1", "--set").message(), "--set: expected a key of plain text");
 }
 
