@@ -11,7 +11,6 @@ Dims plain_weight_dims(const Dims& w) {
   std::swap(dims[0], dims[1]);
   return dims;
 }
-Expr plain_weights(Expr w) { return reshape(unblock_channels(w), plain_weight_dims(w.dims())); }
 
 Attrs plain_attrs(const OpContext& c, int64_t channels) {
   Attrs attrs;
@@ -90,7 +89,7 @@ Expr block_depthwise_weights(Expr w, int64_t block) {
   return block_channels(reshape(w, dims), block);
 }
 
-Expr unblock_depthwise_weights(Expr w) { return plain_weights(w); }
+Expr unblock_depthwise_weights(Expr w) { return reshape(unblock_channels(w), plain_weight_dims(w.dims())); }
 
 Result<BlockedConvShape> depthwise_conv_geometry(const OpContext& c) {
   const TensorType &a = c.in(0), &b = c.in(1);
@@ -143,7 +142,8 @@ Status register_depthwise_conv(OpRegistry& registry) {
        .reference = Reference::by_decomposition(),
        .decompose = [](Builder& b, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
          Expr x = unblock_channels(in[0]);
-         return {block_channels(b.op("conv", {x, plain_weights(in[1])}, plain_attrs(c, x.dim(1))), in[0].dim(-1))};
+         return {block_channels(b.op("conv", {x, unblock_depthwise_weights(in[1])}, plain_attrs(c, x.dim(1))),
+                                in[0].dim(-1))};
        },
        .samples = samples("depthwise_conv")});
   defs.push_back(
@@ -159,7 +159,8 @@ Status register_depthwise_conv(OpRegistry& registry) {
          Expr dy = unblock_channels(in[0]);
          Attrs plain = plain_attrs(c, dy.dim(1));
          plain.set("input_dims", unblocked_dims(c.ints("input_dims")));
-         return {block_channels(b.op("conv_input_grad", {dy, plain_weights(in[1])}, std::move(plain)), in[0].dim(-1))};
+         return {block_channels(b.op("conv_input_grad", {dy, unblock_depthwise_weights(in[1])}, std::move(plain)),
+                                in[0].dim(-1))};
        },
        .samples = samples("depthwise_conv_input_grad")});
   defs.push_back(
