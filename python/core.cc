@@ -103,6 +103,12 @@ NB_MODULE(_core, m) {
   nb::class_<Graph>(m, "Graph", "An immutable program in SSA form.")
       .def(nb::init<>())
       .def("__str__", [](const Graph& g) { return print(g); })
+      .def_prop_ro("input_names",
+                   [](const Graph& g) {
+                     std::vector<std::string> names;
+                     for (const Input& input : g.inputs()) names.push_back(input.name);
+                     return names;
+                   })
       .def_static(
           "parse", [](const std::string& text) { return unwrap(parse(text, ops::registry())); }, nb::arg("text"))
       .def(
@@ -155,8 +161,12 @@ NB_MODULE(_core, m) {
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
   m.def(
       "compile",
-      [](const Graph& g) {
-        return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, {})));
+      [](const Graph& g, const std::map<std::string, Array>& constants) {
+        runtime::CompileOptions options;
+        for (const auto& [name, array] : constants) options.constants.emplace(name, to_tensor(array));
+        const nb::gil_scoped_release release;
+        return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, options)));
       },
-      nb::arg("graph"), nb::call_guard<nb::gil_scoped_release>());
+      nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(),
+      "`constants`: inputs by name that keep these values in every run, and are no inputs of the program.");
 }

@@ -2,6 +2,7 @@
 // its own from the program's pool, so one program serves many threads. Test: tests/backends_cpu/program_test.cc
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,6 +52,9 @@ struct Peak {
 struct CompileOptions {
   std::vector<std::string> disabled_passes;           // by name, e.g. "simplify"; an unknown one is an error
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
+  // Inputs by name that have this value in every run: they are no inputs of the program, which computes ahead what it
+  // can, weights in a kernel's layout for instance. Later changes of the tensors do not reach it.
+  std::map<std::string, graph::Tensor> constants;
 };
 
 class Backend {

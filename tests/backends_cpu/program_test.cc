@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <thread>
 
 #include "backends/cpu/cpu_backend.h"
@@ -49,6 +50,39 @@ TEST(CpuProgram, UpdatesStateInPlaceAndReturnsItsOldValue) {
   EXPECT_EQ(values((*out)[0]), (std::vector<double>{1, 2, 3}));
   EXPECT_EQ(values((*out)[1]), (std::vector<double>{11, 22, 33}));
   EXPECT_EQ(values(w), (std::vector<double>{11, 22, 33}));
+}
+
+// W (packed by the kernel), a scale computed ahead of it, and a constant read as it is.
+TEST(CpuProgram, ConstantsAreTakenAsTheyAreWhileCompiling) {
+  const Graph graph = parsed(R"(graph {
+    input %0 "x" : f32[8,16]
+    state %1 "w" : f32[32,16]
+    state %2 "b" : f32[32]
+    %3 = matmul(%0, %1) {transpose_a=false, transpose_b=true} : f32[8,32]
+    %4 = exp(%2) : f32[32]
+    %5 = mul(%3, %4) : f32[8,32]
+    %6 = add(%5, %2) : f32[8,32]
+    output "y" %6
+    output "b" %2
+  })");
+  const auto ramp = [](Dims dims) {
+    Tensor t(DType::kF32, std::move(dims));
+    for (int64_t i = 0; i < t.num_elements(); ++i) t.set(i, static_cast<double>(i % 7) / 7 - 0.4);
+    return t;
+  };
+  const Tensor x = ramp({8, 16}), w = ramp({32, 16}), b = ramp({32});
+  const Result<std::vector<Tensor>> expected = compile(graph)->run(std::vector<Tensor>{x, w, b});
+  runtime::CompileOptions options;
+  options.constants = {{"w", w}, {"b", b}};
+  const auto program = compile(graph, options);
+  ASSERT_EQ(program->graph().inputs().size(), 1u);
+  const std::vector<double> before = values(b);
+  for (const Tensor& t : {w, b}) std::memset(t.data(), 0, t.num_bytes());
+  const Result<std::vector<Tensor>> out = program->run(std::vector<Tensor>{x});
+  ASSERT_TRUE(out.ok() && expected.ok());
+  for (int64_t i = 0; i < x.num_elements(); ++i) EXPECT_NEAR((*out)[0].at(i), (*expected)[0].at(i), 1e-5);
+  EXPECT_EQ(values((*out)[1]), before);
+  for (const runtime::NodeReport& r : program->report()) EXPECT_NE(r.op, "exp");
 }
 
 TEST(CpuProgram, ProfileTimesEachNodeAndSumsRuns) {

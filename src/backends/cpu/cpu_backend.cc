@@ -10,12 +10,14 @@
 #include "base/strings.h"
 #include "graph/builder.h"
 #include "ops/registry.h"
+#include "passes/bind_inputs.h"
 #include "passes/block_channels.h"
 #include "passes/cse.h"
 #include "passes/decompose.h"
 #include "passes/fold_constants.h"
 #include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
+#include "passes/rewrite.h"
 #include "passes/simplify.h"
 #include "runtime/memory_plan.h"
 
@@ -52,8 +54,9 @@ class CpuProgram : public runtime::Program, public Body {
  private:
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                  runtime::Profile* profile) const;
+  Status precompute(const runtime::CompileOptions& options);
   Status choose_kernels(const runtime::CompileOptions& options);
-  void plan();
+  void plan(const runtime::CompileOptions& options);
 
   struct Copy {  // after the steps: a state or output that could not be produced in its place
     Value from;
@@ -74,12 +77,95 @@ class CpuProgram : public runtime::Program, public Body {
 
 bool is_view(const Node& node) { return node.op->traits.view; }
 
+// The value of v if it is a constant, or a view of one.
+std::optional<Tensor> constant_value(const Graph& graph, Value v) {
+  const TensorType& type = graph.type(v);
+  const Node* node = graph.producer(v);
+  while (node != nullptr && is_view(*node)) node = graph.producer(node->inputs[0]);
+  if (node == nullptr || node->op_name() != "constant") return std::nullopt;
+  const auto& value = node->attrs.get<Tensor>("value");
+  return Tensor(type, value.data(), value.owner());
+}
+
+// What depends on constants alone is computed here, by the kernels that would have computed it in every run: weights
+// are put in a kernel's layout once. What would make more bytes of fewer stays.
+Status CpuProgram::precompute(const runtime::CompileOptions& options) {
+  std::vector<bool> known(static_cast<size_t>(graph_.num_values())), computed(known.size());
+  for (const Node& node : graph_.nodes()) {
+    const auto bytes = [&](Value v) { return static_cast<int64_t>(graph_.type(v).num_bytes()); };
+    const bool constant = node.op_name() == "constant";
+    bool all = constant || (!node.inputs.empty() && !node.op->traits.random);
+    int64_t read = 0, written = 0;
+    for (Value v : node.inputs) {
+      all = all && known[v.id];
+      read += bytes(v);
+    }
+    for (int32_t i = 0; i < node.num_outputs; ++i) written += bytes(node.output(i));
+    if (!all || (!constant && written > read)) continue;
+    for (int32_t i = 0; i < node.num_outputs; ++i) {
+      known[node.output(i).id] = true;
+      computed[node.output(i).id] = !constant && !is_view(node);
+    }
+  }
+  // The results are those that somebody else reads; a view's reader reads its source.
+  std::vector<bool> wanted(known.size());
+  bool any = false;
+  const auto want = [&](Value v) {
+    const Node* node = graph_.producer(v);
+    while (known[v.id] && node != nullptr && is_view(*node)) node = graph_.producer(v = node->inputs[0]);
+    if (computed[v.id]) any = wanted[v.id] = true;
+  };
+  for (const Node& node : graph_.nodes())
+    for (Value v : node.inputs)
+      if (!known[node.output().id]) want(v);
+  for (const Output& output : graph_.outputs()) want(output.value);
+  for (const Update& update : graph_.updates()) want(update.value);
+  if (!any) return {};
+  Builder builder(ops::registry());
+  std::vector<Expr> map(known.size());
+  for (const Node& node : graph_.nodes()) {
+    if (!known[node.output().id]) continue;
+    std::vector<Expr> inputs;
+    for (Value v : node.inputs) inputs.push_back(map[v.id]);
+    builder.set_scope(node.scope);
+    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
+    DS_TRY(builder.status());
+    for (int32_t i = 0; i < node.num_outputs; ++i) map[node.output(i).id] = results[static_cast<size_t>(i)];
+  }
+  std::map<int32_t, size_t> place;  // by value id, which output of the program
+  for (int32_t v = 0; v < graph_.num_values(); ++v)
+    if (wanted[v]) {
+      builder.output(std::to_string(place.size()), map[v]);
+      place.emplace(v, place.size());
+    }
+  CpuProgram once;
+  DS_ASSIGN(once.graph_, builder.finish());
+  DS_TRY(once.choose_kernels(options));
+  once.plan(options);
+  DS_ASSIGN(const std::vector<Tensor> results, once.run({}, nullptr));
+  DS_ASSIGN(graph_, passes::rewrite(graph_, ops::registry(),
+                                    [&](Builder& b, const Graph&, const Node& node,
+                                        const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+                                      bool replaced = false;
+                                      for (int32_t i = 0; i < node.num_outputs; ++i)
+                                        replaced = replaced || place.contains(node.output(i).id);
+                                      if (!replaced) return std::nullopt;
+                                      std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
+                                      for (int32_t i = 0; i < node.num_outputs; ++i)
+                                        if (const auto at = place.find(node.output(i).id); at != place.end())
+                                          values[static_cast<size_t>(i)] = b.constant(results[at->second]);
+                                      return values;
+                                    }));
+  return {};
+}
+
 Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
   const std::vector<int32_t> uses = graph_.use_counts();
   for (size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Node& node = graph_.nodes()[n];
     if (is_view(node) || node.op_name() == "constant") continue;
-    NodeInfo info{graph_.context(node), {}, {}, &options};
+    NodeInfo info{graph_.context(node), {}, {}, &options, {}};
+    for (Value v : node.inputs) info.constants.push_back(constant_value(graph_, v));
     runtime::NodeReport report{node.scope, node.op_name(), {}, {}, {}, static_cast<int32_t>(n)};
     for (Value v : node.inputs) report.types += to_string(graph_.type(v)) + " ";
     report.types += "->";
@@ -114,6 +200,8 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     }
     step.node = static_cast<int32_t>(n);
     step.in = node.inputs;
+    for (size_t i = 0; i < step.in.size(); ++i)
+      if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
     for (int32_t i = 0; i < node.num_outputs; ++i) step.out.push_back(node.output(i));
     steps_.push_back(std::move(step));
     report_.push_back(std::move(report));
@@ -123,7 +211,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
 
 // Assigns each value a place. Views share their source's place; an update is produced straight in the state's memory if
 // nothing reads the old state afterwards; an element-wise result may overwrite an input that dies there.
-void CpuProgram::plan() {
+void CpuProgram::plan(const runtime::CompileOptions& options) {
   const int32_t num_values = graph_.num_values();
   const int32_t end = static_cast<int32_t>(steps_.size());
   std::vector<int32_t> root(num_values), made(num_values, -1), last(num_values, -1);
@@ -131,19 +219,26 @@ void CpuProgram::plan() {
   for (const Node& node : graph_.nodes())
     if (is_view(node)) root[node.output().id] = root[node.inputs[0].id];
   for (int32_t s = 0; s < end; ++s) {
-    for (Value v : steps_[s].in) last[root[v.id]] = s;
+    for (Value v : steps_[s].in)
+      if (v.defined()) last[root[v.id]] = s;
     for (Value v : steps_[s].out) made[v.id] = s;
   }
   places_.assign(num_values, {});
   for (size_t i = 0; i < graph_.inputs().size(); ++i) places_[graph_.inputs()[i].value.id] = {Place::kInput, i};
-  for (const Node& node : graph_.nodes())
-    if (node.op_name() == "constant") {
-      places_[node.output().id] = {Place::kConstant, constants_.size()};
-      constants_.push_back(node.attrs.get<Tensor>("value"));
-    }
   std::vector<bool> pinned(num_values);  // read after the last step
   for (const Output& o : graph_.outputs()) pinned[root[o.value.id]] = true;
   for (const Update& u : graph_.updates()) pinned[root[u.value.id]] = true;
+  const auto borrowed = [&](const Tensor& t) {  // of the caller, who may change it later
+    return std::any_of(options.constants.begin(), options.constants.end(),
+                       [&](const auto& named) { return named.second.data() == t.data(); });
+  };
+  for (const Node& node : graph_.nodes()) {
+    const int32_t v = node.output().id;
+    if (node.op_name() != "constant" || (last[v] < 0 && !pinned[v])) continue;
+    const auto& value = node.attrs.get<Tensor>("value");
+    places_[v] = {Place::kConstant, constants_.size()};
+    constants_.push_back(borrowed(value) ? value.clone() : value);
+  }
 
   for (const Update& u : graph_.updates()) {
     const int32_t r = root[u.value.id], state = graph_.inputs()[u.input].value.id;
@@ -153,7 +248,7 @@ void CpuProgram::plan() {
       const Step& step = steps_[made[r]];
       for (size_t i = 0; i < step.in.size(); ++i)
         for (size_t o = 0; o < step.out.size(); ++o)
-          if (root[step.in[i].id] == state && step.out[o].id == r)
+          if (step.in[i].defined() && root[step.in[i].id] == state && step.out[o].id == r)
             direct = direct && step.kernel->in_place(static_cast<int>(o), static_cast<int>(i));
     }
     if (direct)
@@ -180,13 +275,14 @@ void CpuProgram::plan() {
       const size_t bytes = graph_.type({v}).num_bytes();
       const int32_t until = pinned[v] ? end : last[v];
       for (size_t i = 0; i < step.in.size() && block_of[v] < 0; ++i) {
+        if (!step.in[i].defined()) continue;
         const int32_t in = root[step.in[i].id];
         const int32_t block = block_of[in];
         if (block < 0 || blocks[block].last != s || blocks[block].bytes != bytes || last[in] != s) continue;
         bool legal = step.kernel->in_place(static_cast<int>(o), static_cast<int>(i));
         // The block must not feed another operand that the kernel may not overwrite.
         for (size_t k = 0; k < step.in.size(); ++k)
-          if (block_of[root[step.in[k].id]] == block)
+          if (step.in[k].defined() && block_of[root[step.in[k].id]] == block)
             legal = legal && step.kernel->in_place(static_cast<int>(o), static_cast<int>(k));
         if (!legal) continue;
         blocks[block].last = until;
@@ -284,8 +380,9 @@ Status check_passes(const std::vector<std::string>& names) {
 
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
   DS_TRY(check_passes(options.disabled_passes));
+  DS_ASSIGN(graph_, passes::bind_inputs(graph, ops::registry(), options.constants));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
-  DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [&](const Graph& g, const Node& node) {
+  DS_ASSIGN(graph_, passes::decompose(graph_, ops::registry(), [&](const Graph& g, const Node& node) {
               if (node.op->traits.elementwise) return false;
               return !has_fast_kernel(g, node, options);
             }));
@@ -293,8 +390,9 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
     if (named(options.disabled_passes, pass.name)) continue;
     DS_ASSIGN(graph_, pass.run(graph_, options));
   }
+  DS_TRY(precompute(options));
   DS_TRY(choose_kernels(options));
-  plan();
+  plan(options);
   return {};
 }
 
@@ -343,6 +441,7 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
   }
   char* const arena = static_cast<char*>(memory);
   const auto address = [&](Value v) -> void* {
+    if (!v.defined()) return nullptr;
     const Place& place = places_[v.id];
     switch (place.kind) {
       case Place::kInput: return inputs[place.index];
@@ -399,8 +498,9 @@ Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph&
   return std::shared_ptr<const runtime::Program>(std::move(program));
 }
 
-Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, const runtime::CompileOptions& options) {
+Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, runtime::CompileOptions options) {
   auto program = std::make_shared<CpuProgram>();
+  options.constants.clear();  // those are inputs of the graph around it
   DS_TRY(program->build(graph, options));
   return std::shared_ptr<const Body>(std::move(program));
 }

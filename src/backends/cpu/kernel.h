@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,6 +30,8 @@ class Kernel {
   virtual size_t scratch_bytes() const { return 0; }
   // True if output `out` may be written over input `in` (same bytes) while it is read.
   virtual bool in_place(int out, int in) const { return false; }
+  // False for an input whose value was known and that the kernel keeps in a form of its own; it is null in a run.
+  virtual bool reads(int in) const { return true; }
   virtual std::string detail() const { return {}; }
 };
 
@@ -37,6 +40,8 @@ struct NodeInfo {
   std::vector<graph::TensorType> outputs;
   std::vector<bool> used;                            // which outputs somebody reads
   const runtime::CompileOptions* options = nullptr;  // while compiling only; a kernel does not keep it
+  // By input, the value if it is a constant; empty while a kernel is only asked whether it takes the node.
+  std::vector<std::optional<graph::Tensor>> constants = {};
 };
 
 // The body of a `fused` node; of another one, a graph of it alone. Inputs and outputs are those of the node.
@@ -98,7 +103,7 @@ class Body {
   // All inputs and outputs of the graph in order, none null; an output overlaps no other operand.
   virtual Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const = 0;
 };
-Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, const runtime::CompileOptions& options);
+Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, runtime::CompileOptions options);
 
 inline Status refuse(std::string reason) { return Status(ErrorCode::kUnsupported, std::move(reason)); }
 

@@ -28,11 +28,17 @@ KernelOrRefusal make_onednn_matmul(const NodeInfo& node) {
     const auto dst = onednn_plain(y.dims, dtype);
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const dnnl::matmul::primitive_desc pd(onednn_engine(), a, b, dst, attr);
+    // Weights that never change may lie as the primitive likes best.
+    const bool known = node.constants.size() > 1 && node.constants[1];
+    const auto wanted = known ? dnnl::memory::desc(b.get_dims(), dtype, dnnl::memory::format_tag::any) : b;
+    const dnnl::matmul::primitive_desc pd(onednn_engine(), a, wanted, dst, attr);
     DS_TRY(require_fast(dtype, pd.impl_info_str()));
     auto kernel = std::make_unique<OnednnKernel>(dnnl::matmul(pd), pd.impl_info_str());
     kernel->add_input(DNNL_ARG_SRC, a, pd.src_desc());
-    kernel->add_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc());
+    if (known && b != pd.weights_desc())
+      kernel->add_packed_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc(), *node.constants[1]);
+    else
+      kernel->add_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc());
     kernel->add_output(DNNL_ARG_DST, dst, pd.dst_desc());
     kernel->set_scratchpad(pd.scratchpad_desc());
     return std::unique_ptr<Kernel>(std::move(kernel));

@@ -50,7 +50,7 @@ void OnednnKernel::set_scratchpad(const dnnl::memory::desc& md) {
 
 void OnednnKernel::add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours,
                        const dnnl::memory::desc& theirs, bool input) {
-  OnednnOperand operand{argument, ours, theirs, {}, 0};
+  OnednnOperand operand{argument, ours, theirs, {}, 0, {}};
   if (ours != theirs) {
     const dnnl::engine& e = onednn_engine();
     operand.reorder = dnnl::reorder(input ? dnnl::reorder::primitive_desc(e, ours, e, theirs)
@@ -58,6 +58,16 @@ void OnednnKernel::add(std::vector<OnednnOperand>& list, int argument, const dnn
     operand.scratch_offset = reserve(theirs.get_size());
   }
   list.push_back(std::move(operand));
+}
+
+void OnednnKernel::add_packed_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs,
+                                    const graph::Tensor& value) {
+  const dnnl::engine& e = onednn_engine();
+  graph::Tensor packed(DType::kU8, {static_cast<int64_t>(theirs.get_size())});
+  dnnl::memory from(ours, e, value.data()), to(theirs, e, packed.data());
+  dnnl::reorder(from, to).execute(onednn_stream(), from, to);
+  onednn_stream().wait();
+  inputs_.push_back({argument, ours, theirs, {}, 0, std::move(packed)});
 }
 
 Status OnednnKernel::run(const KernelArgs& args) const {
@@ -68,6 +78,10 @@ Status OnednnKernel::run(const KernelArgs& args) const {
     std::unordered_map<int, dnnl::memory> memory;
     for (size_t i = 0; i < inputs_.size(); ++i) {
       const OnednnOperand& o = inputs_[i];
+      if (o.packed.defined()) {
+        memory.emplace(o.argument, dnnl::memory(o.theirs, engine, o.packed.data()));
+        continue;
+      }
       dnnl::memory ours(o.ours, engine, const_cast<void*>(args.in[i]));
       if (o.reorder) {
         dnnl::memory theirs(o.theirs, engine, scratch + o.scratch_offset);

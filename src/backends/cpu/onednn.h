@@ -21,6 +21,7 @@ struct OnednnOperand {
   dnnl::memory::desc ours, theirs;
   dnnl::reorder reorder;  // empty if ours == theirs
   size_t scratch_offset = 0;
+  graph::Tensor packed;  // if the value is known: it in their layout, and the node's input is not read
 };
 
 // One primitive with operands from the node's inputs and outputs.
@@ -31,6 +32,9 @@ class OnednnKernel : public Kernel {
   void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
     add(inputs_, argument, ours, theirs, true);
   }
+  // The next input always has this value, which is put into their layout here.
+  void add_packed_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs,
+                        const graph::Tensor& value);
   void add_output(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
     add(outputs_, argument, ours, theirs, false);
   }
@@ -38,6 +42,9 @@ class OnednnKernel : public Kernel {
 
   Status run(const KernelArgs& args) const override;
   size_t scratch_bytes() const override { return scratch_; }
+  bool reads(int in) const override {
+    return static_cast<size_t>(in) >= inputs_.size() || !inputs_[static_cast<size_t>(in)].packed.defined();
+  }
   std::string detail() const override { return detail_; }
 
  private:

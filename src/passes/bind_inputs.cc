@@ -1,0 +1,42 @@
+#include "passes/bind_inputs.h"
+
+#include "graph/builder.h"
+
+namespace deepseek::passes {
+
+using namespace graph;
+
+Result<Graph> bind_inputs(const Graph& graph, const OpRegistry& registry, const std::map<std::string, Tensor>& values) {
+  Builder builder(registry);
+  std::vector<Expr> inputs;
+  std::vector<bool> bound;
+  size_t found = 0;
+  for (const Input& input : graph.inputs()) {
+    const auto value = values.find(input.name);
+    bound.push_back(value != values.end());
+    if (!bound.back()) {
+      inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+      continue;
+    }
+    ++found;
+    if (value->second.type() != graph.type(input.value))
+      return invalid("input '{}': expected a constant {}, got {}", input.name, to_string(graph.type(input.value)),
+                     to_string(value->second.type()));
+    inputs.push_back(builder.constant(value->second));
+  }
+  if (found < values.size())
+    for (const auto& [name, value] : values)
+      if (std::none_of(graph.inputs().begin(), graph.inputs().end(), [&](const Input& i) { return i.name == name; }))
+        return invalid("there is no input '{}' that could be a constant", name);
+  const std::vector<Expr> map = builder.inline_values(graph, inputs);
+  DS_TRY(builder.status());
+  for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);
+  for (const Update& update : graph.updates()) {
+    if (bound[update.input])
+      return invalid("input '{}' can't be a constant: the graph updates it", graph.inputs()[update.input].name);
+    builder.update(map[graph.inputs()[update.input].value.id], map[update.value.id]);
+  }
+  return builder.finish();
+}
+
+}  // namespace deepseek::passes
