@@ -1,7 +1,7 @@
-// f32 convolution on blocked channels, forward and both gradients, as loops around a micro-GEMM: a GEMM's rows are the
-// channels of one block, its columns the pixels of a row. Padding costs nothing: a tap that falls outside is left out.
-// Few input channels, as of pictures, make one block; the taps of a row then join it, on a copy of the windows, so that
-// products are long enough.
+// f32 convolution on blocked channels, forward and both gradients, as loops around a small product: its rows are the
+// channels of a few blocks, its columns the pixels of a row. Padding costs nothing: a tap that falls outside is left
+// out. Few input channels, as of pictures, make one block; the taps of a row then join it, on a copy of the windows, so
+// that products are long enough.
 #include "ops/blocked_conv.h"
 
 #include <array>
@@ -9,9 +9,9 @@
 #include <optional>
 
 #include "backends/cpu/anchored.h"
+#include "backends/cpu/block_gemm.h"
 #include "backends/cpu/conv_axis.h"
 #include "backends/cpu/kernel.h"
-#include "backends/cpu/microgemm.h"
 #include "base/threads.h"
 #include "ops/registry.h"
 
@@ -21,7 +21,13 @@ namespace {
 
 // Bytes of one operand's tile that should stay in the first-level cache.
 constexpr int64_t kTileBytes = 24 * 1024;
+// Of the weights that a product reads: over many pixels they come again.
+constexpr int64_t kWeightBytes = 24 * 1024;
+// Taps times blocks of a product's sum, by which reading and writing the result no longer counts.
+constexpr int64_t kLongProduct = 36;
 constexpr int64_t kMaxColumns = 256;
+// Of the source of a tile, which all blocks of the destination read: a part of the second-level cache.
+constexpr int64_t kSourceBytes = 384 * 1024;
 // Below this many channels taps join.
 constexpr int64_t kFewChannels = 8;
 
@@ -29,10 +35,13 @@ struct Geometry {
   int64_t batch = 0, x_blocks = 0, y_blocks = 0, x_block = 0, y_block = 0;
   std::array<Axis, 3> axes;  // leading ones of size 1
 
-  // The copy of x that is read where taps have joined: each row as the windows that slide over it, one after another.
+  // The copy of x that is read instead of it, in rows of windows one after another: where taps have joined, those that
+  // slide over a row of x; where one tap skips pixels, those that it reaches.
   struct Windows {
     int64_t count = 0, floats = 0, step = 0;  // per row; of one; from one to the next
     int64_t row = 0, low = 0;                 // floats of x's row, and of padding before it
+    int64_t plane = 0;                        // rows of x
+    std::vector<int64_t> rows;                // of x, which are copied
   } windows;
 
   int64_t x_rows() const { return axes[0].x * axes[1].x; }
@@ -54,22 +63,33 @@ Geometry geometry(const ops::BlockedConvShape& s, bool reads_x) {
   g.y_blocks = s.conv.out_channels / s.y_block;
   const ops::Window& w = s.conv.window;
   const size_t lead = 3 - s.conv.input.size();
-  bool pointwise = true;
+  bool pointwise = true, skips = true;
   for (size_t i = 0; i < s.conv.input.size(); ++i) {
     g.axes[lead + i] = {s.conv.input[i], s.conv.output[i], w.kernel[i], w.stride[i], w.padding_low[i], w.dilation[i]};
     pointwise = pointwise && w.kernel[i] == 1 && w.stride[i] == 1 && s.conv.input[i] == s.conv.output[i] &&
                 w.padding_low[i] == 0;
+    skips = skips && w.kernel[i] == 1 && w.padding_low[i] == 0 && w.padding_high[i] == 0;
   }
   if (Axis& across = g.axes[2]; reads_x && joins_taps(s)) {
     const int64_t c = s.x_block;
-    g.windows = {across.y, across.kernel * c, across.stride * c, across.x * c, across.low * c};
+    g.windows = {across.y, across.kernel * c, across.stride * c, across.x * c, across.low * c, g.x_rows(), {}};
+    for (int64_t r = 0; r < g.x_rows(); ++r) g.windows.rows.push_back(r);
     g.x_block = g.windows.floats;
     across = {across.y, across.y, 1, 1, 0, 1};
     return g;
   }
+  if (skips && !pointwise && reads_x) {
+    const Axis &d = g.axes[0], &h = g.axes[1], &across = g.axes[2];
+    g.windows = {across.y, s.x_block, across.stride * s.x_block, across.x * s.x_block, 0, g.x_rows(), {}};
+    for (int64_t i = 0; i < d.y; ++i)
+      for (int64_t j = 0; j < h.y; ++j) g.windows.rows.push_back(i * d.stride * h.x + j * h.stride);
+    pointwise = true;
+  }
   if (pointwise) {  // the plane is one run of pixels: cut it into long rows
-    const int64_t pixels = graph::product(s.conv.input);
-    int64_t columns = std::min(pixels, kMaxColumns);
+    const int64_t pixels = graph::product(s.conv.output);
+    const int64_t channels = reads_x ? s.conv.in_channels : s.conv.out_channels;
+    const int64_t most = std::clamp<int64_t>(kSourceBytes / (channels * 4), 32, kMaxColumns);
+    int64_t columns = std::min(pixels, most);
     while (pixels % columns != 0) --columns;
     if (columns < 16 && pixels < 4 * kMaxColumns) columns = pixels;
     g.axes = {};
@@ -80,7 +100,8 @@ Geometry geometry(const ops::BlockedConvShape& s, bool reads_x) {
 }
 
 size_t window_bytes(const Geometry& g) {
-  return static_cast<size_t>(g.batch * g.x_blocks * g.x_rows() * g.windows.count * g.windows.floats) * sizeof(float);
+  const auto rows = static_cast<int64_t>(g.windows.rows.size());
+  return static_cast<size_t>(g.batch * g.x_blocks * rows * g.windows.count * g.windows.floats) * sizeof(float);
 }
 
 // x as the products read it: itself, or the copy of its windows in `scratch`.
@@ -88,15 +109,17 @@ const float* copy_windows(const Geometry& g, const float* x, void* scratch) {
   const Geometry::Windows& w = g.windows;
   if (w.count == 0) return x;
   auto* const copy = static_cast<float*>(scratch);
-  parallel_for(g.batch * g.x_blocks * g.x_rows(), 16, [&](int64_t begin, int64_t end) {
+  const auto rows = static_cast<int64_t>(w.rows.size());
+  parallel_for(g.batch * g.x_blocks * rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
       for (int64_t i = 0; i < w.count; ++i) {
+        const float* const from = x + (r / rows * w.plane + w.rows[static_cast<size_t>(r % rows)]) * w.row;
         float* const to = copy + (r * w.count + i) * w.floats;
         const int64_t at = i * w.step - w.low;  // in the row of x
         const int64_t first = std::clamp<int64_t>(-at, 0, w.floats);
         const int64_t last = std::clamp<int64_t>(w.row - at, first, w.floats);
         std::fill_n(to, first, 0.0f);
-        std::copy(x + r * w.row + at + first, x + r * w.row + at + last, to + first);
+        std::copy(from + at + first, from + at + last, to + first);
         std::fill(to + last, to + w.floats, 0.0f);
       }
   });
@@ -107,6 +130,18 @@ const float* copy_windows(const Geometry& g, const float* x, void* scratch) {
 struct RowTap {
   int64_t row, tap;
 };
+// Blocks of the destination that a product makes together: as even shares as they come.
+struct Shares {
+  int64_t blocks = 0, count = 0;  // of all; of shares
+  Shares() = default;
+  Shares(int64_t all, int64_t block) : blocks(all) {
+    const int64_t most = BlockGemm::most_blocks(block);
+    count = (all + most - 1) / most;
+  }
+  int64_t first(int64_t share) const { return share * blocks / count; }
+  int64_t most() const { return (blocks + count - 1) / count; }
+};
+
 using RowTaps = std::vector<std::vector<RowTap>>;
 
 RowTaps row_taps(const Geometry& g, bool to_y) {
@@ -158,24 +193,29 @@ class Accumulate : public Kernel {
       const int64_t first = to_y ? o.y_first : o.x_first, src_first = to_y ? o.x_first : o.y_first;
       auto at = std::find_if(k->groups_.begin(), k->groups_.end(),
                              [&](const Group& x) { return x.first == first && x.count == o.count; });
-      if (at == k->groups_.end()) at = k->groups_.insert(at, Group{first, o.count, {}, {}, {}});
+      if (at == k->groups_.end()) at = k->groups_.insert(at, Group{first, o.count, {}, {}});
       at->taps.push_back({kw, src_first * k->src_block_});
     }
     // A group that covers the row comes first: it overwrites, so that the row needs no clearing.
     const auto covers = [&](const Group& x) { return step == 1 && x.first == 0 && x.count == k->columns_; };
     std::stable_partition(k->groups_.begin(), k->groups_.end(), covers);
     k->covered_ = !k->groups_.empty() && covers(k->groups_.front());
+    k->shares_ = Shares(k->blocks_, k->block_);
+    const int64_t rows = static_cast<int64_t>(k->rows_.size());
+    k->weight_stride_ = k->src_blocks_ * k->taps_ * k->block_ * k->src_block_;
     for (Group& group : k->groups_) {
-      MicroGemmShape s{k->block_, group.count, k->src_block_, k->block_, src_step * k->src_block_, step * k->block_};
-      DS_ASSIGN(group.overwrite, MicroGemm::make(s));
-      s.accumulate = true;
-      DS_ASSIGN(group.add, MicroGemm::make(s));
+      DS_ASSIGN(group.gemm,
+                BlockGemm::make({k->block_, group.count, k->src_block_, k->weight_stride_, src_step * k->src_block_, 1,
+                                 rows * k->columns_ * k->block_, step * k->block_}));
     }
-    const int64_t weight_bytes = std::max<int64_t>(1, k->taps_ * k->block_ * k->src_block_ * 4);
-    k->src_chunk_ = std::clamp<int64_t>(kTileBytes / weight_bytes, 1, k->src_blocks_);
-    k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, k->columns_ * k->block_ * 4));
-    k->weights_stay_ = weight_bytes * k->blocks_ * k->src_blocks_ >
-                       k->src_rows_ * k->src_row_ * k->src_blocks_ * static_cast<int64_t>(sizeof(float));
+    const int64_t weight_bytes = std::max<int64_t>(1, k->taps_ * k->block_ * k->src_block_ * k->shares_.most() * 4);
+    k->src_chunk_ = std::clamp<int64_t>(kWeightBytes / weight_bytes, 1, k->src_blocks_);
+    if (k->taps_ > 1) k->src_chunk_ = std::clamp<int64_t>(kLongProduct / k->taps_, k->src_chunk_, k->src_blocks_);
+    k->tile_rows_ =
+        std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, k->columns_ * k->block_ * k->shares_.most() * 4));
+    const int64_t source_row = std::max<int64_t>(1, k->src_blocks_ * k->src_row_ * 4);
+    k->tile_rows_ = std::min(k->tile_rows_, std::max<int64_t>(1, kSourceBytes / source_row));
+    k->weights_stay_ = k->weight_stride_ * k->blocks_ > k->src_rows_ * k->src_row_ * k->src_blocks_;
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
@@ -187,19 +227,21 @@ class Accumulate : public Kernel {
     std::vector<void*> out;
     if (place_.after) place_.after->bind(args, {}, in, out);
     const int64_t rows = static_cast<int64_t>(rows_.size()), tiles = (rows + tile_rows_ - 1) / tile_rows_;
-    parallel_for(batch_ * blocks_ * tiles, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(batch_ * shares_.count * tiles, 1, [&](int64_t begin, int64_t end) {
       std::vector<const float*> a(static_cast<size_t>(src_chunk_ * taps_)), b(a.size());
       for (int64_t task = begin; task < end; ++task) {
         // Which operand is reused by neighbouring tasks: the larger one.
-        const int64_t block = weights_stay_ ? task / (batch_ * tiles) : task % blocks_;
-        const int64_t place = weights_stay_ ? task % (batch_ * tiles) : task / blocks_;
+        const int64_t share = weights_stay_ ? task / (batch_ * tiles) : task % shares_.count;
+        const int64_t place = weights_stay_ ? task % (batch_ * tiles) : task / shares_.count;
         const int64_t n = place / tiles, first = place % tiles * tile_rows_, last = std::min(rows, first + tile_rows_);
-        const int64_t plane = (n * blocks_ + block) * rows;
-        tile(src + n * src_blocks_ * src_rows_ * src_row_, weights + block * src_blocks_ * taps_ * block_ * src_block_,
-             dst + plane * columns_ * block_, first, last, a.data(), b.data());
-        if (place_.after)  // on what is still in the first-level cache
+        const int64_t block = shares_.first(share), count = shares_.first(share + 1) - block;
+        tile(src + n * src_blocks_ * src_rows_ * src_row_, weights + block * weight_stride_,
+             dst + (n * blocks_ + block) * rows * columns_ * block_, count, first, last, a.data(), b.data());
+        for (int64_t i = 0; place_.after && i < count; ++i) {  // on what is still in the cache
+          const int64_t plane = (n * blocks_ + block + i) * rows;
           place_.after->program.run(in, out, (plane + first) * columns_ * block_, (plane + last) * columns_ * block_,
                                     nullptr);
+        }
       }
     });
     return {};
@@ -216,12 +258,14 @@ class Accumulate : public Kernel {
   struct Group {  // taps that reach the same columns of the destination
     int64_t first, count;
     std::vector<ColumnTap> taps;
-    MicroGemm overwrite, add;
+    BlockGemm gemm;
   };
 
-  void tile(const float* src, const float* weights, float* dst, int64_t first, int64_t last, const float** a,
-            const float** b) const {
+  // Rows [first, last) of `blocks` blocks of the destination.
+  void tile(const float* src, const float* weights, float* dst, int64_t blocks, int64_t first, int64_t last,
+            const float** a, const float** b) const {
     const int64_t plane = src_rows_ * src_row_, tap_size = block_ * src_block_;
+    const int64_t dst_plane = static_cast<int64_t>(rows_.size()) * columns_ * block_;
     for (int64_t s0 = 0; s0 < src_blocks_; s0 += src_chunk_) {
       const int64_t s1 = std::min(src_blocks_, s0 + src_chunk_);
       for (int64_t r = first; r < last; ++r) {
@@ -229,19 +273,20 @@ class Accumulate : public Kernel {
         float* const row = dst + r * columns_ * block_;
         bool clear = s0 == 0;
         if (clear && (!covered_ || row_taps.empty())) {
-          std::memset(row, 0, static_cast<size_t>(columns_ * block_) * sizeof(float));
+          for (int64_t i = 0; i < blocks; ++i)
+            std::memset(row + i * dst_plane, 0, static_cast<size_t>(columns_ * block_) * sizeof(float));
           clear = false;
         }
         if (row_taps.empty()) continue;
         for (const Group& group : groups_) {
-          size_t count = 0;
+          int64_t count = 0;
           for (int64_t s = s0; s < s1; ++s)
             for (const RowTap& rt : row_taps)
               for (const ColumnTap& ct : group.taps) {
                 a[count] = weights + (s * taps_ + rt.tap * width_ + ct.tap) * tap_size;
                 b[count++] = src + s * plane + rt.row * src_row_ + ct.src_offset;
               }
-          (clear ? group.overwrite : group.add)(a, b, count, row + group.first * block_);
+          group.gemm(a, b, count, row + group.first * block_, blocks, !clear);
           clear = false;
         }
       }
@@ -249,7 +294,8 @@ class Accumulate : public Kernel {
   }
 
   int64_t batch_ = 0, blocks_ = 0, src_blocks_ = 0, block_ = 0, src_block_ = 0, columns_ = 0, src_row_ = 0,
-          src_rows_ = 0, taps_ = 0, width_ = 0, src_chunk_ = 1, tile_rows_ = 1;
+          src_rows_ = 0, taps_ = 0, width_ = 0, weight_stride_ = 0, src_chunk_ = 1, tile_rows_ = 1;
+  Shares shares_;
   bool covered_ = false, weights_stay_ = false;
   Geometry geometry_;  // forward only: of the copy of windows
   Place place_;
@@ -268,10 +314,12 @@ class WeightGradient : public Kernel {
     for (int64_t kw = 0; kw < w.kernel; ++kw) {
       Column c{w.overlap(kw), {}};
       if (c.overlap.count == 0) continue;
-      DS_ASSIGN(c.gemm, MicroGemm::make({g.y_block, g.x_block, c.overlap.count, g.y_block, w.stride * g.x_block,
-                                         g.y_block, true, true}));
+      DS_ASSIGN(c.gemm,
+                BlockGemm::make({g.y_block, g.x_block, c.overlap.count, g.y_rows() * w.y * g.y_block, 1,
+                                 w.stride * g.x_block, g.x_blocks * g.taps() * g.x_block * g.y_block, g.y_block}));
       k->columns_.push_back(c);
     }
+    k->shares_ = Shares(g.y_blocks, g.y_block);
     k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, w.y * g.y_block * 4));
     // by_tap: the pairs of rows per tile and tap
     const RowTaps rows = row_taps(g, true);
@@ -292,14 +340,19 @@ class WeightGradient : public Kernel {
     const int64_t width = g_.axes[2].kernel, x_row = g_.axes[2].x * g_.x_block, y_row = g_.axes[2].y * g_.y_block;
     const int64_t x_plane = g_.x_rows() * x_row, y_plane = g_.y_rows() * y_row;
     const int64_t tap_size = g_.x_block * g_.y_block, size = g_.taps() * tap_size;
-    parallel_for(g_.y_blocks * g_.x_blocks, 1, [&](int64_t begin, int64_t end) {
-      std::memset(dw + begin * size, 0, static_cast<size_t>((end - begin) * size) * sizeof(float));
+    parallel_for(shares_.count * g_.x_blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task)
+        for (int64_t y = shares_.first(task / g_.x_blocks); y < shares_.first(task / g_.x_blocks + 1); ++y)
+          std::memset(dw + (y * g_.x_blocks + task % g_.x_blocks) * size, 0, static_cast<size_t>(size) * sizeof(float));
       std::vector<const float*> a(static_cast<size_t>(tile_rows_)), b(a.size());
       for (int64_t n = 0; n < g_.batch; ++n)
         for (const auto& tile : tiles_)
-          for (int64_t pair = begin; pair < end; ++pair) {
-            const float* const px = x + (n * g_.x_blocks + pair % g_.x_blocks) * x_plane;
-            const float* const py = dy + (n * g_.y_blocks + pair / g_.x_blocks) * y_plane;
+          for (int64_t task = begin; task < end; ++task) {
+            const int64_t share = task / g_.x_blocks, first = shares_.first(share);
+            const int64_t blocks = shares_.first(share + 1) - first;
+            const float* const px = x + (n * g_.x_blocks + task % g_.x_blocks) * x_plane;
+            const float* const py = dy + (n * g_.y_blocks + first) * y_plane;
+            float* const to = dw + (first * g_.x_blocks + task % g_.x_blocks) * size;
             for (size_t tap = 0; tap < tile.size(); ++tap) {
               if (tile[tap].empty()) continue;
               for (const Column& c : columns_) {
@@ -307,8 +360,8 @@ class WeightGradient : public Kernel {
                   a[i] = py + tile[tap][i].y * y_row + c.overlap.y_first * g_.y_block;
                   b[i] = px + tile[tap][i].x * x_row + c.overlap.x_first * g_.x_block;
                 }
-                c.gemm(a.data(), b.data(), tile[tap].size(),
-                       dw + pair * size + (static_cast<int64_t>(tap) * width + c.overlap.tap) * tap_size);
+                c.gemm(a.data(), b.data(), static_cast<int64_t>(tile[tap].size()),
+                       to + (static_cast<int64_t>(tap) * width + c.overlap.tap) * tap_size, blocks, true);
               }
             }
           }
@@ -321,7 +374,7 @@ class WeightGradient : public Kernel {
  private:
   struct Column {
     Overlap overlap;
-    MicroGemm gemm;
+    BlockGemm gemm;
   };
   struct RowPair {
     int64_t x, y;
@@ -329,6 +382,7 @@ class WeightGradient : public Kernel {
   Geometry g_;
   std::vector<Column> columns_;
   std::vector<std::vector<std::vector<RowPair>>> tiles_;
+  Shares shares_;
   int64_t tile_rows_ = 1;
 };
 

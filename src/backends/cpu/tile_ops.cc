@@ -386,6 +386,47 @@ TileFn Find(std::string_view op, DType in, DType out) {
   }
 }
 
+template <int kTerms, bool kRelu>
+void Affine(const float* const* x, const float* const* coefficients, const float* shift, int64_t width, float* out,
+            int64_t n) {
+  const hn::CappedTag<float, 16> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t j = 0; j < width; j += lanes) {
+    const auto t = hn::LoadU(d, shift + j);
+    const auto a = hn::LoadU(d, coefficients[0] + j);
+    const auto b = hn::LoadU(d, coefficients[kTerms > 1 ? 1 : 0] + j);
+    const auto c = hn::LoadU(d, coefficients[kTerms > 2 ? 2 : 0] + j);
+    const auto apply = [&](auto x0, auto x1, auto x2) HWY_ATTR {
+      auto y = hn::MulAdd(x0, a, t);
+      if constexpr (kTerms > 1) y = hn::MulAdd(x1, b, y);
+      if constexpr (kTerms > 2) y = hn::MulAdd(x2, c, y);
+      // As max(y, 0) of the other kernels, NaN stays.
+      if constexpr (kRelu) y = hn::IfThenZeroElse(hn::Lt(y, hn::Zero(d)), y);
+      return y;
+    };
+    const float *x0 = x[0], *x1 = x[kTerms > 1 ? 1 : 0], *x2 = x[kTerms > 2 ? 2 : 0];
+    int64_t i = j;
+    for (; i + lanes <= n; i += width)
+      hn::StoreU(apply(hn::LoadU(d, x0 + i), hn::LoadU(d, x1 + i), hn::LoadU(d, x2 + i)), d, out + i);
+    if (i < n) {
+      HWY_ALIGN float rest[4][16] = {};
+      const size_t bytes = static_cast<size_t>(n - i) * sizeof(float);
+      std::memcpy(rest[0], x0 + i, bytes);
+      std::memcpy(rest[1], x1 + i, bytes);
+      std::memcpy(rest[2], x2 + i, bytes);
+      hn::StoreU(apply(hn::LoadU(d, rest[0]), hn::LoadU(d, rest[1]), hn::LoadU(d, rest[2])), d, rest[3]);
+      std::memcpy(out + i, rest[3], bytes);
+    }
+  }
+}
+
+void AffineTile(int terms, const float* const* x, const float* const* coefficients, const float* shift, bool relu,
+                int64_t width, float* out, int64_t n) {
+  constexpr decltype(&Affine<1, false>) kAll[] = {Affine<1, false>, Affine<1, true>,  Affine<2, false>,
+                                                  Affine<2, true>,  Affine<3, false>, Affine<3, true>};
+  kAll[2 * (terms - 1) + (relu ? 1 : 0)](x, coefficients, shift, width, out, n);
+}
+
 double SumTile(const float* x, int64_t n) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -456,10 +497,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace deepseek::backends::cpu {
 HWY_EXPORT(Find);
+HWY_EXPORT(AffineTile);
 HWY_EXPORT(SumTile);
 HWY_EXPORT(AddRows);
 HWY_EXPORT(AddSquaredRows);
 TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
+void affine_tile(int terms, const float* const* x, const float* const* coefficients, const float* shift, bool relu,
+                 int64_t width, float* out, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(AffineTile)(terms, x, coefficients, shift, relu, width, out, n);
+}
 double sum_tile(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumTile)(x, n); }
 void add_rows(const float* x, int64_t n, int64_t period, double* acc) {
   HWY_DYNAMIC_DISPATCH(AddRows)(x, n, period, acc);

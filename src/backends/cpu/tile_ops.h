@@ -19,6 +19,13 @@ using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 // "mul_sub" a * b - c and "neg_mul_add" c - a * b. `in` is the dtype of the (last) operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
 
+// out[i] = sum over terms of x[term][i] * coefficient[term][i % width] + shift[i % width], or 0 where that is less and
+// `relu`. At most kMostTerms; width is a multiple of 16 up to kMostWidth.
+constexpr int kMostTerms = 3;
+constexpr int64_t kMostWidth = 64;
+void affine_tile(int terms, const float* const* x, const float* const* coefficients, const float* shift, bool relu,
+                 int64_t width, float* out, int64_t n);
+
 // The sum of a tile. Each of many lanes adds up few numbers, so the error stays near that of one rounding.
 double sum_tile(const float* x, int64_t n);
 // acc[i % period] += x[i], for n a multiple of the period.

@@ -5,6 +5,7 @@
 // end. Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -68,12 +69,29 @@ class TileProgram {
     int64_t size = 0, offset = 0;  // its doubles among all
     double scale = 1;              // of a mean
   };
+  // A program that is y = sum of coefficient * operand + shift, and perhaps max(y, 0), where coefficients and shift are
+  // vectors along the period: those of a row are computed once, and then stay in registers.
+  struct Affine {
+    struct Op {  // on vectors of one period
+      enum Kind { kLeaf, kAdd, kSub, kMul, kNeg } kind;
+      int a, b = -1;  // leaf, or numbers of earlier ops
+    };
+    struct Term {
+      int leaf, coefficient;  // an op, or -1 for one
+    };
+    std::vector<Op> ops;
+    std::vector<Term> terms;
+    int shift = -1;  // an op, or -1 for zero
+    bool relu = false;
+  };
   struct Compiler;
 
+  void run_affine(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end) const;
   void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes, int64_t max_period);
   const void* load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const;
 
   std::vector<Leaf> leaves_;
+  std::optional<Affine> affine_;
   std::vector<Instruction> instructions_;
   graph::Dims loops_;              // merged iteration dims; the last is the inner one
   int64_t period_ = 1;             // of periodic operands

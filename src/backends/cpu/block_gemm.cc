@@ -1,0 +1,115 @@
+#include "backends/cpu/block_gemm.h"
+
+#include <array>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace deepseek::backends::cpu {
+
+namespace {
+
+constexpr int64_t kLanes = 16;  // floats of an AVX-512 vector
+constexpr int kMostBlocks = 4;
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx512f")
+
+// The results of P columns and F blocks stay in P * F registers, F more hold a's vectors and one b's value, of 32.
+// Twenty-four results hide the latency of two multiply-add units.
+template <int P, int F>
+void columns(const BlockGemmShape& s, const float* const* a, const float* const* b, int64_t count, int64_t first,
+             float* c, bool accumulate) {
+  __m512 sum[P][F];
+  c += first * s.c_column;
+#pragma GCC unroll 32
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 32
+    for (int f = 0; f < F; ++f)
+      sum[p][f] = accumulate ? _mm512_loadu_ps(c + f * s.c_stride + p * s.c_column) : _mm512_setzero_ps();
+  const int64_t column = s.b_column, step = s.b_depth, block = s.a_stride;
+  for (int64_t i = 0; i < count; ++i) {
+    const float *x = a[i], *y = b[i] + first * column;
+    for (int64_t k = 0; k < s.depth; ++k, x += kLanes, y += step) {
+      __m512 v[F];
+#pragma GCC unroll 32
+      for (int f = 0; f < F; ++f) v[f] = _mm512_loadu_ps(x + f * block);
+#pragma GCC unroll 32
+      for (int p = 0; p < P; ++p) {
+        const __m512 w = _mm512_set1_ps(y[p * column]);
+#pragma GCC unroll 32
+        for (int f = 0; f < F; ++f) sum[p][f] = _mm512_fmadd_ps(v[f], w, sum[p][f]);
+      }
+    }
+  }
+#pragma GCC unroll 32
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 32
+    for (int f = 0; f < F; ++f) _mm512_storeu_ps(c + f * s.c_stride + p * s.c_column, sum[p][f]);
+}
+
+#pragma GCC pop_options
+
+using Columns = void (*)(const BlockGemmShape&, const float* const*, const float* const*, int64_t, int64_t, float*,
+                         bool);
+constexpr int kMostColumns[] = {0, 16, 12, 8, 6};  // by F
+
+template <int F, int... P>
+constexpr std::array<Columns, 17> by_columns(std::integer_sequence<int, P...>) {
+  std::array<Columns, 17> table{};
+  ((table[P + 1] = columns<P + 1, F>), ...);
+  return table;
+}
+template <int F>
+constexpr std::array<Columns, 17> kOfBlocks = by_columns<F>(std::make_integer_sequence<int, kMostColumns[F]>());
+constexpr const std::array<Columns, 17>* kColumns[] = {nullptr, &kOfBlocks<1>, &kOfBlocks<2>, &kOfBlocks<3>,
+                                                       &kOfBlocks<4>};
+#endif
+
+bool has_wide_code(int64_t block) {
+#if defined(__x86_64__)
+  return block == kLanes && has_wide_vectors();
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+int64_t BlockGemm::most_blocks(int64_t block) { return has_wide_code(block) ? kMostBlocks : 1; }
+
+Result<BlockGemm> BlockGemm::make(const BlockGemmShape& s) {
+  BlockGemm gemm;
+  gemm.shape_ = s;
+  gemm.wide_ = has_wide_code(s.block);
+  if (gemm.wide_) return gemm;
+  const bool transpose = s.b_column == 1;
+  MicroGemmShape micro{s.block, s.columns, s.depth, s.block, transpose ? s.b_depth : s.b_column, s.c_column, transpose};
+  DS_ASSIGN(gemm.overwrite_, MicroGemm::make(micro));
+  micro.accumulate = true;
+  DS_ASSIGN(gemm.add_, MicroGemm::make(micro));
+  return gemm;
+}
+
+void BlockGemm::operator()(const float** a, const float** b, int64_t count, float* c, int64_t blocks,
+                           bool accumulate) const {
+#if defined(__x86_64__)
+  if (wide_) {
+    const int64_t parts = (shape_.columns + kMostColumns[blocks] - 1) / kMostColumns[blocks];
+    const int64_t size = shape_.columns / parts, larger = shape_.columns % parts;
+    const std::array<Columns, 17>& table = *kColumns[blocks];
+    for (int64_t part = 0, first = 0; part < parts; ++part) {
+      const int64_t n = size + (part < larger ? 1 : 0);
+      table[static_cast<size_t>(n)](shape_, a, b, count, first, c, accumulate);
+      first += n;
+    }
+    return;
+  }
+#endif
+  (accumulate ? add_ : overwrite_)(a, b, static_cast<unsigned long long>(count), c);
+}
+
+}  // namespace deepseek::backends::cpu

@@ -1,0 +1,35 @@
+// Products for kernels on blocked channels: several blocks of the result at once, so that each value of b that is
+// loaded serves them all. Test: tests/backends_cpu/block_gemm_test.cc
+#pragma once
+
+#include <cstdint>
+
+#include "backends/cpu/microgemm.h"
+
+namespace deepseek::backends::cpu {
+
+// C[f][j][i] = sum over pairs (A, B) of the batch and over k < depth of A[f][k][i] * B[j][k], for i in a block of
+// `block` contiguous elements. Strides are in elements.
+struct BlockGemmShape {
+  int64_t block = 0, columns = 0, depth = 0;
+  int64_t a_stride = 0;                // of f; of k it is `block`
+  int64_t b_column = 0, b_depth = 0;   // of j and of k; one of them is 1
+  int64_t c_stride = 0, c_column = 0;  // of f and of j
+};
+
+class BlockGemm {
+ public:
+  // How many blocks a call may be given.
+  static int64_t most_blocks(int64_t block);
+  // kUnsupported where there is no code for this CPU or these sizes.
+  static Result<BlockGemm> make(const BlockGemmShape& shape);
+  // `count` >= 1 pairs of operands, `blocks` in [1, most_blocks]; `accumulate` adds to C.
+  void operator()(const float** a, const float** b, int64_t count, float* c, int64_t blocks, bool accumulate) const;
+
+ private:
+  BlockGemmShape shape_;
+  bool wide_ = false;
+  MicroGemm overwrite_, add_;  // if not wide
+};
+
+}  // namespace deepseek::backends::cpu
