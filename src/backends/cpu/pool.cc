@@ -9,18 +9,76 @@
 #include "base/simd.h"
 #include "base/threads.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/pool.cc"
+// foreach_target.h must come before what it includes again for each target.
+// clang-format off
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#ifndef DEEPSEEK_POOL3
+#define DEEPSEEK_POOL3
 namespace deepseek::backends::cpu {
-
-using graph::Dims;
-
-namespace {
-
-constexpr int64_t kMaxLanes = 64;
-
 // Pads the spatial dims to three with leading ones, so that one loop nest serves all ranks.
 struct Pool3 {
   int64_t planes, in[3], out[3], kernel[3], stride[3], low[3], dilation[3];
 };
+}  // namespace deepseek::backends::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace deepseek::backends::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Row a of a plane's result where the last axis holds the channels of a block: windows don't slide over it, and its
+// elements go side by side. The first of equal values wins, and NaN wins over all.
+void MaxRow(const Pool3& p, const float* x, int64_t a, float* y, int32_t* indices) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int32_t, decltype(d)> di;
+  const int64_t n = static_cast<int64_t>(hn::Lanes(d)), lanes = p.in[2];
+  // The taps [first, last) that are inside.
+  const auto inside = [&p](int axis, int64_t at, int64_t* first, int64_t* last) {
+    const int64_t begin = at * p.stride[axis] - p.low[axis], step = p.dilation[axis];
+    *first = begin < 0 ? (-begin + step - 1) / step : 0;
+    *last = std::clamp<int64_t>((p.in[axis] - begin + step - 1) / step, 0, p.kernel[axis]);
+    return begin;
+  };
+  int64_t i0, i1, j0, j1;
+  const int64_t top = inside(0, a, &i0, &i1);
+  for (int64_t b = 0; b < p.out[1]; ++b) {
+    const int64_t left = inside(1, b, &j0, &j1);
+    for (int64_t lane = 0; lane < lanes; lane += n) {
+      auto best = hn::Set(d, -std::numeric_limits<float>::infinity());
+      auto index = hn::Set(di, -1);
+      bool any = false;
+      for (int64_t i = i0; i < i1; ++i)
+        for (int64_t j = j0; j < j1; ++j) {
+          const int64_t at = ((top + i * p.dilation[0]) * p.in[1] + left + j * p.dilation[1]) * lanes + lane;
+          const auto v = hn::LoadU(d, x + at);
+          const auto take = any ? hn::Or(hn::Gt(v, best), hn::Ne(v, v)) : hn::Eq(best, best);
+          any = true;
+          best = hn::IfThenElse(take, v, best);
+          if (indices != nullptr)
+            index = hn::IfThenElse(hn::RebindMask(di, take), hn::Iota(di, static_cast<int32_t>(at)), index);
+        }
+      if (y != nullptr) hn::StoreU(best, d, y + b * lanes + lane);
+      if (indices != nullptr) hn::StoreU(index, di, indices + b * lanes + lane);
+    }
+  }
+}
+
+}  // namespace deepseek::backends::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deepseek::backends::cpu {
+
+using graph::Dims;
+
+HWY_EXPORT(MaxRow);
+
+namespace {
 
 Pool3 widen(const ops::PoolShape& s) {
   Pool3 p{.planes = s.planes};
@@ -70,8 +128,7 @@ void for_outputs(const Pool3& p, Visit visit) {
 
 // The last axis holds the channels of a block: windows don't slide over it, and its elements go side by side.
 bool has_lanes(const Pool3& p) {
-  return p.kernel[2] == 1 && p.stride[2] == 1 && p.low[2] == 0 && p.in[2] == p.out[2] && p.in[2] >= 8 &&
-         p.in[2] <= kMaxLanes;
+  return p.kernel[2] == 1 && p.stride[2] == 1 && p.low[2] == 0 && p.in[2] == p.out[2] && p.in[2] % 16 == 0;
 }
 
 // visit(plane, output offset, visit_window) for every pixel of the planes, where visit_window(f) calls f(input offset)
@@ -89,34 +146,18 @@ void for_pixels(const Pool3& p, Visit visit) {
   });
 }
 
-DS_SIMD void lanes_max(const float* x, int32_t at, int64_t n, float* best, int32_t* index) {
-  for (int64_t j = 0; j < n; ++j) {
-    const bool take = x[j] > best[j] || x[j] != x[j];
-    best[j] = take ? x[j] : best[j];
-    index[j] = take ? at + static_cast<int32_t>(j) : index[j];
-  }
-}
 DS_SIMD void lanes_add(const float* x, int64_t n, float factor, float* sum) {
   for (int64_t j = 0; j < n; ++j) sum[j] += x[j] * factor;
 }
 
+// Row a of every plane's result.
 Status max_lanes(const Pool3& p, const float* x, float* y, int32_t* indices) {
-  const int64_t n = p.in[2];
-  for_pixels(p, [&](int64_t from, int64_t to, int64_t, auto window) {
-    float best[kMaxLanes];
-    int32_t index[kMaxLanes];
-    bool first = true;
-    window([&](int64_t i) {
-      if (first) {
-        std::copy_n(x + from + i, n, best);
-        for (int64_t j = 0; j < n; ++j) index[j] = static_cast<int32_t>(i + j);
-        first = false;
-      } else {
-        lanes_max(x + from + i, static_cast<int32_t>(i), n, best, index);
-      }
-    });
-    if (y != nullptr) std::copy_n(best, n, y + to);
-    if (indices != nullptr) std::copy_n(index, n, indices + to);
+  const int64_t lanes = p.in[2], in_size = p.in[0] * p.in[1] * lanes, row = p.out[1] * lanes;
+  parallel_for(p.planes * p.out[0], std::max<int64_t>(1, 4096 / row), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task)
+      HWY_DYNAMIC_DISPATCH(MaxRow)
+      (p, x + task / p.out[0] * in_size, task % p.out[0], y == nullptr ? nullptr : y + task * row,
+       indices == nullptr ? nullptr : indices + task * row);
   });
   return {};
 }
@@ -211,3 +252,4 @@ KernelOrRefusal make_avg_pool(const NodeInfo& node) {
 }
 
 }  // namespace deepseek::backends::cpu
+#endif
