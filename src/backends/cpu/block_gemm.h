@@ -32,4 +32,16 @@ class BlockGemm {
   MicroGemm overwrite_, add_;  // if not wide
 };
 
+// The blocks of a result in shares that one call makes, as even as they come.
+struct Shares {
+  int64_t blocks = 0, count = 0;  // of all; of shares
+  Shares() = default;
+  Shares(int64_t all, int64_t block) : blocks(all) {
+    const int64_t most = BlockGemm::most_blocks(block);
+    count = (all + most - 1) / most;
+  }
+  int64_t first(int64_t share) const { return share * blocks / count; }
+  int64_t most() const { return (blocks + count - 1) / count; }
+};
+
 }  // namespace deepseek::backends::cpu

@@ -11,6 +11,7 @@
 #include "backends/cpu/anchored.h"
 #include "backends/cpu/block_gemm.h"
 #include "backends/cpu/conv_axis.h"
+#include "backends/cpu/conv_place.h"
 #include "backends/cpu/kernel.h"
 #include "base/threads.h"
 #include "ops/registry.h"
@@ -130,18 +131,6 @@ const float* copy_windows(const Geometry& g, const float* x, void* scratch) {
 struct RowTap {
   int64_t row, tap;
 };
-// Blocks of the destination that a product makes together: as even shares as they come.
-struct Shares {
-  int64_t blocks = 0, count = 0;  // of all; of shares
-  Shares() = default;
-  Shares(int64_t all, int64_t block) : blocks(all) {
-    const int64_t most = BlockGemm::most_blocks(block);
-    count = (all + most - 1) / most;
-  }
-  int64_t first(int64_t share) const { return share * blocks / count; }
-  int64_t most() const { return (blocks + count - 1) / count; }
-};
-
 using RowTaps = std::vector<std::vector<RowTap>>;
 
 RowTaps row_taps(const Geometry& g, bool to_y) {
@@ -161,16 +150,10 @@ RowTaps row_taps(const Geometry& g, bool to_y) {
   return rows;
 }
 
-// The loop after a forward convolution, and where x, the weights and the result are among the node's operands.
-struct Place {
-  std::optional<Loop> after;
-  int x = 0, weights = 1, result = 0;
-};
-
 // Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
 class Accumulate : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g, bool to_y, Place place = {}) {
+  static KernelOrRefusal make(const Geometry& g, bool to_y, ConvPlace place = {}) {
     auto k = std::unique_ptr<Accumulate>(new Accumulate);
     const Axis& w = g.axes[2];
     k->place_ = std::move(place);
@@ -298,7 +281,7 @@ class Accumulate : public Kernel {
   Shares shares_;
   bool covered_ = false, weights_stay_ = false;
   Geometry geometry_;  // forward only: of the copy of windows
-  Place place_;
+  ConvPlace place_;
   std::vector<Group> groups_;
   RowTaps rows_;
 };
@@ -418,35 +401,6 @@ passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
   return blocks;
 }
 
-namespace {
-
-// The body's nodes after the convolution, which writes to an output of the node: its own if others read it too, else
-// that which the loop overwrites in place.
-Result<Place> place_of(const Anchored& a, int64_t block) {
-  Place place{{}, a.input_of(0), a.input_of(1), a.output_of(0)};
-  if (place.x < 0 || place.weights < 0) return refuse("an operand of the convolution is computed in the loop");
-  if (a.body.nodes().size() == 1) return place;
-  const bool in_place = place.result < 0;
-  std::vector<int> outputs;
-  for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o)
-    if (o != place.result) outputs.push_back(o);
-  if (in_place) place.result = outputs[0];
-  graph::Builder builder(ops::registry());
-  Extractor extractor(a, builder, [&](int32_t) {
-    return extractor.add_input(a.body.type(a.node().output()), Loop::kOutputs + place.result);
-  });
-  for (int o : outputs)
-    builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
-  DS_ASSIGN(place.after, Loop::make(builder, extractor.sources(), outputs, block));
-  const std::vector<int>& sources = place.after->sources;
-  const auto own = std::find(sources.begin(), sources.end(), Loop::kOutputs + place.result);
-  if (in_place && (own == sources.end() || !place.after->program.in_place(0, static_cast<int>(own - sources.begin()))))
-    return refuse("the loop can't work in place");
-  return place;
-}
-
-}  // namespace
-
 KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
   DS_ASSIGN(const Anchored a, find_anchor(node));
   const std::string& op = a.node().op_name();
@@ -460,7 +414,7 @@ KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
   const Geometry g = geometry(s, op != "blocked_conv_input_grad");
   if (op == "blocked_conv_weight_grad") return WeightGradient::make(g);
   if (op == "blocked_conv_input_grad") return Accumulate::make(g, false);
-  DS_ASSIGN(Place place, place_of(a, s.y_block));
+  DS_ASSIGN(ConvPlace place, place_of(a, s.y_block));
   return Accumulate::make(g, true, std::move(place));
 }
 
