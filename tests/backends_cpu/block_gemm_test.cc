@@ -27,24 +27,26 @@ TEST(BlockGemm, EqualsPlainSums) {
           if (!gemm.ok()) GTEST_SKIP() << gemm.status().to_string();  // no code generator for this CPU
           const std::vector<float> a = numbers(count * blocks * s.a_stride, 1), b = numbers(count * b_rows * b_rows, 2);
           const std::vector<float> before = numbers(blocks * s.c_stride, 3);
-          std::vector<const float*> as, bs;
-          for (int64_t i = 0; i < count; ++i) {
-            as.push_back(a.data() + i * blocks * s.a_stride);
-            bs.push_back(b.data() + i * b_rows * b_rows);
-          }
           for (const bool accumulate : {true, false}) {
             std::vector<float> c = before;
+            std::vector<const float*> as, bs;
+            for (int64_t i = 0; i < count; ++i) {
+              as.push_back(a.data() + i * blocks * s.a_stride);
+              bs.push_back(b.data() + i * b_rows * b_rows);
+            }
+            const std::vector<const float*> from_a = as, from_b = bs;
             (*gemm)(as.data(), bs.data(), count, c.data(), blocks, accumulate);
             for (int64_t f = 0; f < blocks; ++f)
               for (int64_t j = 0; j < columns; ++j)
                 for (int64_t i = 0; i < block; ++i) {
                   const auto at = static_cast<size_t>(f * s.c_stride + j * s.c_column + i);
                   double sum = accumulate ? before[at] : 0;
-                  for (size_t p = 0; p < as.size(); ++p)
+                  for (size_t p = 0; p < from_a.size(); ++p)
                     for (int64_t k = 0; k < depth; ++k)
-                      sum += static_cast<double>(as[p][f * s.a_stride + k * block + i]) *
-                             bs[p][j * s.b_column + k * s.b_depth];
-                  ASSERT_NEAR(c[at], sum, 1e-5) << block << " " << columns << " " << blocks;
+                      sum += static_cast<double>(from_a[p][f * s.a_stride + k * block + i]) *
+                             from_b[p][j * s.b_column + k * s.b_depth];
+                  ASSERT_NEAR(c[at], sum, 1e-5)
+                      << block << " " << columns << " " << blocks << " " << along << accumulate << " " << j << " " << i;
                 }
           }
         }

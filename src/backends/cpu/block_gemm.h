@@ -23,7 +23,8 @@ class BlockGemm {
   static int64_t most_blocks(int64_t block);
   // kUnsupported where there is no code for this CPU or these sizes.
   static Result<BlockGemm> make(const BlockGemmShape& shape);
-  // `count` >= 1 pairs of operands, `blocks` in [1, most_blocks]; `accumulate` adds to C.
+  // `count` >= 1 pairs of operands, whose pointers may be changed; `blocks` in [1, most_blocks]; `accumulate` adds to
+  // C.
   void operator()(const float** a, const float** b, int64_t count, float* c, int64_t blocks, bool accumulate) const;
 
  private:

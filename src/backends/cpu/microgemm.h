@@ -24,7 +24,7 @@ class MicroGemm {
  public:
   // kUnsupported where libxsmm has no code generator for this CPU or these sizes.
   static Result<MicroGemm> make(const MicroGemmShape& shape);
-  // `count` >= 1 pairs of operands.
+  // `count` >= 1 pairs of operands; the code moves the pointers in a and b.
   void operator()(const float** a, const float** b, unsigned long long count, float* c) const {
     function_(a, b, c, &count);
   }
