@@ -298,15 +298,17 @@ class Winograd : public Kernel {
   graph::Tensor known_;           // weights in their 36 numbers
 };
 
-// Whether it is faster than the direct sum, by vector operations; a loose model, as of one core's caches.
+// Whether it is faster than the direct sum, by multiply-adds of vectors in the time of both. A loose model; measured
+// are the cost of a transform of a tile, and of a cache line of weights, which come from memory.
 bool pays(const Winograd::Shape& s, bool known_weights) {
+  constexpr double kTransform = 220, kWeightTransform = 130, kLine = 24;
   const double pixels = static_cast<double>(s.batch * s.rows * s.columns);
   const double tiles = static_cast<double>(s.batch * ((s.rows + 3) / 4) * ((s.columns + 3) / 4));
-  const double src = static_cast<double>(s.src_blocks), dst = static_cast<double>(s.blocks);
-  const double depth = static_cast<double>(s.src_block);
-  const double direct = pixels * 9 * src * depth * dst;
-  const double products = tiles * kNumbers * src * depth * dst * 1.1;
-  const double transforms = tiles * 220 * (src + dst) + (known_weights ? 0 : 130 * src * depth * dst);
+  const double blocks = static_cast<double>(s.src_blocks + s.blocks);
+  const double weights = static_cast<double>(s.src_blocks * s.src_block * s.blocks);  // lines of one tap
+  const double direct = weights * 9 * (pixels + kLine);
+  const double products = weights * kNumbers * (1.1 * tiles + (known_weights ? 1 : 2) * kLine);
+  const double transforms = tiles * kTransform * blocks + (known_weights ? 0 : kWeightTransform * weights);
   return products + transforms < 0.85 * direct;
 }
 
