@@ -2,6 +2,7 @@
 // loaded serves them all. Test: tests/backends_cpu/block_gemm_test.cc
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "backends/cpu/microgemm.h"
@@ -37,9 +38,10 @@ class BlockGemm {
 struct Shares {
   int64_t blocks = 0, count = 0;  // of all; of shares
   Shares() = default;
-  Shares(int64_t all, int64_t block) : blocks(all) {
+  // At least `least` of them, if there are as many blocks.
+  Shares(int64_t all, int64_t block, int64_t least = 1) : blocks(all) {
     const int64_t most = BlockGemm::most_blocks(block);
-    count = (all + most - 1) / most;
+    count = std::clamp<int64_t>(least, (all + most - 1) / most, all);
   }
   int64_t first(int64_t share) const { return share * blocks / count; }
   int64_t most() const { return (blocks + count - 1) / count; }

@@ -302,7 +302,7 @@ class WeightGradient : public Kernel {
                                  w.stride * g.x_block, g.x_blocks * g.taps() * g.x_block * g.y_block, g.y_block}));
       k->columns_.push_back(c);
     }
-    k->shares_ = Shares(g.y_blocks, g.y_block);
+    k->shares_ = Shares(g.y_blocks, g.y_block, (num_threads() + g.x_blocks - 1) / g.x_blocks);
     k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, w.y * g.y_block * 4));
     // by_tap: the pairs of rows per tile and tap
     const RowTaps rows = row_taps(g, true);

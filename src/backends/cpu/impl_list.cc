@@ -20,6 +20,7 @@ constexpr Row kRows[] = {
     {"blocked_conv", {"microgemm", make_blocked_conv}},
     {"blocked_conv_input_grad", {"winograd", make_winograd_conv}},
     {"blocked_conv_input_grad", {"microgemm", make_blocked_conv}},
+    {"blocked_conv_weight_grad", {"winograd", make_winograd_conv}},
     {"blocked_conv_weight_grad", {"microgemm", make_blocked_conv}},
     {"depthwise_conv", {"native", make_depthwise_conv}},
     {"depthwise_conv_input_grad", {"native", make_depthwise_conv}},

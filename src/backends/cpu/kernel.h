@@ -64,7 +64,7 @@ KernelOrRefusal make_reduce(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
 KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
-KernelOrRefusal make_winograd_conv(const NodeInfo&);   // and its input's gradient
+KernelOrRefusal make_winograd_conv(const NodeInfo&);   // and its gradients
 KernelOrRefusal make_depthwise_conv(const NodeInfo&);  // and its gradients
 KernelOrRefusal make_copy(const NodeInfo&);
 KernelOrRefusal make_softmax(const NodeInfo&);
