@@ -161,12 +161,14 @@ NB_MODULE(_core, m) {
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
   m.def(
       "compile",
-      [](const Graph& g, const std::map<std::string, Array>& constants) {
+      [](const Graph& g, const std::map<std::string, Array>& constants, bool measure_kernels) {
         runtime::CompileOptions options;
+        options.measure_kernels = measure_kernels;
         for (const auto& [name, array] : constants) options.constants.emplace(name, to_tensor(array));
         const nb::gil_scoped_release release;
         return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, options)));
       },
       nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(),
+      nb::arg("measure_kernels") = false,
       "`constants`: inputs by name that keep these values in every run, and are no inputs of the program.");
 }

@@ -22,8 +22,9 @@ def _fingerprint(arrays: list[np.ndarray]) -> list[int]:
 class Frozen:
     """What freeze() returns: call it as the module."""
 
-    def __init__(self, module: _core.Module) -> None:
+    def __init__(self, module: _core.Module, kernels: str = "listed") -> None:
         self.module = module
+        self._measure = kernels == "measured"
         self._programs: dict[Any, tuple[_core.Program, Any]] = {}
         self._fingerprint = _fingerprint(list(module.state_dict().values()))
 
@@ -64,22 +65,27 @@ class Frozen:
             return results
 
         graph = _core.trace_module(self.module, [_type_of(a) for a in arrays], False, function)
-        return _core.compile(graph, {n: a for n, a in state.items() if n in graph.input_names}), _rebuild(output[0], itertools.repeat(np.empty(0)))
+        return _core.compile(graph, {n: a for n, a in state.items() if n in graph.input_names}, self._measure), _rebuild(output[0], itertools.repeat(np.empty(0)))
 
     def __repr__(self) -> str:
         return f"freeze({type(self.module).__name__})"
 
 
-def freeze(module: _core.Module) -> Frozen:
+def freeze(module: _core.Module, *, kernels: str = "listed") -> Frozen:
     """The module, in evaluation mode, for prediction alone: `predict = deepseek.freeze(model.eval()); predict(x)`.
 
     Compiles once per shape of the inputs, with the weights as they are now: they are put into the kernels' layouts and what
     depends on them alone is computed ahead, so a call is faster than the module's. Later training of the module does not
     reach what is compiled; freeze it again. Takes about the weights' memory once more.
+
+    kernels: "listed" takes the first fast kernel of each op's list, "measured" times those there are and remembers the
+    fastest, per machine, in $DEEPSEEK_CACHE, $XDG_CACHE_HOME/deepseek or ~/.cache/deepseek.
     """
+    if kernels not in ("listed", "measured"):
+        raise ValueError(f"freeze: kernels: expected 'listed' or 'measured', got {kernels!r}")
     if any(m.training for m in module.modules()):
         raise ValueError(f"freeze: {type(module).__name__} or a part of it is in training mode; call eval() first")
-    return Frozen(module)
+    return Frozen(module, kernels)
 
 
 __all__ = ["Frozen", "freeze"]

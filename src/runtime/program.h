@@ -52,6 +52,9 @@ struct Peak {
 struct CompileOptions {
   std::vector<std::string> disabled_passes;           // by name, e.g. "simplify"; an unknown one is an error
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
+  // Of several fast implementations that take a node: the first of the ordered list, or the fastest as measured on this
+  // machine, which is remembered there.
+  bool measure_kernels = false;
   // Inputs by name that have this value in every run: they are no inputs of the program, which computes ahead what it
   // can, weights in a kernel's layout for instance. Later changes of the tensors do not reach it.
   std::map<std::string, graph::Tensor> constants;

@@ -1,4 +1,6 @@
 """freeze(): equal to PyTorch and to the module, for all the zoo; what is promised of later changes; errors."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,25 @@ def test_structures_shapes_and_later_changes():
     with pytest.raises(RuntimeError, match=r"weights have changed since freeze\(\).*\(3, 4\).*call freeze"):
         frozen(x[:3])
     assert not np.any(deepseek.freeze(model)(x)["y"])
+
+
+def test_measured_kernels_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path))
+    deepseek.set_num_threads(1)  # choices are per number of threads; no other test asks for those of one
+    try:
+        model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 48, 3, padding=1)).eval()
+        x = np.random.default_rng(0).standard_normal((2, 32, 24, 24)).astype(np.float32)
+        expected = model(x)
+        chosen = []
+        for _ in range(2):
+            frozen = deepseek.freeze(model, kernels="measured")
+            np.testing.assert_allclose(frozen(x), expected, rtol=1e-4, atol=1e-5)
+            chosen.append([node["implementation"] for node in frozen.profile(x)])
+        assert chosen[0] == chosen[1]
+    finally:
+        deepseek.set_num_threads(os.cpu_count())
+    with pytest.raises(ValueError, match="expected 'listed' or 'measured', got 'fast'"):
+        deepseek.freeze(model, kernels="fast")
 
 
 def test_a_module_in_training_mode_is_refused():

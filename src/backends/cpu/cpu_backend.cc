@@ -6,9 +6,11 @@
 #include <mutex>
 #include <utility>
 
+#include "backends/cpu/choices.h"
 #include "backends/cpu/kernel.h"
 #include "base/strings.h"
 #include "graph/builder.h"
+#include "graph/text.h"
 #include "ops/registry.h"
 #include "passes/bind_inputs.h"
 #include "passes/block_channels.h"
@@ -159,6 +161,37 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
   return {};
 }
 
+using Taken = std::vector<std::pair<std::string_view, std::unique_ptr<Kernel>>>;
+
+// Which of the kernels is the fastest, as remembered or else measured now.
+size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runtime::NodeReport& report) {
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (size_t i = 0; i < info.context.num_inputs(); ++i)
+    inputs.push_back(builder.input((i < info.constants.size() && info.constants[i] ? "known" : "x") + std::to_string(i),
+                                   info.context.in(i)));
+  std::vector<Expr> outputs = builder.emit(node.op_name(), std::move(inputs), node.attrs);
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (info.used[i]) builder.output(std::to_string(i), outputs[i]);
+  const Result<Graph> alone = builder.finish();
+  if (!alone.ok()) return 0;  // can't be: the node is part of a valid graph
+  const std::string text = print(*alone);
+  Choices& choices = Choices::of_machine();
+  const std::string known = choices.find(text);
+  for (size_t k = 0; k < taken.size(); ++k)
+    if (taken[k].first == known) return k;
+  std::vector<const Kernel*> kernels;
+  for (const auto& [name, kernel] : taken) kernels.push_back(kernel.get());
+  const std::vector<double> seconds = time_kernels(info, kernels);
+  const auto best = static_cast<size_t>(std::min_element(seconds.begin(), seconds.end()) - seconds.begin());
+  for (size_t k = 0; k < taken.size(); ++k)
+    if (k != best)
+      report.refusals.push_back(fmt::format("{}: measured {:.3g} ms, {} {:.3g} ms", taken[k].first, seconds[k] * 1e3,
+                                            taken[best].first, seconds[best] * 1e3));
+  choices.remember(text, std::string(taken[best].first));
+  return best;
+}
+
 Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
   const std::vector<int32_t> uses = graph_.use_counts();
   for (size_t n = 0; n < graph_.nodes().size(); ++n) {
@@ -175,7 +208,10 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
       report.types += " " + to_string(info.outputs.back());
     }
     Step step;
+    Taken taken;
     for (const Implementation& implementation : implementations(node.op_name())) {
+      const bool slow = implementation.name == "widened" || implementation.name == "reference";
+      if (!taken.empty() && (slow || !options.measure_kernels)) break;
       const auto& off = options.disabled_implementations;
       if (std::find(off.begin(), off.end(), implementation.name) != off.end()) {
         report.refusals.push_back(std::string(implementation.name) + ": disabled by option");
@@ -183,16 +219,19 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
       }
       KernelOrRefusal kernel = implementation.make(info);
       if (kernel.ok()) {
-        step.kernel = std::move(*kernel);
-        report.implementation = implementation.name;
-        if (const std::string detail = step.kernel->detail(); !detail.empty())
-          report.implementation += " (" + detail + ")";
-        break;
+        taken.emplace_back(implementation.name, std::move(*kernel));
+        continue;
       }
       if (kernel.status().code() != ErrorCode::kUnsupported) return std::move(kernel).status();
       report.refusals.push_back(std::string(implementation.name) + ": " + kernel.status().message());
     }
-    if (!step.kernel) {
+    if (!taken.empty()) {
+      const size_t chosen = taken.size() > 1 ? fastest(info, node, taken, report) : 0;
+      step.kernel = std::move(taken[chosen].second);
+      report.implementation = taken[chosen].first;
+      if (const std::string detail = step.kernel->detail(); !detail.empty())
+        report.implementation += " (" + detail + ")";
+    } else {
       std::string reasons;
       for (const std::string& r : report.refusals) reasons += "\n  " + r;
       return make_error(ErrorCode::kUnsupported, "[{}] node '{}': no CPU implementation takes {}:{}", node.op_name(),
@@ -206,6 +245,9 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     steps_.push_back(std::move(step));
     report_.push_back(std::move(report));
   }
+  if (options.measure_kernels)
+    if (const Status kept = Choices::of_machine().save(); !kept.ok() && !report_.empty())
+      report_.back().refusals.push_back(kept.message());
   return {};
 }
 

@@ -1,0 +1,162 @@
+#include "backends/cpu/choices.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "backends/cpu/cpu_backend.h"
+#include "base/threads.h"
+
+namespace deepseek::backends::cpu {
+
+using graph::Tensor;
+
+namespace {
+
+// Two runs to warm up and for the time of one; more of short ones.
+constexpr double kSecondsPerKernel = 0.004;
+constexpr int kMostRuns = 20;
+
+// FNV-1a (Fowler, Noll, Vo), 64 bit.
+std::string hash(std::string_view text) {
+  uint64_t h = 0xcbf29ce484222325;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return fmt::format("{:016x}", h);
+}
+
+// Another build may have other kernels.
+std::string build() {
+  Dl_info info;
+  std::error_code error;
+  if (dladdr(reinterpret_cast<const void*>(&hash), &info) == 0) return "unknown";
+  const std::filesystem::path library(info.dli_fname);
+  const auto size = std::filesystem::file_size(library, error);
+  const auto time = std::filesystem::last_write_time(library, error);
+  return fmt::format("{} {}", size, time.time_since_epoch().count());
+}
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.size(), line.find(':') + 2));
+  return "unknown";
+}
+
+std::filesystem::path cache_folder() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  if (const auto own = variable("DEEPSEEK_CACHE"); !own.empty()) return own;
+  if (const auto xdg = variable("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "deepseek";
+  if (const auto home = variable("HOME"); !home.empty()) return home / ".cache" / "deepseek";
+  return {};
+}
+
+}  // namespace
+
+Choices::Choices(std::string path, std::string machine) : path_(std::move(path)), machine_(std::move(machine)) {
+  read(known_);
+}
+
+Choices& Choices::of_machine() {
+  static std::mutex mutex;
+  static std::map<int, std::unique_ptr<Choices>> all;
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<Choices>& choices = all[num_threads()];
+  if (!choices) {
+    const std::string machine = fmt::format("deepseek kernels of {}, {}, {} threads, build {}", cpu_model(), isa_name(),
+                                            num_threads(), build());
+    const std::filesystem::path folder = cache_folder();
+    choices = std::make_unique<Choices>(
+        folder.empty() ? std::string() : (folder / ("kernels-" + hash(machine) + ".txt")).string(), machine);
+  }
+  return *choices;
+}
+
+// A first line that names the machine, then "hash implementation" each.
+void Choices::read(std::map<std::string, std::string>& into) const {
+  std::ifstream file(path_);
+  std::string line;
+  if (path_.empty() || !std::getline(file, line) || line != machine_) return;
+  while (std::getline(file, line))
+    if (const size_t space = line.find(' '); space == 16 && line.find(' ', space + 1) == std::string::npos)
+      into.emplace(line.substr(0, space), line.substr(space + 1));
+}
+
+std::string Choices::find(std::string_view node) {
+  const std::lock_guard lock(mutex_);
+  const auto it = known_.find(hash(node));
+  return it == known_.end() ? std::string() : it->second;
+}
+
+void Choices::remember(std::string_view node, std::string implementation) {
+  const std::lock_guard lock(mutex_);
+  known_[hash(node)] = std::move(implementation);
+  changed_ = true;
+}
+
+Status Choices::save() {
+  const std::lock_guard lock(mutex_);
+  if (!changed_ || path_.empty()) return {};
+  read(known_);
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), error);
+  // Complete under another name first: readers see the old file or the new one.
+  const std::string next = fmt::format("{}.{}", path_, getpid());
+  std::ofstream file(next);
+  file << machine_ << '\n';
+  for (const auto& [node, implementation] : known_) file << node << ' ' << implementation << '\n';
+  file.close();
+  if (file) std::filesystem::rename(next, path_, error);
+  if (!file || error) {
+    std::filesystem::remove(next, error);
+    return make_error(ErrorCode::kIo, "'{}' can't be written; kernels are measured again next time", path_);
+  }
+  changed_ = false;
+  return {};
+}
+
+std::vector<double> time_kernels(const NodeInfo& node, const std::vector<const Kernel*>& kernels) {
+  std::vector<Tensor> in, out;
+  std::vector<const void*> inputs;
+  std::vector<void*> outputs;
+  for (size_t i = 0; i < node.context.num_inputs(); ++i) {
+    const graph::TensorType& type = node.context.in(i);
+    Tensor t =
+        i < node.constants.size() && node.constants[i] ? *node.constants[i] : Tensor::zeros(type.dtype, type.dims);
+    // Zeros of integers are valid indices; those of floats would make some arithmetic faster than it is.
+    if (type.dtype == DType::kF32 && !(i < node.constants.size() && node.constants[i]))
+      for (int64_t k = 0; k < t.num_elements(); ++k) t.as<float>()[k] = static_cast<float>(k % 17) / 16 + 0.25f;
+    in.push_back(std::move(t));
+    inputs.push_back(in.back().data());
+  }
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    out.emplace_back(node.outputs[i]);
+    outputs.push_back(node.used[i] ? out.back().data() : nullptr);
+  }
+  std::vector<double> seconds(kernels.size(), std::numeric_limits<double>::infinity());
+  for (size_t k = 0; k < kernels.size(); ++k) {
+    const Tensor scratch(DType::kU8, {static_cast<int64_t>(kernels[k]->scratch_bytes())});
+    const auto run = [&] {
+      const auto begin = std::chrono::steady_clock::now();
+      const bool ok = kernels[k]->run({inputs, outputs, scratch.data()}).ok();
+      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+      return ok ? time.count() : std::numeric_limits<double>::infinity();
+    };
+    double total = run();  // warms up
+    for (int i = 0; i < kMostRuns && (i == 0 || total < kSecondsPerKernel); ++i) {
+      const double time = run();
+      seconds[k] = std::min(seconds[k], time);
+      total += time;
+    }
+  }
+  return seconds;
+}
+
+}  // namespace deepseek::backends::cpu
