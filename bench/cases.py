@@ -13,6 +13,8 @@ CHECKED_STEPS = 3
 OUTPUT_TOLERANCE = 1e-4
 # With dropout each draws other masks; the loss is a mean over so many elements that it hardly moves.
 DROPOUT_TOLERANCE = 2e-2
+# Both round to 8 bits, but not always the same values.
+MIXED_TOLERANCE = 2e-2
 # What the last norm of a residual block starts as. With 1 a fresh ResNet-50 multiplies rounding: weights changed by 1e-7 move
 # PyTorch's own third loss by 3e-3, so a comparison would say little. (Goyal et al. 2017 start at 0, which leaves gradients 0.)
 LAST_NORM = 0.2
@@ -37,6 +39,7 @@ class Case:
     peers: tuple = TRAINING
     layouts: tuple = ("contiguous",)  # of PyTorch; the fastest counts
     compiled: bool = False  # torch.compile is fast enough to be measured without --compile
+    precision: str = "float32"  # or bfloat16: mixed, by autocast in PyTorch; only where the CPU has instructions for it
     extra: bool = False  # only where --only or --all asks for it
 
     @property
@@ -48,6 +51,8 @@ class Case:
     def tolerance(self):
         if not self.training:
             return OUTPUT_TOLERANCE
+        if self.precision != "float32":
+            return MIXED_TOLERANCE
         return DROPOUT_TOLERANCE if self.options.get("dropout", 0) else LOSS_TOLERANCE
 
     def batches(self):
@@ -96,11 +101,17 @@ def cases(quick=False):
         return Case(name, "bert", training, batch(n), s["stack"], {**s["layers"], "dropout": dropout, "head": "none"}, target="vectors", peers=peers,
                     extra=True)
 
+    def mixed(case):
+        return dataclasses.replace(case, name=case.name + "_bf16", precision="bfloat16")
+
     train, *infer = resnet(50)
     lstm, mlp = {"options": s["lstm"], "classes": 10}, {"options": s["mlp"], "classes": 2, "peers": (*TRAINING, "jax"), "compiled": not quick}
+    bert = Case("bert_mlm_train", "bert", True, batch(8), s["words"], {**s["bert"], "head": "mlm"}, target="tokens")
     return [
         train,
-        Case("bert_mlm_train", "bert", True, batch(8), s["words"], {**s["bert"], "head": "mlm"}, target="tokens"),
+        bert,
+        mixed(train),
+        mixed(bert),
         Case("unet3d_train", "unet3d", True, 1, s["volume"], s["unet"], 2, "voxels", layouts=("contiguous", "channels_last")),
         Case("efficientnet_b0_train", "efficientnet_b0", True, batch(16), s["image"], {**s["efficientnet"], "dropout": 0.0, "drop_connect": 0.0},
              optimizer="sgd", layouts=("channels_last", "contiguous")),

@@ -29,7 +29,7 @@ class Ours:
             self.run = self.library.freeze(self.model.eval())
             return
         optimizer = optim.SGD(cases.SGD_RATE, **cases.SGD) if self.case.optimizer == "sgd" else optim.AdamW(cases.ADAMW_RATE)
-        self.run = self.library.compile(self.model, self._loss(), optimizer)
+        self.run = self.library.compile(self.model, self._loss(), optimizer, precision=self.case.precision)
 
     def _run(self, x, y):
         return self.run(x, y) if self.case.training else self.run(x)

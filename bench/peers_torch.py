@@ -103,7 +103,8 @@ class Torch:
             with self.library.inference_mode(not self.compiled), self.library.no_grad():  # freezing knows only no_grad
                 return self.call(x)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self.call(x), y)
+        with self.library.autocast("cpu", self.library.bfloat16, enabled=self.case.precision == "bfloat16"):
+            loss = self._loss(self.call(x), y)
         loss.backward()
         self.optimizer.step()
         return loss.item()
