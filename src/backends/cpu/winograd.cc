@@ -98,13 +98,14 @@ int64_t group_rows(const Tiling& t, int64_t channels, int64_t bytes) {
 class Winograd : public Kernel {
  public:
   static KernelOrRefusal make(const Tiling& t, bool flipped, ConvPlace place, const graph::Tensor* weights) {
-    constexpr int64_t kGroupBytes = 2 * 1024 * 1024;  // of a group's numbers in both forms, for one thread
     auto k = std::unique_ptr<Winograd>(new Winograd);
     k->t_ = t;
+    // Of a group's numbers in both forms, for one thread: all weights are read for each group.
+    const int64_t bytes = std::clamp<int64_t>(k->weight_floats() / 2, 1 << 20, 8 << 20);
     k->flipped_ = flipped;
     k->place_ = std::move(place);
     const Planes &src = t.source, &dst = t.result;
-    k->rows_ = group_rows(t, src.channels() + BlockGemm::most_blocks(dst.block) * dst.block, kGroupBytes);
+    k->rows_ = group_rows(t, src.channels() + BlockGemm::most_blocks(dst.block) * dst.block, bytes);
     k->groups_ = (t.all_rows() + k->rows_ - 1) / k->rows_;
     k->teams_ = k->groups_ >= num_threads() ? num_threads() : 1;
     k->shares_ = Shares(dst.blocks, dst.block, k->teams_ == 1 ? num_threads() : 1);
