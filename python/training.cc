@@ -217,7 +217,7 @@ class Step {
       }
       DS_ASSIGN(const Graph graph,
                 train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_)));
-      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
+      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, train::compile_options(options_.train)));
       state_.prepare(program->graph());
     }
     return program;

@@ -125,11 +125,11 @@ def compile(model: _core.Graph) -> _core.Program: ...
 @typing.overload
 def compile(model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd", *, clip_norm: float = 0.0,
             clip_value: float = 0.0, ema_decay: float = 0.0, seed: int = 0, precision: str = "float32", loss_scaling: str = "auto",
-            loss_scale_interval: int = 2000) -> _core.Step: ...
+            loss_scale_interval: int = 2000, kernels: str = "listed") -> _core.Step: ...
 
 
 def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm: float = 0.0, clip_value: float = 0.0, ema_decay: float = 0.0,
-            seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000) -> Any:
+            seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000, kernels: str = "listed") -> Any:
     """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
@@ -140,7 +140,7 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
         return _core.compile(model)
     settings, function = _settings(loss, optimizer, None, None,
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
-                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval})
+                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels})
     return _core.Step(model, function, settings)
 
 

@@ -20,7 +20,7 @@ Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, co
                             const LossFunction& loss, const Tensor& x, const Tensor& y, DType precision) {
   DS_ASSIGN(const graph::Graph graph,
             training_graph(model, x.type(), y.type(), step_options(options, loss, precision)));
-  DS_ASSIGN(const auto program, backends::cpu::CpuBackend().compile(graph, {}));
+  DS_ASSIGN(const auto program, backends::cpu::CpuBackend().compile(graph, compile_options(options.train)));
   StateStore copy = state.clone();
   copy.prepare(program->graph());
   double best = std::numeric_limits<double>::infinity();
@@ -41,6 +41,12 @@ Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, co
 DType precision_of(const TrainOptions& options) {
   if (options.precision == "bfloat16") return DType::kBF16;
   return options.precision == "float16" ? DType::kF16 : DType::kF32;
+}
+
+runtime::CompileOptions compile_options(const TrainOptions& options) {
+  runtime::CompileOptions result;
+  result.measure_kernels = options.kernels == "measured";
+  return result;
 }
 
 StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision) {

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "runtime/program.h"
 #include "train/run_options.h"
 
 namespace deepseek::train {
@@ -15,6 +16,8 @@ struct PrecisionChoice {
 
 // Of the option train.precision; kF32 for "auto".
 DType precision_of(const TrainOptions& options);
+// How the run's programs are compiled.
+runtime::CompileOptions compile_options(const TrainOptions& options);
 // The options of a step in that precision.
 StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision);
 // For "auto", trains a few steps in each precision on the batch x, y and a copy of the state. What a run computes then

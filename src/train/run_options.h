@@ -67,6 +67,7 @@ struct TrainOptions {
   std::string augment = "none";
   std::string precision = "float32", loss_scaling = "auto";
   int64_t loss_scale_interval = 2000;
+  std::string kernels = "listed";
   std::vector<std::string> metrics;
   std::string monitor = "auto";
   int64_t patience = 0;
@@ -94,6 +95,11 @@ struct TrainOptions {
              .choices = {"auto", "dynamic", "none"}});
     t.field("loss_scale_interval", loss_scale_interval,
             {.doc = "updates without an overflow after which the loss scale doubles", .min = 1});
+    t.field(
+        "kernels", kernels,
+        {.doc = "listed: the first fast kernel of each op's list; measured: the fastest of them on this machine, timed "
+                "once and remembered in $DEEPSEEK_CACHE or ~/.cache/deepseek",
+         .choices = {"listed", "measured"}});
     t.field("metrics", metrics,
             {.doc = "accuracy, top<k>, precision, recall, f1, auc, mae, rmse, r2; none: accuracy, or mae, rmse, r2"});
     t.field("monitor", monitor,

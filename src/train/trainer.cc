@@ -106,7 +106,7 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorTyp
   if (!program) {
     const StepOptions step = step_options(options_, loss, precision);
     DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind));
-    DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
+    DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, compile_options(options_.train)));
   }
   state_.prepare(program->graph());
   return program;

@@ -14,13 +14,13 @@
 
 namespace deepseek::backends::cpu {
 
+using graph::Dims;
 using graph::Tensor;
 
 namespace {
 
-// Two runs to warm up and for the time of one; more of short ones.
-constexpr double kSecondsPerKernel = 0.004;
-constexpr int kMostRuns = 20;
+constexpr int kLeastRounds = 3, kMostRounds = 20;
+constexpr double kSeconds = 0.01;  // for a node
 
 // FNV-1a (Fowler, Noll, Vo), 64 bit.
 std::string hash(std::string_view text) {
@@ -140,22 +140,20 @@ std::vector<double> time_kernels(const NodeInfo& node, const std::vector<const K
     out.emplace_back(node.outputs[i]);
     outputs.push_back(node.used[i] ? out.back().data() : nullptr);
   }
+  std::vector<Tensor> scratch;
+  for (const Kernel* kernel : kernels)
+    scratch.emplace_back(DType::kU8, Dims{static_cast<int64_t>(kernel->scratch_bytes())});
   std::vector<double> seconds(kernels.size(), std::numeric_limits<double>::infinity());
-  for (size_t k = 0; k < kernels.size(); ++k) {
-    const Tensor scratch(DType::kU8, {static_cast<int64_t>(kernels[k]->scratch_bytes())});
-    const auto run = [&] {
+  double total = 0;
+  // In turns, so that what else the machine does slows all alike; the first run warms up.
+  for (int round = 0; round <= kMostRounds && (round <= kLeastRounds || total < kSeconds); ++round)
+    for (size_t k = 0; k < kernels.size(); ++k) {
       const auto begin = std::chrono::steady_clock::now();
-      const bool ok = kernels[k]->run({inputs, outputs, scratch.data()}).ok();
-      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
-      return ok ? time.count() : std::numeric_limits<double>::infinity();
-    };
-    double total = run();  // warms up
-    for (int i = 0; i < kMostRuns && (i == 0 || total < kSecondsPerKernel); ++i) {
-      const double time = run();
-      seconds[k] = std::min(seconds[k], time);
+      if (!kernels[k]->run({inputs, outputs, scratch[k].data()}).ok()) continue;
+      const double time = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (round > 0) seconds[k] = std::min(seconds[k], time);
       total += time;
     }
-  }
   return seconds;
 }
 
