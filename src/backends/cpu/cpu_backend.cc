@@ -20,6 +20,7 @@
 #include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
 #include "passes/rewrite.h"
+#include "passes/schedule.h"
 #include "passes/simplify.h"
 #include "runtime/memory_plan.h"
 
@@ -404,6 +405,9 @@ constexpr Pass kPasses[] = {
        };
        return passes::fuse_around(graph, ops::registry(), loops_around, takes);
      }},
+    // Last: the passes before it may use an order of their own.
+    {"schedule",
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::schedule(graph, ops::registry()); }},
 };
 
 bool named(const std::vector<std::string>& names, std::string_view name) {
