@@ -35,7 +35,44 @@ struct Step {
   std::unique_ptr<Kernel> kernel;
   int32_t node = 0;
   std::vector<Value> in, out;
-  size_t scratch = 0;  // arena offset
+  size_t scratch = 0, prepared = 0;  // arena offsets
+  bool once = false;                 // runs in prepare(), as it reads nothing but fixed values
+};
+
+// The operands of one run, and a step's arguments among them.
+class Operands {
+ public:
+  Operands(const std::vector<Place>& places, const std::vector<Tensor>& constants, std::span<void* const> inputs,
+           std::span<void* const> outputs, void* arena)
+      : places_(places), constants_(constants), inputs_(inputs), outputs_(outputs), arena_(static_cast<char*>(arena)) {}
+
+  void* address(Value v) const {
+    const Place& place = places_[v.id];
+    switch (place.kind) {
+      case Place::kInput: return inputs_[place.index];
+      case Place::kOutput: return outputs_.empty() ? nullptr : outputs_[place.index];  // none while preparing
+      case Place::kConstant: return constants_[place.index].data();
+      case Place::kArena: return arena_ + place.index;
+      case Place::kNone: return nullptr;
+    }
+    return nullptr;
+  }
+  // Valid until the next call.
+  KernelArgs of(const Step& step) {
+    in_.clear();
+    out_.clear();
+    for (Value v : step.in) in_.push_back(address(v));
+    for (Value v : step.out) out_.push_back(address(v));
+    return {in_, out_, arena_ + step.scratch, arena_ + step.prepared};
+  }
+
+ private:
+  const std::vector<Place>& places_;
+  const std::vector<Tensor>& constants_;
+  std::span<void*const> inputs_, outputs_;
+  char* arena_;
+  std::vector<const void*> in_;
+  std::vector<void*> out_;
 };
 
 class CpuProgram : public runtime::Program, public Body {
@@ -47,13 +84,17 @@ class CpuProgram : public runtime::Program, public Body {
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override {
     return execute(inputs, outputs, arena, nullptr);
   }
-  Status build(const Graph& graph, const runtime::CompileOptions& options);
+  Status prepare(std::span<void* const> inputs, void* arena) const override;
+  // `fixed` is for bodies: which inputs stay the same from prepare() on.
+  Status build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>& fixed = {});
 
  private:
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                  runtime::Profile* profile) const;
+  void find_fixed(const std::vector<bool>& inputs);
   Status choose_kernels(const runtime::CompileOptions& options);
   void plan();
+  Status noted(Status status, const Step& step) const;
 
   struct Copy {  // after the steps: a state or output that could not be produced in its place
     Value from;
@@ -64,6 +105,7 @@ class CpuProgram : public runtime::Program, public Body {
   Graph graph_;
   std::vector<Step> steps_;
   std::vector<Place> places_;  // by value id
+  std::vector<bool> fixed_;    // by value id: the same from prepare() on; empty: there is no prepare()
   std::vector<Tensor> constants_;
   std::vector<Copy> copies_;
   std::vector<runtime::NodeReport> report_;
@@ -73,6 +115,24 @@ class CpuProgram : public runtime::Program, public Body {
 };
 
 bool is_view(const Node& node) { return node.op->traits.view; }
+
+// What depends on fixed inputs and constants alone is fixed, too, unless it is an output, whose place may change.
+void CpuProgram::find_fixed(const std::vector<bool>& inputs) {
+  if (std::find(inputs.begin(), inputs.end(), true) == inputs.end()) return;
+  fixed_.assign(static_cast<size_t>(graph_.num_values()), false);
+  for (size_t i = 0; i < inputs.size(); ++i) fixed_[graph_.inputs()[i].value.id] = inputs[i];
+  std::vector<bool> returned(fixed_.size());
+  for (const Output& output : graph_.outputs()) returned[output.value.id] = true;
+  for (size_t n = graph_.nodes().size(); n-- > 0;)
+    if (const Node& node = graph_.nodes()[n]; is_view(node) && returned[node.output().id])
+      returned[node.inputs[0].id] = true;
+  for (const Node& node : graph_.nodes()) {
+    bool all = true;
+    for (Value v : node.inputs) all = all && fixed_[v.id];
+    for (int32_t i = 0; i < node.num_outputs; ++i) all = all && !returned[node.output(i).id];
+    for (int32_t i = 0; i < node.num_outputs; ++i) fixed_[node.output(i).id] = all;
+  }
+}
 
 Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
   const std::vector<int32_t> uses = graph_.use_counts();
@@ -89,6 +149,10 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
       report.types += " " + to_string(info.outputs.back());
     }
     Step step;
+    if (!fixed_.empty()) {
+      for (Value v : node.inputs) info.fixed.push_back(fixed_[v.id]);
+      step.once = fixed_[node.output().id];
+    }
     for (const Implementation& implementation : implementations(node.op_name())) {
       const auto& off = options.disabled_implementations;
       if (std::find(off.begin(), off.end(), implementation.name) != off.end()) {
@@ -169,16 +233,17 @@ void CpuProgram::plan() {
       copies_.push_back({graph_.outputs()[i].value, true, i});
   }
 
-  // Arena: one block per root value, in-place results join their input's block; scratch lives for its step only.
+  // Arena: one block per root value, in-place results join their input's block; scratch lives for its step only, what
+  // is prepared always.
   std::vector<runtime::Block> blocks;
-  std::vector<int32_t> block_of(num_values, -1), scratch_block(end, -1);
+  std::vector<int32_t> block_of(num_values, -1), scratch_block(end, -1), prepared_block(end, -1);
   for (int32_t s = 0; s < end; ++s) {
     const Step& step = steps_[s];
     for (size_t o = 0; o < step.out.size(); ++o) {
       const int32_t v = step.out[o].id;
       if (places_[v].kind != Place::kNone || (last[v] < 0 && !pinned[v])) continue;
       const size_t bytes = graph_.type({v}).num_bytes();
-      const int32_t until = pinned[v] ? end : last[v];
+      const int32_t until = pinned[v] || step.once ? end : last[v];
       for (size_t i = 0; i < step.in.size() && block_of[v] < 0; ++i) {
         const int32_t in = root[step.in[i].id];
         const int32_t block = block_of[in];
@@ -194,19 +259,25 @@ void CpuProgram::plan() {
       }
       if (block_of[v] < 0) {
         block_of[v] = static_cast<int32_t>(blocks.size());
-        blocks.push_back({bytes, s, until});
+        blocks.push_back({bytes, step.once ? 0 : s, until});
       }
     }
     if (const size_t scratch = step.kernel->scratch_bytes(); scratch > 0) {
       scratch_block[s] = static_cast<int32_t>(blocks.size());
       blocks.push_back({scratch, s, s});
     }
+    if (const size_t prepared = step.kernel->prepared_bytes(); prepared > 0) {
+      prepared_block[s] = static_cast<int32_t>(blocks.size());
+      blocks.push_back({prepared, 0, end});
+    }
   }
   arena_bytes_ = runtime::plan_memory(blocks);
   for (int32_t v = 0; v < num_values; ++v)
     if (block_of[v] >= 0) places_[v] = {Place::kArena, blocks[block_of[v]].offset};
-  for (int32_t s = 0; s < end; ++s)
+  for (int32_t s = 0; s < end; ++s) {
     if (scratch_block[s] >= 0) steps_[s].scratch = blocks[scratch_block[s]].offset;
+    if (prepared_block[s] >= 0) steps_[s].prepared = blocks[prepared_block[s]].offset;
+  }
   for (const Node& node : graph_.nodes())
     if (is_view(node)) places_[node.output().id] = places_[root[node.output().id]];
 }
@@ -282,7 +353,7 @@ Status check_passes(const std::vector<std::string>& names) {
   return {};
 }
 
-Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
+Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>& fixed) {
   DS_TRY(check_passes(options.disabled_passes));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
   DS_ASSIGN(graph_, passes::decompose(graph, ops::registry(), [&](const Graph& g, const Node& node) {
@@ -293,6 +364,7 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
     if (named(options.disabled_passes, pass.name)) continue;
     DS_ASSIGN(graph_, pass.run(graph_, options));
   }
+  find_fixed(fixed);
   DS_TRY(choose_kernels(options));
   plan();
   return {};
@@ -328,7 +400,24 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
   return outputs;
 }
 
-Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory,
+Status CpuProgram::noted(Status status, const Step& step) const {
+  if (status.ok()) return status;
+  const Node& node = graph_.nodes()[static_cast<size_t>(step.node)];
+  return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
+}
+
+Status CpuProgram::prepare(std::span<void* const> inputs, void* arena) const {
+  Operands operands(places_, constants_, inputs, {}, arena);
+  for (const Step& step : steps_) {
+    if (step.once)
+      DS_TRY(noted(step.kernel->run(operands.of(step)), step));
+    else if (step.kernel->prepared_bytes() > 0)
+      DS_TRY(noted(step.kernel->prepare(operands.of(step)), step));
+  }
+  return {};
+}
+
+Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                            runtime::Profile* profile) const {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
@@ -341,31 +430,13 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
     profile->seconds.resize(steps_.size());
     profile->starts.resize(steps_.size());
   }
-  char* const arena = static_cast<char*>(memory);
-  const auto address = [&](Value v) -> void* {
-    const Place& place = places_[v.id];
-    switch (place.kind) {
-      case Place::kInput: return inputs[place.index];
-      case Place::kOutput: return outputs[place.index];
-      case Place::kConstant: return constants_[place.index].data();
-      case Place::kArena: return arena + place.index;
-      case Place::kNone: return nullptr;
-    }
-    return nullptr;
-  };
-  std::vector<const void*> in;
-  std::vector<void*> out;
+  Operands operands(places_, constants_, inputs, outputs, arena);
+  const auto address = [&](Value v) { return operands.address(v); };
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Step& step = steps_[s];
+    if (step.once) continue;
     if (profile != nullptr) profile->starts[s] = std::chrono::duration<double>(lap - begin).count();
-    in.clear();
-    out.clear();
-    for (Value v : step.in) in.push_back(address(v));
-    for (Value v : step.out) out.push_back(address(v));
-    if (Status status = step.kernel->run({in, out, arena + step.scratch}); !status.ok()) {
-      const Node& node = graph_.nodes()[step.node];
-      return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
-    }
+    DS_TRY(noted(step.kernel->run(operands.of(step)), step));
     if (profile != nullptr) profile->seconds[s] += seconds();
   }
   // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
@@ -399,9 +470,10 @@ Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph&
   return std::shared_ptr<const runtime::Program>(std::move(program));
 }
 
-Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, const runtime::CompileOptions& options) {
+Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, const runtime::CompileOptions& options,
+                                                 const std::vector<bool>& fixed) {
   auto program = std::make_shared<CpuProgram>();
-  DS_TRY(program->build(graph, options));
+  DS_TRY(program->build(graph, options, fixed));
   return std::shared_ptr<const Body>(std::move(program));
 }
 
