@@ -126,7 +126,8 @@ void Builder::update(Expr state, Expr value) {
   fail(internal_error("update of %{}, which is not an input", state.value().id));
 }
 
-std::vector<Expr> Builder::inline_values(const Graph& graph, std::span<const Expr> inputs) {
+std::vector<Expr> Builder::inline_values(const Graph& graph, std::span<const Expr> inputs,
+                                         const std::map<int32_t, Expr>& given) {
   std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
   for (size_t i = 0; i < graph.inputs().size(); ++i) map[graph.inputs()[i].value.id] = inputs[i];
   const std::string outer = scope_;
@@ -136,7 +137,11 @@ std::vector<Expr> Builder::inline_values(const Graph& graph, std::span<const Exp
     if (!node.scope.empty()) scope_ = outer.empty() ? node.scope : outer + "/" + node.scope;
     std::vector<Expr> results = emit(node.op_name(), std::move(args), node.attrs);
     scope_ = outer;
-    for (size_t i = 0; i < results.size(); ++i) map[node.output(static_cast<int32_t>(i)).id] = results[i];
+    for (size_t i = 0; i < results.size(); ++i) {
+      const int32_t id = node.output(static_cast<int32_t>(i)).id;
+      const auto other = given.find(id);
+      map[id] = other != given.end() ? other->second : results[i];
+    }
   }
   return map;
 }

@@ -3,6 +3,7 @@
 // Test: tests/graph/graph_test.cc
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,8 +52,10 @@ class Builder {
   void output(std::string name, Expr value);
   // The state input `state` takes `value` after each run; types must match.
   void update(Expr state, Expr value);
-  // Copies `graph`'s nodes with its inputs bound to `inputs`; returns the Expr of each value by its id in `graph`.
-  std::vector<Expr> inline_values(const Graph& graph, std::span<const Expr> inputs);
+  // Copies `graph`'s nodes with its inputs bound to `inputs`; returns the Expr of each value by its id in `graph`. An
+  // Expr in `given` takes the place of a value that a node gives.
+  std::vector<Expr> inline_values(const Graph& graph, std::span<const Expr> inputs,
+                                  const std::map<int32_t, Expr>& given = {});
   // The same, returning the Expr of each output; updates are left out.
   std::vector<Expr> inline_graph(const Graph& graph, std::span<const Expr> inputs);
 

@@ -53,9 +53,18 @@ struct GradContext {
   std::vector<Expr> outputs;
   std::vector<Expr> output_grads;  // !defined() where nothing flows back
   std::vector<bool> needs;         // which inputs' gradients are wanted
-  // For ops with a body: a graph from (the body's inputs, one gradient per float output of the body) to one gradient
-  // per float input of the body, in order.
-  std::function<Result<Graph>(const Graph& body)> differentiate_body;
+  // For ops with a body: a graph from (the body's inputs, the values of its last `saved` outputs, one gradient per
+  // other float output) to one gradient per float input of the body, in order.
+  std::function<Result<Graph>(const Graph& body, size_t saved)> differentiate_body;
+};
+
+// A node that is about to be differentiated.
+struct ExtendContext {
+  Builder& builder;
+  const OpContext& node;
+  std::span<const Expr> inputs;
+  // The body with further outputs: what its derivative reads and had better not compute again.
+  std::function<Result<Graph>(const Graph& body)> extend_body;
 };
 
 template <class T>
@@ -69,23 +78,29 @@ using TypesOrError = Result<std::vector<TensorType>>;
 using InferFn = std::function<TypesOrError(const OpContext&)>;
 // Returns one gradient per input (undefined Expr = none).
 using GradientFn = std::function<std::vector<Expr>(GradContext&)>;
+// Emits a node in the place of this one that also returns what its gradient needs. Returns what takes the place of the
+// node's outputs; nothing leaves the node as it is.
+using ExtendFn = std::function<std::vector<Expr>(ExtendContext&)>;
 using DecomposeFn = std::function<std::vector<Expr>(Builder&, const OpContext&, std::span<const Expr> inputs)>;
 using ReferenceFn = std::function<Status(const OpContext&, std::span<const RefTensor> in, std::span<RefTensor> out)>;
 
 // How gradients of the op come about.
 class Gradient {
  public:
-  static Gradient rule(GradientFn fn) { return Gradient(std::move(fn), {}); }
+  static Gradient rule(GradientFn fn, ExtendFn extend = {}) { return Gradient(std::move(fn), {}, std::move(extend)); }
   static Gradient by_decomposition() { return Gradient({}, {}); }
   static Gradient non_differentiable(std::string reason) { return Gradient({}, std::move(reason)); }
   const GradientFn& fn() const { return fn_; }
+  const ExtendFn& extend() const { return extend_; }
   bool differentiable() const { return reason_.empty(); }
   const std::string& reason() const { return reason_; }
 
  private:
-  Gradient(GradientFn fn, std::string reason) : fn_(std::move(fn)), reason_(std::move(reason)) {}
+  Gradient(GradientFn fn, std::string reason, ExtendFn extend = {})
+      : fn_(std::move(fn)), reason_(std::move(reason)), extend_(std::move(extend)) {}
   GradientFn fn_;
   std::string reason_;
+  ExtendFn extend_;
 };
 
 // What the op means: a kernel on RefTensors, or (empty) its decomposition.

@@ -9,6 +9,7 @@
 
 namespace deepseek::ops {
 
+using graph::ExtendContext;
 using graph::Graph;
 
 namespace {
@@ -18,6 +19,7 @@ struct Layout {
   const Graph* body;
   size_t carries, xs, consts, ys;
   bool reverse, save;
+  const Dims& saved;
   explicit Layout(const OpContext& c)
       : body(c.attrs->get<graph::GraphRef>("body").get()),
         carries(static_cast<size_t>(c.integer("num_carry"))),
@@ -25,7 +27,8 @@ struct Layout {
         consts(c.num_inputs() - carries - xs),
         ys(body->outputs().size() - carries),
         reverse(c.flag("reverse")),
-        save(c.flag("save_carries")) {}
+        save(c.flag("save_carries")),
+        saved(c.ints("saved")) {}
 };
 
 TensorType stacked(int64_t steps, TensorType type) {
@@ -47,6 +50,10 @@ TypesOrError infer_scan(const OpContext& c) {
     return invalid("expected a body with at least {} outputs (new carries first), got {}", carries,
                    body->outputs().size());
   if (!body->updates().empty()) return invalid("a body updates no state; carry it instead");
+  for (int64_t y : c.ints("saved"))
+    if (y < 0 || y >= static_cast<int64_t>(body->outputs().size()) - carries)
+      return invalid("saved: expected numbers of ys, below {}, got {}",
+                     static_cast<int64_t>(body->outputs().size()) - carries, y);
   const TensorType& first = c.in(carries);
   if (first.rank() < 1) return invalid("expected xs with a leading axis, got {}", to_string(first));
   const int64_t steps = first.dims[0];
@@ -102,154 +109,195 @@ struct StepProduct {
   graph::Value a, b;  // in the derivative; the gradient of one step is a^T b
 };
 
-// The body of the reverse scan. Inputs: gradients of the float carries, sums for the wanted consts | carries before the
-// step, xs, gradients of the float ys, gradients of the saved carries | consts. It recomputes the step. Consts whose
-// gradient is a StepProduct have no sum; their factors are among the stacked results.
-class BackwardBody {
+// Emits the reverse scan, whose body computes again what of the step is not saved. Its carries are gradients of the
+// carries and sums for the wanted consts; consts whose gradient is a StepProduct have no sum, but their factors are
+// among the stacked results.
+class ReverseScan {
  public:
-  BackwardBody(const GradContext& g, const Layout& s) : g_(g), s_(s), builder_(g.builder.registry()) {}
+  ReverseScan(GradContext& g, const Layout& s)
+      : g_(g), s_(s), sliced_(s.carries + s.xs), builder_(g.builder.registry()) {}
 
-  Result<Graph> build() {
-    DS_ASSIGN(const Graph derivative, g_.differentiate_body(*s_.body));
+  // One gradient per input.
+  Result<std::vector<Expr>> build() {
+    DS_ASSIGN(const Graph step, differentiable_step());
+    DS_ASSIGN(const Graph derivative, g_.differentiate_body(step, s_.saved.size()));
     find_products(derivative);
-    std::vector<Expr> carry_grads, const_sums, body_inputs, y_grads, saved_grads;
+    std::vector<Expr> carries, consts, carry_grads, sums, args, saved_grads(s_.carries);
     for (size_t i = 0; i < s_.carries; ++i)
-      if (is_float(in_type(i).dtype)) carry_grads.push_back(input("carry_grad", in_type(i)));
-    for (size_t i = s_.carries + s_.xs; i < g_.inputs.size(); ++i)
-      if (summed(i)) const_sums.push_back(input("const_grad", in_type(i)));
-    for (size_t i = 0; i < s_.carries + s_.xs; ++i) body_inputs.push_back(input("input", in_type(i)));
-    for (size_t i = s_.carries; i < s_.carries + s_.ys; ++i)
-      if (const TensorType& type = s_.body->type(s_.body->outputs()[i].value); is_float(type.dtype))
-        y_grads.push_back(input("y_grad", type));
-    for (size_t i = 0; i < s_.carries; ++i)
-      saved_grads.push_back(saved_grad(i).defined() ? input("saved_grad", in_type(i)) : Expr());
-    for (size_t i = s_.carries + s_.xs; i < g_.inputs.size(); ++i) body_inputs.push_back(input("const", in_type(i)));
-
-    std::vector<Expr> args = body_inputs;
+      if (floating(i)) carry_grads.push_back(input(carries, or_zeros(g_.output_grads[i], g_.outputs[i])));
+    for (size_t i = sliced_; i < g_.inputs.size(); ++i)
+      if (summed(i)) sums.push_back(input(carries, zeros_like(g_.inputs[i])));
+    // The arguments of the derivative in its order; those that it does not read stay out of the scan.
+    const std::vector<int32_t> uses = derivative.use_counts();
+    const auto add_slice = [&](Expr stack) {
+      const graph::Value v = derivative.inputs()[args.size()].value;
+      if (uses[v.id] > 0) slices_of_[v.id] = xs_.size();
+      args.push_back(uses[v.id] > 0 ? slice_of(stack) : Expr());
+    };
+    for (size_t i = 0; i < s_.carries; ++i) add_slice(g_.outputs[s_.carries + s_.ys + i]);
+    for (size_t i = s_.carries; i < sliced_; ++i) add_slice(g_.inputs[i]);
+    const size_t first_const = args.size();
+    args.resize(g_.inputs.size());
+    for (int64_t y : s_.saved) add_slice(g_.outputs[s_.carries + static_cast<size_t>(y)]);
     args.insert(args.end(), carry_grads.begin(), carry_grads.end());
-    args.insert(args.end(), y_grads.begin(), y_grads.end());
+    for (size_t y = s_.carries; y < s_.carries + s_.ys; ++y)
+      if (y_grad(y).defined()) add_slice(y_grad(y));
+    for (size_t i = 0; i < s_.carries; ++i)
+      if (saved_grad(i).defined()) saved_grads[i] = slice_of(saved_grad(i));
+    if (xs_.empty()) slice_of(g_.inputs[s_.carries]);  // there must be one, for the number of steps
+    for (size_t i = sliced_; i < g_.inputs.size(); ++i) args[first_const + i - sliced_] = input(consts, g_.inputs[i]);
+
     const std::vector<Expr> values = builder_.inline_values(derivative, args);
     DS_TRY(builder_.status());
-    size_t next = 0, sums = 0;
+    std::vector<graph::Value> x_grads;
+    size_t next = 0, sum = 0;
     for (size_t i = 0; i < g_.inputs.size(); ++i) {
-      if (!is_float(in_type(i).dtype)) continue;
+      if (!floating(i)) continue;
       const graph::Value value = derivative.outputs()[next++].value;
       Expr grad = values[value.id];
       if (i < s_.carries)
         output(saved_grads[i].defined() ? grad + saved_grads[i] : grad);
-      else if (wanted(i) && i < s_.carries + s_.xs)
+      else if (i < sliced_ && g_.needs[i])
         stacked_.push_back(value);
       else if (summed(i))
-        output(const_sums[sums++] + grad);
+        output(sums[sum++] + grad);
     }
     for (const auto& [input, product] : products_)
       for (graph::Value v : {product.a, product.b})
-        if (!stack_of(v)) stacked_.push_back(v);
+        if (!slices_of_.contains(v.id) && std::find(stacked_.begin(), stacked_.end(), v) == stacked_.end())
+          stacked_.push_back(v);
     for (graph::Value v : stacked_) output(values[v.id]);
-    return builder_.finish();
+    DS_ASSIGN(Graph body, builder_.finish());
+    return gradients(scan(g_.builder, std::move(body), carries, xs_, consts, !s_.reverse, false));
   }
-
-  // The gradient of const `i`, after the scan over `xs` gave `ys`.
-  Expr product(size_t i, const std::vector<Expr>& xs, const std::vector<Expr>& ys) const {
-    const auto rows = [&](graph::Value v) {
-      const Stack at = *stack_of(v);
-      Expr all = at.from_xs ? xs[at.index] : ys[at.index];
-      return reshape(all, {all.dim(0) * all.dim(1), all.dim(2)});
-    };
-    const StepProduct& p = products_.at(i);
-    return matmul(rows(p.a), rows(p.b), true, false);
-  }
-
-  bool summed(size_t i) const { return wanted(i) && !products_.contains(i); }
-  bool wanted(size_t i) const { return g_.needs[i] && is_float(in_type(i).dtype); }
-  Expr saved_grad(size_t i) const { return g_.output_grads[s_.carries + s_.ys + i]; }
-  const TensorType& in_type(size_t i) const { return s_.body->type(s_.body->inputs()[i].value); }
 
  private:
-  struct Stack {  // where all steps' values of one of the derivative's values stand
-    bool from_xs;
-    size_t index;
-  };
-  std::optional<Stack> stack_of(graph::Value v) const {
-    if (const auto x = inputs_.find(v.id); x != inputs_.end()) return Stack{true, x->second};
-    const auto y = std::find(stacked_.begin(), stacked_.end(), v);
-    if (y == stacked_.end()) return std::nullopt;
-    return Stack{false, static_cast<size_t>(y - stacked_.begin())};
+  // The step with the results that have gradients, and then what is saved.
+  Result<Graph> differentiable_step() const {
+    Builder builder(builder_.registry());
+    std::vector<Expr> inputs;
+    for (const graph::Input& i : s_.body->inputs()) inputs.push_back(builder.input(i.name, s_.body->type(i.value)));
+    const std::vector<Expr> results = builder.inline_graph(*s_.body, inputs);
+    const auto keep = [&](size_t i) { builder.output(std::to_string(builder.data().outputs.size()), results[i]); };
+    for (size_t i = 0; i < s_.carries + s_.ys; ++i)
+      if (i < s_.carries || y_grad(i).defined()) keep(i);
+    for (int64_t y : s_.saved) keep(s_.carries + static_cast<size_t>(y));
+    return builder.finish();
   }
 
   void find_products(const Graph& derivative) {
-    const size_t sliced = s_.carries + s_.xs;  // the derivative's inputs begin with the body's
-    for (size_t i = 0; i < sliced; ++i) inputs_[derivative.inputs()[i].value.id] = i;
     const auto varies = [&](graph::Value v) {  // not a const, which is the same in all steps
-      for (size_t i = sliced; i < g_.inputs.size(); ++i)
+      for (size_t i = sliced_; i < g_.inputs.size(); ++i)
         if (derivative.inputs()[i].value == v) return false;
       return derivative.type(v).rank() == 2;
     };
     size_t next = 0;
     for (size_t i = 0; i < g_.inputs.size(); ++i) {
-      if (!is_float(in_type(i).dtype)) continue;
+      if (!floating(i)) continue;
       const graph::Node* node = derivative.producer(derivative.outputs()[next++].value);
-      if (i >= sliced && wanted(i) && node != nullptr && node->op_name() == "matmul" &&
+      if (i >= sliced_ && g_.needs[i] && node != nullptr && node->op_name() == "matmul" &&
           node->attrs.flag("transpose_a") && !node->attrs.flag("transpose_b") && varies(node->inputs[0]) &&
           varies(node->inputs[1]))
         products_[i] = {node->inputs[0], node->inputs[1]};
     }
   }
 
-  Expr input(const char* name, const TensorType& type) {
-    return builder_.input(name + std::to_string(builder_.data().inputs.size()), type);
+  std::vector<Expr> gradients(const ScanResult& r) const {
+    std::vector<Expr> grads(g_.inputs.size());
+    const auto rows = [&](graph::Value v) {
+      const auto x = slices_of_.find(v.id);
+      const auto y = std::find(stacked_.begin(), stacked_.end(), v) - stacked_.begin();
+      Expr all = x != slices_of_.end() ? xs_[x->second] : r.ys[static_cast<size_t>(y)];
+      return reshape(all, {all.dim(0) * all.dim(1), all.dim(2)});
+    };
+    size_t carry = 0, slice = 0;
+    for (size_t i = 0; i < g_.inputs.size(); ++i) {
+      if (!floating(i)) continue;
+      if (i < s_.carries || summed(i))
+        grads[i] = r.carries[carry++];
+      else if (i < sliced_ && g_.needs[i])
+        grads[i] = r.ys[slice++];
+      else if (const auto p = products_.find(i); p != products_.end())
+        grads[i] = matmul(rows(p->second.a), rows(p->second.b), true, false);
+    }
+    return grads;
   }
+
+  bool floating(size_t i) const { return is_float(in_type(i).dtype); }
+  bool summed(size_t i) const { return i >= sliced_ && g_.needs[i] && floating(i) && !products_.contains(i); }
+  Expr y_grad(size_t i) const { return is_float(g_.outputs[i].dtype()) ? g_.output_grads[i] : Expr(); }
+  Expr saved_grad(size_t i) const { return g_.output_grads[s_.carries + s_.ys + i]; }
+  const TensorType& in_type(size_t i) const { return s_.body->type(s_.body->inputs()[i].value); }
+
+  // An input of the body, bound to `operand`, which goes to the end of `operands`.
+  Expr input(std::vector<Expr>& operands, Expr operand, bool sliced = false) {
+    TensorType type = operand.type();
+    if (sliced) type.dims.erase(type.dims.begin());
+    operands.push_back(operand);
+    return builder_.input(std::to_string(builder_.data().inputs.size()), std::move(type));
+  }
+  Expr slice_of(Expr stack) { return input(xs_, stack, true); }
   void output(Expr e) { builder_.output(std::to_string(builder_.data().outputs.size()), e); }
 
-  const GradContext& g_;
+  GradContext& g_;
   const Layout& s_;
+  const size_t sliced_;  // how many operands are carries or xs
   Builder builder_;
+  std::vector<Expr> xs_;                    // of the reverse scan
   std::map<size_t, StepProduct> products_;  // by operand
-  std::map<int32_t, size_t> inputs_;        // the derivative's value of each x of the reverse scan
+  std::map<int32_t, size_t> slices_of_;     // the derivative's value of each x of the reverse scan
   std::vector<graph::Value> stacked_;       // the derivative's values that the reverse scan stacks, in order
 };
 
 std::vector<Expr> scan_gradient(GradContext& g) {
   const Layout s(g.node);
-  std::vector<Expr> grads(g.inputs.size());
-  if (!s.save) {
-    g.builder.fail(
-        invalid("[scan] node '{}': its gradient reads the carries of every step; set save_carries", g.builder.scope()));
-    return grads;
+  if (!s.save) {  // extend_scan could not differentiate the body
+    const Result<Graph> why = g.differentiate_body(*s.body, 0);
+    g.builder.fail(why.ok()
+                       ? internal_error("[scan] node '{}': carries were not saved for the gradient", g.builder.scope())
+                       : why.status());
+    return std::vector<Expr>(g.inputs.size());
   }
-  BackwardBody backward(g, s);
-  Result<Graph> body = backward.build();
-  if (!body.ok()) {
-    g.builder.fail(std::move(body).status());
-    return grads;
+  Result<std::vector<Expr>> grads = ReverseScan(g, s).build();
+  if (grads.ok()) return *grads;
+  g.builder.fail(std::move(grads).status());
+  return std::vector<Expr>(g.inputs.size());
+}
+
+// The carries before each step, and values of the step that the gradient reads, become further results.
+std::vector<Expr> extend_scan(ExtendContext& c) {
+  const Layout s(c.node);
+  if (s.save && !s.saved.empty()) return {};
+  const Result<Graph> extended = c.extend_body(*s.body);
+  if (!extended.ok()) return {};  // an error only if somebody asks for the gradient
+  Builder builder(c.builder.registry());
+  std::vector<Expr> inputs;
+  for (const graph::Input& i : extended->inputs()) inputs.push_back(builder.input(i.name, extended->type(i.value)));
+  const std::vector<Expr> results = builder.inline_graph(*extended, inputs);
+  const size_t own = s.carries + s.ys;
+  std::vector<int32_t> ys;  // a value that is a result already is not stacked twice
+  Dims saved;
+  for (size_t i = 0; i < results.size(); ++i) {
+    const int32_t id = results[i].value().id;
+    const auto y = i < own ? ys.end() : std::find(ys.begin(), ys.end(), id);
+    if (i >= own) saved.push_back(y - ys.begin());
+    if (y != ys.end()) continue;
+    builder.output(extended->outputs()[i].name, results[i]);
+    if (i >= s.carries) ys.push_back(id);
   }
-  std::vector<Expr> carries, xs;
-  for (size_t i = 0; i < s.carries; ++i)
-    if (is_float(g.inputs[i].dtype())) carries.push_back(or_zeros(g.output_grads[i], g.outputs[i]));
-  const size_t carry_count = carries.size();
-  for (size_t i = s.carries + s.xs; i < g.inputs.size(); ++i)
-    if (backward.summed(i)) carries.push_back(zeros_like(g.inputs[i]));
-  for (size_t i = 0; i < s.carries; ++i) xs.push_back(g.outputs[s.carries + s.ys + i]);
-  for (size_t i = s.carries; i < s.carries + s.xs; ++i) xs.push_back(g.inputs[i]);
-  for (size_t i = s.carries; i < s.carries + s.ys; ++i)
-    if (is_float(g.outputs[i].dtype())) xs.push_back(or_zeros(g.output_grads[i], g.outputs[i]));
-  for (size_t i = 0; i < s.carries; ++i)
-    if (backward.saved_grad(i).defined()) xs.push_back(backward.saved_grad(i));
-  const std::vector<Expr> consts(g.inputs.begin() + static_cast<int64_t>(s.carries + s.xs), g.inputs.end());
-  const ScanResult r = scan(g.builder, std::move(*body), carries, xs, consts, !s.reverse, false);
-  size_t carry = 0, sums = carry_count, slices = 0;
-  for (size_t i = 0; i < g.inputs.size(); ++i) {
-    if (!is_float(g.inputs[i].dtype())) continue;
-    if (i < s.carries)
-      grads[i] = r.carries[carry++];
-    else if (!backward.wanted(i))
-      continue;
-    else if (i < s.carries + s.xs)
-      grads[i] = r.ys[slices++];
-    else
-      grads[i] = backward.summed(i) ? r.carries[sums++] : backward.product(i, xs, r.ys);
-  }
-  return grads;
+  Result<Graph> body = builder.finish();
+  if (!body.ok()) return {};
+  Attrs attrs = *c.node.attrs;
+  attrs.set("body", std::make_shared<const Graph>(std::move(*body)));
+  attrs.set("save_carries", true);
+  attrs.set("saved", saved);
+  std::vector<Expr> outputs =
+      c.builder.emit("scan", std::vector<Expr>(c.inputs.begin(), c.inputs.end()), std::move(attrs));
+  if (outputs.size() < own + ys.size() - s.ys) return {};  // after an error
+  outputs.erase(outputs.begin() + static_cast<int64_t>(own),
+                outputs.begin() + static_cast<int64_t>(s.carries + ys.size()));
+  if (!s.save) outputs.resize(own);
+  return outputs;
 }
 
 // h' = tanh(h W + x), y = h' * x: a recurrence whose gradient reaches carries, xs and consts.
@@ -311,10 +359,11 @@ Status register_scan(OpRegistry& registry) {
                   {"num_carry", AttrKind::kInt, {}, "how many operands are carries"},
                   {"num_xs", AttrKind::kInt, {}, "how many operands are sliced, at least 1"},
                   {"reverse", AttrKind::kBool, false, "from the last step to the first"},
-                  {"save_carries", AttrKind::kBool, false,
-                   "also return the carries before each step; the gradient needs them"}},
+                  {"save_carries", AttrKind::kBool, false, "also return the carries before each step"},
+                  {"saved", AttrKind::kInts, Dims{},
+                   "which ys are values of the step that the gradient reads; differentiating a scan fills it in"}},
         .infer = infer_scan,
-        .gradient = Gradient::rule(scan_gradient),
+        .gradient = Gradient::rule(scan_gradient, extend_scan),
         .reference = Reference::kernel(scan_reference),
         .cost =
             [](const OpContext& c, std::span<const TensorType>, graph::Cost& cost) {

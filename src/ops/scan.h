@@ -12,10 +12,10 @@ struct ScanResult {
   std::vector<graph::Expr> carries, ys, saved;  // undefined after an error
 };
 
-// Emits one scan. `saved` (the carries before each step, stacked) is filled with save_carries; gradients need it.
+// Emits one scan. `saved` (the carries before each step, stacked) is filled with save_carries.
 ScanResult scan(graph::Builder& builder, graph::Graph body, const std::vector<graph::Expr>& carries,
                 const std::vector<graph::Expr>& xs, const std::vector<graph::Expr>& consts, bool reverse = false,
-                bool save_carries = true);
+                bool save_carries = false);
 
 // scan's record; its sample bodies are built on `registry`, which must hold the element-wise ops and matmul.
 Status register_scan(graph::OpRegistry& registry);

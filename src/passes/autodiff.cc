@@ -2,6 +2,7 @@
 
 #include "ops/dsl.h"
 #include "passes/decompose.h"
+#include "passes/rewrite.h"
 
 namespace deepseek::passes {
 
@@ -13,6 +14,25 @@ namespace {
 // which fuses into one loop), others are taken apart first so that nothing is computed twice.
 bool take_apart(const Graph&, const Node& node) {
   return node.op->gradient.value.differentiable() && !node.op->gradient.value.fn() && !node.op->traits.elementwise;
+}
+
+Result<Graph> extend_body(const Graph& body, const OpRegistry& registry);
+
+// The graph as it is differentiated: composites are taken apart, and nodes return what their gradients need.
+Result<Graph> open(const Graph& original, const OpRegistry& registry) {
+  DS_ASSIGN(const Graph graph, decompose(original, registry, take_apart));
+  return rewrite(
+      graph, registry,
+      [&](Builder& builder, const Graph& g, const Node& node,
+          const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+        const ExtendFn& extend = node.op->gradient.value.extend();
+        if (!extend) return std::nullopt;
+        const OpContext context = g.context(node);
+        ExtendContext c{builder, context, inputs, [&](const Graph& body) { return extend_body(body, registry); }};
+        std::vector<Expr> outputs = extend(c);
+        if (outputs.empty()) return std::nullopt;
+        return outputs;
+      });
 }
 
 class Backward {
@@ -57,7 +77,13 @@ class Backward {
       return make_error(ErrorCode::kUnsupported, "[{}] node '{}': cannot be differentiated: {}", node.op_name(),
                         node.scope, gradient.reason());
     const OpContext context = graph_.context(node);
-    GradContext g{builder_, context, {}, {}, {}, {}, [this](const Graph& body) { return vjp(body, registry_); }};
+    GradContext g{builder_,
+                  context,
+                  {},
+                  {},
+                  {},
+                  {},
+                  [this](const Graph& body, size_t saved) { return vjp(body, registry_, saved); }};
     for (Value v : node.inputs) {
       g.inputs.push_back(values_[v.id]);
       g.needs.push_back(active_[v.id]);
@@ -106,20 +132,87 @@ class Backward {
   std::vector<bool> active_;
 };
 
+std::vector<Expr> copy_inputs(Builder& builder, const Graph& graph) {
+  std::vector<Expr> inputs;
+  for (const Input& input : graph.inputs())
+    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  return inputs;
+}
+
+// One gradient per float input, from a new input for each float one among `outputs`.
+Result<std::vector<Expr>> gradients(Builder& builder, const Graph& graph, const std::vector<Expr>& values,
+                                    std::span<const Output> outputs, const OpRegistry& registry) {
+  DS_TRY(builder.status());
+  Backward backward(builder, graph, values, registry);
+  for (const Input& input : graph.inputs())
+    if (is_float(graph.type(input.value).dtype)) backward.activate(input.value);
+  for (const Output& output : outputs)
+    if (is_float(graph.type(output.value).dtype))
+      backward.seed(output.value, builder.input("grad:" + output.name, graph.type(output.value)));
+  DS_TRY(backward.run());
+  std::vector<Expr> grads;
+  for (const Input& input : graph.inputs()) {
+    if (!is_float(graph.type(input.value).dtype)) continue;
+    const Expr grad = backward.grad(input.value);
+    grads.push_back(grad.defined() ? grad : ops::zeros_like(values[input.value.id]));
+  }
+  return grads;
+}
+
+// What is computed again rather than kept, if its operands are at hand: it costs about as much as reading it.
+bool is_light(const Node& node) {
+  const std::string& op = node.op_name();
+  return node.op->traits.elementwise || node.op->traits.view || op == "constant" || op == "broadcast_to" ||
+         op == "slice";
+}
+
+Result<Graph> extend_body(const Graph& original, const OpRegistry& registry) {
+  DS_ASSIGN(const Graph graph, open(original, registry));
+  Builder builder(registry);
+  const std::vector<Expr> values = builder.inline_values(graph, copy_inputs(builder, graph));
+  const size_t forward = builder.data().nodes.size();
+  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, graph.outputs(), registry));
+  DS_TRY(builder.status());
+  const Graph::Data& all = builder.data();
+  std::vector<bool> read(all.types.size());  // by the nodes of the derivative
+  for (Expr grad : grads) read[grad.value().id] = true;
+  for (size_t n = all.nodes.size(); n-- > forward;) {
+    const Node& node = all.nodes[n];
+    bool live = false;
+    for (int32_t i = 0; i < node.num_outputs; ++i) live = live || read[node.output(i).id];
+    if (live)
+      for (Value v : node.inputs) read[v.id] = true;
+  }
+  std::vector<bool> near(values.size());  // light work away from inputs and what is kept
+  for (const Input& input : graph.inputs()) near[input.value.id] = true;
+  Builder result(registry);
+  const std::vector<Expr> copies = result.inline_values(graph, copy_inputs(result, graph));
+  for (const Output& output : graph.outputs()) result.output(output.name, copies[output.value.id]);
+  for (const Node& node : graph.nodes()) {
+    bool light = is_light(node);
+    for (Value v : node.inputs) light = light && near[v.id];
+    for (int32_t i = 0; i < node.num_outputs; ++i) {
+      const int32_t v = node.output(i).id;
+      const bool keep = !light && read[values[v].value().id];
+      near[v] = light || keep;
+      if (keep) result.output(fmt::format("saved:{}", v), copies[v]);
+    }
+  }
+  return result.finish();
+}
+
 }  // namespace
 
 Result<Graph> autodiff(const Graph& original, const std::string& loss, const std::vector<std::string>& parameters,
                        const OpRegistry& registry) {
-  DS_ASSIGN(Graph graph, decompose(original, registry, take_apart));
+  DS_ASSIGN(const Graph graph, open(original, registry));
   const int32_t loss_index = graph.find_output(loss);
   if (loss_index < 0) return invalid("there is no output '{}' to differentiate", loss);
   const Value loss_value = graph.outputs()[loss_index].value;
   if (const TensorType& t = graph.type(loss_value); t.num_elements() != 1 || !is_float(t.dtype))
     return invalid("expected the loss '{}' to be one float, got {}; reduce it with mean or sum", loss, to_string(t));
   Builder builder(registry);
-  std::vector<Expr> inputs;
-  for (const Input& input : graph.inputs())
-    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  const std::vector<Expr> inputs = copy_inputs(builder, graph);
   const std::vector<Expr> values = builder.inline_values(graph, inputs);
   DS_TRY(builder.status());
   Backward backward(builder, graph, values, registry);
@@ -143,26 +236,21 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
   return builder.finish();
 }
 
-Result<Graph> vjp(const Graph& original, const OpRegistry& registry) {
-  DS_ASSIGN(Graph graph, decompose(original, registry, take_apart));
+Result<Graph> vjp(const Graph& original, const OpRegistry& registry, size_t saved) {
+  DS_ASSIGN(const Graph graph, open(original, registry));
   Builder builder(registry);
-  std::vector<Expr> inputs;
+  const std::vector<Expr> inputs = copy_inputs(builder, graph);
+  const std::span<const Output> outputs(graph.outputs().data(), graph.outputs().size() - saved);
+  std::map<int32_t, Expr> given;
+  for (size_t i = outputs.size(); i < graph.outputs().size(); ++i) {
+    const Output& output = graph.outputs()[i];
+    given[output.value.id] = builder.input(output.name, graph.type(output.value));
+  }
+  const std::vector<Expr> values = builder.inline_values(graph, inputs, given);
+  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, outputs, registry));
+  size_t next = 0;
   for (const Input& input : graph.inputs())
-    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
-  const std::vector<Expr> values = builder.inline_values(graph, inputs);
-  DS_TRY(builder.status());
-  Backward backward(builder, graph, values, registry);
-  for (const Input& input : graph.inputs())
-    if (is_float(graph.type(input.value).dtype)) backward.activate(input.value);
-  for (const Output& output : graph.outputs())
-    if (is_float(graph.type(output.value).dtype))
-      backward.seed(output.value, builder.input("grad:" + output.name, graph.type(output.value)));
-  DS_TRY(backward.run());
-  for (const Input& input : graph.inputs())
-    if (is_float(graph.type(input.value).dtype)) {
-      const Expr grad = backward.grad(input.value);
-      builder.output("grad:" + input.name, grad.defined() ? grad : ops::zeros_like(values[input.value.id]));
-    }
+    if (is_float(graph.type(input.value).dtype)) builder.output("grad:" + input.name, grads[next++]);
   return builder.finish();
 }
 

@@ -39,6 +39,77 @@ bool exact(DType from, DType to) {
   return is_float(from) && is_float(to) && size_of(from) < size_of(to);
 }
 
+// A value within zeros along one axis.
+struct Part {
+  Value value;
+  int64_t axis = -1, begin = 0, end = 0;
+};
+
+// v as a part; its axis is -1 if v is none.
+Part part_of(const Graph& graph, Value v) {
+  const Node* node = graph.producer(v);
+  if (node == nullptr || node->op_name() != "pad" || node->attrs.number("value") != 0) return {v};
+  const Dims &low = node->attrs.ints("low"), &high = node->attrs.ints("high"), &gaps = node->attrs.ints("interior");
+  Part part{node->inputs[0]};
+  for (size_t axis = 0; axis < low.size(); ++axis) {
+    if (!gaps.empty() && gaps[axis] != 0) return {v};
+    if (low[axis] == 0 && high[axis] == 0) continue;
+    if (part.axis >= 0) return {v};
+    part.axis = static_cast<int64_t>(axis);
+    part.begin = low[axis];
+    part.end = graph.type(v).dims[axis] - high[axis];
+  }
+  return part.axis < 0 ? Part{v} : part;
+}
+
+// The terms of the sum that v is, through additions that nobody else reads.
+void find_terms(const Graph& graph, const std::vector<int32_t>& uses, Value v, bool root, std::vector<Value>& terms) {
+  const Node* node = graph.producer(v);
+  if (node == nullptr || node->op_name() != "add" || (!root && uses[v.id] != 1) ||
+      graph.type(node->inputs[0]) != graph.type(node->inputs[1]))
+    return terms.push_back(v);
+  for (Value input : node->inputs) find_terms(graph, uses, input, false, terms);
+}
+
+// The sum of values that stand side by side in zeros, as the gradients of slices do, is their concatenation.
+Expr join_parts(const Found& f) {
+  std::vector<Value> terms;
+  find_terms(f.graph, f.graph.use_counts(), f.node.output(), true, terms);
+  std::vector<Part> parts;
+  std::vector<Expr> sum;
+  for (Value v : terms) {
+    const Part part = part_of(f.graph, v);
+    if (part.axis >= 0 && (parts.empty() || parts[0].axis == part.axis))
+      parts.push_back(part);
+    else
+      sum.push_back(f.rewritten[v.id]);
+  }
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.begin < b.begin; });
+  bool joined = false;
+  for (size_t first = 0, next; first < parts.size(); first = next) {
+    std::vector<Expr> run;
+    for (next = first; next < parts.size() && (next == first || parts[next].begin == parts[next - 1].end); ++next) {
+      const Node* inner = f.graph.producer(parts[next].value);
+      if (inner != nullptr && inner->op_name() == "concat" && inner->attrs.integer("axis") == parts[next].axis)
+        for (Value v : inner->inputs) run.push_back(f.rewritten[v.id]);
+      else
+        run.push_back(f.rewritten[parts[next].value.id]);
+    }
+    joined = joined || next - first > 1;
+    const size_t axis = static_cast<size_t>(parts[first].axis);
+    Dims low(f.type().dims.size()), high = low;
+    low[axis] = parts[first].begin;
+    high[axis] = f.type().dims[axis] - parts[next - 1].end;
+    Expr all = run.size() > 1 ? ops::concat(run, parts[first].axis) : run[0];
+    const Attrs attrs{{"low", low}, {"high", high}};
+    sum.push_back(low[axis] == 0 && high[axis] == 0 ? all : f.builder.op("pad", {all}, attrs));
+  }
+  if (!joined) return {};
+  Expr result = sum[0];
+  for (size_t i = 1; i < sum.size(); ++i) result = result + sum[i];
+  return result;
+}
+
 std::vector<Rule> make_rules() {
   std::vector<Rule> rules;
   // Numbers that change nothing.
@@ -69,6 +140,8 @@ std::vector<Rule> make_rules() {
                      for (int64_t axis : outer) both.push_back(inner[axis]);
                      return ops::transpose(f.at("x"), both);
                    }});
+  const Pattern sum = either({op("pad"), op("add", {op("pad"), any()})});
+  rules.push_back({"add_parts", op("add", {op("pad"), sum}), join_parts});
   rules.push_back({"cast_cast", op("cast", {op("cast", {any("x")}).as("inner")}), [](const Found& f) {
                      return exact(f.at("x").dtype(), f.graph.type(f.value("inner")).dtype)
                                 ? ops::cast(f.at("x"), f.type().dtype)

@@ -65,16 +65,6 @@ TEST(Scan, GradientOfHornersRule) {
   EXPECT_EQ((*out)[5].data, (std::vector<double>{343}));  // 3 w^2 + 2 * 2 w + 3
 }
 
-TEST(Scan, GradientNeedsSavedCarries) {
-  auto graph = horner(false, false);
-  ASSERT_TRUE(graph.ok());
-  auto trained = passes::autodiff(*graph, "h", {"xs"}, registry());
-  ASSERT_FALSE(trained.ok());
-  EXPECT_NE(trained.status().to_string().find("its gradient reads the carries of every step; set save_carries"),
-            std::string::npos)
-      << trained.status().to_string();
-}
-
 TEST(Scan, ErrorsNameOperandAndTypes) {
   Builder b(registry());
   Expr h = b.input("h", {DType::kF32, {}}), xs = b.input("xs", {DType::kF32, {3, 2}}),

@@ -128,10 +128,9 @@ std::vector<double> time_kernels(const NodeInfo& node, const std::vector<const K
   std::vector<void*> outputs;
   for (size_t i = 0; i < node.context.num_inputs(); ++i) {
     const graph::TensorType& type = node.context.in(i);
-    Tensor t =
-        i < node.constants.size() && node.constants[i] ? *node.constants[i] : Tensor::zeros(type.dtype, type.dims);
+    Tensor t = Tensor::zeros(type.dtype, type.dims);
     // Zeros of integers are valid indices; those of floats would make some arithmetic faster than it is.
-    if (type.dtype == DType::kF32 && !(i < node.constants.size() && node.constants[i]))
+    if (type.dtype == DType::kF32)
       for (int64_t k = 0; k < t.num_elements(); ++k) t.as<float>()[k] = static_cast<float>(k % 17) / 16 + 0.25f;
     in.push_back(std::move(t));
     inputs.push_back(in.back().data());
@@ -140,16 +139,21 @@ std::vector<double> time_kernels(const NodeInfo& node, const std::vector<const K
     out.emplace_back(node.outputs[i]);
     outputs.push_back(node.used[i] ? out.back().data() : nullptr);
   }
-  std::vector<Tensor> scratch;
-  for (const Kernel* kernel : kernels)
+  std::vector<Tensor> scratch, prepared;
+  std::vector<bool> failed;
+  for (const Kernel* kernel : kernels) {
     scratch.emplace_back(DType::kU8, Dims{static_cast<int64_t>(kernel->scratch_bytes())});
+    prepared.emplace_back(DType::kU8, Dims{static_cast<int64_t>(kernel->prepared_bytes())});
+    failed.push_back(kernel->prepared_bytes() > 0 &&
+                     !kernel->prepare({inputs, outputs, scratch.back().data(), prepared.back().data()}).ok());
+  }
   std::vector<double> seconds(kernels.size(), std::numeric_limits<double>::infinity());
   double total = 0;
   // In turns, so that what else the machine does slows all alike; the first run warms up.
   for (int round = 0; round <= kMostRounds && (round <= kLeastRounds || total < kSeconds); ++round)
     for (size_t k = 0; k < kernels.size(); ++k) {
       const auto begin = std::chrono::steady_clock::now();
-      if (!kernels[k]->run({inputs, outputs, scratch[k].data()}).ok()) continue;
+      if (failed[k] || !kernels[k]->run({inputs, outputs, scratch[k].data(), prepared[k].data()}).ok()) continue;
       const double time = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (round > 0) seconds[k] = std::min(seconds[k], time);
       total += time;

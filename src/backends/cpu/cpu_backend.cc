@@ -40,7 +40,46 @@ struct Step {
   std::unique_ptr<Kernel> kernel;
   int32_t node = 0;
   std::vector<Value> in, out;
-  size_t scratch = 0;  // arena offset
+  size_t scratch = 0, prepared = 0;  // arena offsets
+  Tensor own;                        // of a program that is no body: what is prepared, of constants
+  bool once = false;                 // runs in prepare(), as it reads nothing but fixed values
+};
+
+// The operands of one run, and a step's arguments among them.
+class Operands {
+ public:
+  Operands(const std::vector<Place>& places, const std::vector<Tensor>& constants, std::span<void* const> inputs,
+           std::span<void* const> outputs, void* arena)
+      : places_(places), constants_(constants), inputs_(inputs), outputs_(outputs), arena_(static_cast<char*>(arena)) {}
+
+  void* address(Value v) const {
+    if (!v.defined()) return nullptr;
+    const Place& place = places_[v.id];
+    switch (place.kind) {
+      case Place::kInput: return inputs_[place.index];
+      case Place::kOutput: return outputs_.empty() ? nullptr : outputs_[place.index];  // none while preparing
+      case Place::kConstant: return constants_[place.index].data();
+      case Place::kArena: return arena_ + place.index;
+      case Place::kNone: return nullptr;
+    }
+    return nullptr;
+  }
+  // Valid until the next call.
+  KernelArgs of(const Step& step) {
+    in_.clear();
+    out_.clear();
+    for (Value v : step.in) in_.push_back(address(v));
+    for (Value v : step.out) out_.push_back(address(v));
+    return {in_, out_, arena_ + step.scratch, step.own.defined() ? step.own.data() : arena_ + step.prepared};
+  }
+
+ private:
+  const std::vector<Place>& places_;
+  const std::vector<Tensor>& constants_;
+  std::span<void*const> inputs_, outputs_;
+  char* arena_;
+  std::vector<const void*> in_;
+  std::vector<void*> out_;
 };
 
 class CpuProgram : public runtime::Program, public Body {
@@ -52,14 +91,19 @@ class CpuProgram : public runtime::Program, public Body {
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override {
     return execute(inputs, outputs, arena, nullptr);
   }
-  Status build(const Graph& graph, const runtime::CompileOptions& options);
+  Status prepare(std::span<void* const> inputs, void* arena) const override;
+  // `fixed` is for bodies: which inputs stay the same from prepare() on.
+  Status build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>* fixed = nullptr);
 
  private:
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                  runtime::Profile* profile) const;
+  void find_fixed(const std::vector<bool>& inputs);
   Status precompute(const runtime::CompileOptions& options);
   Status choose_kernels(const runtime::CompileOptions& options);
+  Status prepare_constants();
   void plan(const runtime::CompileOptions& options);
+  Status noted(Status status, const Step& step) const;
 
   struct Copy {  // after the steps: a state or output that could not be produced in its place
     Value from;
@@ -70,6 +114,8 @@ class CpuProgram : public runtime::Program, public Body {
   Graph graph_;
   std::vector<Step> steps_;
   std::vector<Place> places_;  // by value id
+  bool is_body_ = false;       // prepare() is called before runs
+  std::vector<bool> fixed_;    // by value id: constants, and in a body what is the same from prepare() on
   std::vector<Tensor> constants_;
   std::vector<Copy> copies_;
   std::vector<runtime::NodeReport> report_;
@@ -143,7 +189,9 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
     }
   CpuProgram once;
   DS_ASSIGN(once.graph_, builder.finish());
+  once.find_fixed({});
   DS_TRY(once.choose_kernels(options));
+  DS_TRY(once.prepare_constants());
   once.plan(options);
   DS_ASSIGN(const std::vector<Tensor> results, once.run({}, nullptr));
   DS_ASSIGN(graph_, passes::rewrite(graph_, ops::registry(),
@@ -169,8 +217,7 @@ size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runti
   Builder builder(ops::registry());
   std::vector<Expr> inputs;
   for (size_t i = 0; i < info.context.num_inputs(); ++i)
-    inputs.push_back(builder.input((i < info.constants.size() && info.constants[i] ? "known" : "x") + std::to_string(i),
-                                   info.context.in(i)));
+    inputs.push_back(builder.input((info.is_fixed(i) ? "fixed" : "x") + std::to_string(i), info.context.in(i)));
   std::vector<Expr> outputs = builder.emit(node.op_name(), std::move(inputs), node.attrs);
   for (size_t i = 0; i < outputs.size(); ++i)
     if (info.used[i]) builder.output(std::to_string(i), outputs[i]);
@@ -193,13 +240,50 @@ size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runti
   return best;
 }
 
+// By value: constants, and in a body what depends on fixed inputs and constants alone, unless it is an output, whose
+// place may change.
+void CpuProgram::find_fixed(const std::vector<bool>& inputs) {
+  fixed_.assign(static_cast<size_t>(graph_.num_values()), false);
+  for (size_t i = 0; i < inputs.size(); ++i) fixed_[graph_.inputs()[i].value.id] = inputs[i];
+  std::vector<bool> returned(fixed_.size());
+  for (const Output& output : graph_.outputs()) returned[output.value.id] = true;
+  for (size_t n = graph_.nodes().size(); n-- > 0;)
+    if (const Node& node = graph_.nodes()[n]; is_view(node) && returned[node.output().id])
+      returned[node.inputs[0].id] = true;
+  for (const Node& node : graph_.nodes()) {
+    bool all = is_body_ || is_view(node) || node.op_name() == "constant";
+    for (Value v : node.inputs) all = all && fixed_[v.id];
+    for (int32_t i = 0; i < node.num_outputs; ++i) all = all && !returned[node.output(i).id];
+    for (int32_t i = 0; i < node.num_outputs; ++i) fixed_[node.output(i).id] = all;
+  }
+}
+
+// Of a program that is no body: what kernels make of constants is made here, once, and constants that only this reads
+// are forgotten.
+Status CpuProgram::prepare_constants() {
+  for (Step& step : steps_) {
+    if (step.kernel->prepared_bytes() == 0) continue;
+    step.own = Tensor(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
+    std::vector<const void*> in;
+    for (Value v : step.in) {
+      const std::optional<Tensor> value = constant_value(graph_, v);
+      in.push_back(value ? value->data() : nullptr);
+    }
+    const std::vector<void*> out(step.out.size());
+    const Tensor scratch(DType::kU8, {static_cast<int64_t>(step.kernel->scratch_bytes())});
+    DS_TRY(noted(step.kernel->prepare({in, out, scratch.data(), step.own.data()}), step));
+    for (size_t i = 0; i < step.in.size(); ++i)
+      if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
+  }
+  return {};
+}
+
 Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
   const std::vector<int32_t> uses = graph_.use_counts();
   for (size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Node& node = graph_.nodes()[n];
     if (is_view(node) || node.op_name() == "constant") continue;
-    NodeInfo info{graph_.context(node), {}, {}, &options, {}};
-    for (Value v : node.inputs) info.constants.push_back(constant_value(graph_, v));
+    NodeInfo info{graph_.context(node), {}, {}, &options};
     runtime::NodeReport report{node.scope, node.op_name(), {}, {}, {}, static_cast<int32_t>(n)};
     for (Value v : node.inputs) report.types += to_string(graph_.type(v)) + " ";
     report.types += "->";
@@ -209,6 +293,8 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
       report.types += " " + to_string(info.outputs.back());
     }
     Step step;
+    for (Value v : node.inputs) info.fixed.push_back(fixed_[v.id]);
+    step.once = is_body_ && fixed_[node.output().id];
     Taken taken;
     for (const Implementation& implementation : implementations(node.op_name())) {
       const bool slow = implementation.name == "widened" || implementation.name == "reference";
@@ -240,8 +326,6 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     }
     step.node = static_cast<int32_t>(n);
     step.in = node.inputs;
-    for (size_t i = 0; i < step.in.size(); ++i)
-      if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
     for (int32_t i = 0; i < node.num_outputs; ++i) step.out.push_back(node.output(i));
     steps_.push_back(std::move(step));
     report_.push_back(std::move(report));
@@ -307,16 +391,17 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
       copies_.push_back({graph_.outputs()[i].value, true, i});
   }
 
-  // Arena: one block per root value, in-place results join their input's block; scratch lives for its step only.
+  // Arena: one block per root value, in-place results join their input's block; scratch lives for its step only, what
+  // is prepared always.
   std::vector<runtime::Block> blocks;
-  std::vector<int32_t> block_of(num_values, -1), scratch_block(end, -1);
+  std::vector<int32_t> block_of(num_values, -1), scratch_block(end, -1), prepared_block(end, -1);
   for (int32_t s = 0; s < end; ++s) {
     const Step& step = steps_[s];
     for (size_t o = 0; o < step.out.size(); ++o) {
       const int32_t v = step.out[o].id;
       if (places_[v].kind != Place::kNone || (last[v] < 0 && !pinned[v])) continue;
       const size_t bytes = graph_.type({v}).num_bytes();
-      const int32_t until = pinned[v] ? end : last[v];
+      const int32_t until = pinned[v] || step.once ? end : last[v];
       for (size_t i = 0; i < step.in.size() && block_of[v] < 0; ++i) {
         if (!step.in[i].defined()) continue;
         const int32_t in = root[step.in[i].id];
@@ -333,19 +418,25 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
       }
       if (block_of[v] < 0) {
         block_of[v] = static_cast<int32_t>(blocks.size());
-        blocks.push_back({bytes, s, until});
+        blocks.push_back({bytes, step.once ? 0 : s, until});
       }
     }
     if (const size_t scratch = step.kernel->scratch_bytes(); scratch > 0) {
       scratch_block[s] = static_cast<int32_t>(blocks.size());
       blocks.push_back({scratch, s, s});
     }
+    if (const size_t prepared = step.kernel->prepared_bytes(); prepared > 0 && !step.own.defined()) {
+      prepared_block[s] = static_cast<int32_t>(blocks.size());
+      blocks.push_back({prepared, 0, end});
+    }
   }
   arena_bytes_ = runtime::plan_memory(blocks);
   for (int32_t v = 0; v < num_values; ++v)
     if (block_of[v] >= 0) places_[v] = {Place::kArena, blocks[block_of[v]].offset};
-  for (int32_t s = 0; s < end; ++s)
+  for (int32_t s = 0; s < end; ++s) {
     if (scratch_block[s] >= 0) steps_[s].scratch = blocks[scratch_block[s]].offset;
+    if (prepared_block[s] >= 0) steps_[s].prepared = blocks[prepared_block[s]].offset;
+  }
   for (const Node& node : graph_.nodes())
     if (is_view(node)) places_[node.output().id] = places_[root[node.output().id]];
 }
@@ -424,7 +515,7 @@ Status check_passes(const std::vector<std::string>& names) {
   return {};
 }
 
-Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options) {
+Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>* fixed) {
   DS_TRY(check_passes(options.disabled_passes));
   DS_ASSIGN(graph_, passes::bind_inputs(graph, ops::registry(), options.constants));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
@@ -436,8 +527,11 @@ Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& opti
     if (named(options.disabled_passes, pass.name)) continue;
     DS_ASSIGN(graph_, pass.run(graph_, options));
   }
-  DS_TRY(precompute(options));
+  is_body_ = fixed != nullptr;
+  if (!is_body_) DS_TRY(precompute(options));
+  find_fixed(is_body_ ? *fixed : std::vector<bool>());
   DS_TRY(choose_kernels(options));
+  if (!is_body_) DS_TRY(prepare_constants());
   plan(options);
   return {};
 }
@@ -472,7 +566,24 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
   return outputs;
 }
 
-Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* memory,
+Status CpuProgram::noted(Status status, const Step& step) const {
+  if (status.ok()) return status;
+  const Node& node = graph_.nodes()[static_cast<size_t>(step.node)];
+  return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
+}
+
+Status CpuProgram::prepare(std::span<void* const> inputs, void* arena) const {
+  Operands operands(places_, constants_, inputs, {}, arena);
+  for (const Step& step : steps_) {
+    if (step.once)
+      DS_TRY(noted(step.kernel->run(operands.of(step)), step));
+    else if (step.kernel->prepared_bytes() > 0)
+      DS_TRY(noted(step.kernel->prepare(operands.of(step)), step));
+  }
+  return {};
+}
+
+Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                            runtime::Profile* profile) const {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
@@ -485,32 +596,13 @@ Status CpuProgram::execute(std::span<void* const> inputs, std::span<void* const>
     profile->seconds.resize(steps_.size());
     profile->starts.resize(steps_.size());
   }
-  char* const arena = static_cast<char*>(memory);
-  const auto address = [&](Value v) -> void* {
-    if (!v.defined()) return nullptr;
-    const Place& place = places_[v.id];
-    switch (place.kind) {
-      case Place::kInput: return inputs[place.index];
-      case Place::kOutput: return outputs[place.index];
-      case Place::kConstant: return constants_[place.index].data();
-      case Place::kArena: return arena + place.index;
-      case Place::kNone: return nullptr;
-    }
-    return nullptr;
-  };
-  std::vector<const void*> in;
-  std::vector<void*> out;
+  Operands operands(places_, constants_, inputs, outputs, arena);
+  const auto address = [&](Value v) { return operands.address(v); };
   for (size_t s = 0; s < steps_.size(); ++s) {
     const Step& step = steps_[s];
+    if (step.once) continue;
     if (profile != nullptr) profile->starts[s] = std::chrono::duration<double>(lap - begin).count();
-    in.clear();
-    out.clear();
-    for (Value v : step.in) in.push_back(address(v));
-    for (Value v : step.out) out.push_back(address(v));
-    if (Status status = step.kernel->run({in, out, arena + step.scratch}); !status.ok()) {
-      const Node& node = graph_.nodes()[step.node];
-      return std::move(status).note(fmt::format("while running [{}] node '{}'", node.op_name(), node.scope));
-    }
+    DS_TRY(noted(step.kernel->run(operands.of(step)), step));
     if (profile != nullptr) profile->seconds[s] += seconds();
   }
   // Outputs first: one of them may be a state's old value. Then states; one that takes another state's old value is
@@ -544,10 +636,11 @@ Result<std::shared_ptr<const runtime::Program>> CpuBackend::compile(const Graph&
   return std::shared_ptr<const runtime::Program>(std::move(program));
 }
 
-Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, runtime::CompileOptions options) {
+Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, runtime::CompileOptions options,
+                                                 const std::vector<bool>& fixed) {
   auto program = std::make_shared<CpuProgram>();
   options.constants.clear();  // those are inputs of the graph around it
-  DS_TRY(program->build(graph, options));
+  DS_TRY(program->build(graph, options, &fixed));
   return std::shared_ptr<const Body>(std::move(program));
 }
 

@@ -21,6 +21,7 @@ struct KernelArgs {
   std::span<const void* const> in;
   std::span<void* const> out;  // null for an output that nobody reads
   void* scratch;               // 64-byte aligned, scratch_bytes() long
+  void* prepared = nullptr;    // 64-byte aligned, prepared_bytes() long, as prepare() left it
 };
 
 class Kernel {
@@ -28,9 +29,12 @@ class Kernel {
   virtual ~Kernel() = default;
   virtual Status run(const KernelArgs& args) const = 0;
   virtual size_t scratch_bytes() const { return 0; }
+  // What several runs share: made once before them of the inputs that are NodeInfo::fixed, the only ones it may read.
+  virtual Status prepare(const KernelArgs&) const { return {}; }
+  virtual size_t prepared_bytes() const { return 0; }
   // True if output `out` may be written over input `in` (same bytes) while it is read.
   virtual bool in_place(int out, int in) const { return false; }
-  // False for an input whose value was known and that the kernel keeps in a form of its own; it is null in a run.
+  // False for a fixed input that only prepare() reads; it may be null in a run.
   virtual bool reads(int in) const { return true; }
   virtual std::string detail() const { return {}; }
 };
@@ -40,8 +44,9 @@ struct NodeInfo {
   std::vector<graph::TensorType> outputs;
   std::vector<bool> used;                            // which outputs somebody reads
   const runtime::CompileOptions* options = nullptr;  // while compiling only; a kernel does not keep it
-  // By input, the value if it is a constant; empty while a kernel is only asked whether it takes the node.
-  std::vector<std::optional<graph::Tensor>> constants = {};
+  std::vector<bool> fixed = {};  // which inputs stay the same from prepare() on; empty: none, and nobody calls it
+
+  bool is_fixed(size_t input) const { return input < fixed.size() && fixed[input]; }
 };
 
 // The body of a `fused` node; of another one, a graph of it alone. Inputs and outputs are those of the node.
@@ -101,10 +106,14 @@ class Body {
   virtual ~Body() = default;
   virtual size_t arena_bytes() const = 0;
   virtual std::vector<runtime::NodeReport> report() const = 0;
+  // Once before the runs that share an arena and the fixed inputs, which are the only ones it reads.
+  virtual Status prepare(std::span<void* const> inputs, void* arena) const = 0;
   // All inputs and outputs of the graph in order, none null; an output overlaps no other operand.
   virtual Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const = 0;
 };
-Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, runtime::CompileOptions options);
+// `fixed`: which inputs stay the same over many runs. What depends on them alone is computed by prepare().
+Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, runtime::CompileOptions options,
+                                                 const std::vector<bool>& fixed);
 
 inline Status refuse(std::string reason) { return Status(ErrorCode::kUnsupported, std::move(reason)); }
 

@@ -6,16 +6,33 @@ namespace deepseek::backends::cpu {
 using graph::Dims;
 using graph::TensorType;
 
+namespace {
+
+// Rows from which on it pays to put the other operand into oneDNN's own layout in each run.
+constexpr int64_t kManyRows = 256;
+
+// One product for all of a's batches, where b has none.
+void flatten(Dims& a, Dims& y) {
+  const int64_t k = a.back(), n = y.back();
+  y = {graph::product(y) / n, n};
+  a = {y[0], k};
+}
+
+}  // namespace
+
 KernelOrRefusal make_onednn_matmul(const NodeInfo& node) {
   DS_ASSIGN(const dnnl::memory::data_type dtype, onednn_dtype(node.context.in(0).dtype));
-  const TensorType& y = node.outputs[0];
-  if (y.num_elements() == 0 || node.context.in(0).num_elements() == 0) return refuse("an operand is empty");
-  if (y.rank() > 12) return refuse("rank above 12");
+  if (node.outputs[0].num_elements() == 0 || node.context.in(0).num_elements() == 0)
+    return refuse("an operand is empty");
+  if (node.outputs[0].rank() > 12) return refuse("rank above 12");
+  const bool transpose_a = node.context.flag("transpose_a"), transpose_b = node.context.flag("transpose_b");
+  Dims a_dims = node.context.in(0).dims, b_dims = node.context.in(1).dims, y_dims = node.outputs[0].dims;
+  if (b_dims.size() == 2 && a_dims.size() == y_dims.size() && !transpose_a) flatten(a_dims, y_dims);
   return onednn_guard([&]() -> KernelOrRefusal {
     // Leading ones give both operands y's rank; a transposition swaps the last two strides.
-    const auto describe = [&](const TensorType& t, bool transposed) {
-      Dims dims(static_cast<size_t>(y.rank() - t.rank()), 1);
-      dims.insert(dims.end(), t.dims.begin(), t.dims.end());
+    const auto describe = [&](const Dims& shape, bool transposed) {
+      Dims dims(y_dims.size() - shape.size(), 1);
+      dims.insert(dims.end(), shape.begin(), shape.end());
       Dims strides = graph::contiguous_strides(dims);
       if (transposed) {
         std::swap(dims[dims.size() - 1], dims[dims.size() - 2]);
@@ -23,22 +40,18 @@ KernelOrRefusal make_onednn_matmul(const NodeInfo& node) {
       }
       return dnnl::memory::desc(dims, dtype, strides);
     };
-    const auto a = describe(node.context.in(0), node.context.flag("transpose_a"));
-    const auto b = describe(node.context.in(1), node.context.flag("transpose_b"));
-    const auto dst = onednn_plain(y.dims, dtype);
+    const auto a = describe(a_dims, transpose_a), b = describe(b_dims, transpose_b);
+    const auto dst = onednn_plain(y_dims, dtype);
+    const bool fixed = node.is_fixed(1);
+    const bool own_layout = y_dims.size() == 2 && (fixed || y_dims[0] >= kManyRows);
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    // Weights that never change may lie as the primitive likes best.
-    const bool known = node.constants.size() > 1 && node.constants[1];
-    const auto wanted = known ? dnnl::memory::desc(b.get_dims(), dtype, dnnl::memory::format_tag::any) : b;
-    const dnnl::matmul::primitive_desc pd(onednn_engine(), a, wanted, dst, attr);
+    const auto any = dnnl::memory::desc(b.get_dims(), dtype, dnnl::memory::format_tag::any);
+    const dnnl::matmul::primitive_desc pd(onednn_engine(), a, own_layout ? any : b, dst, attr);
     DS_TRY(require_fast(dtype, pd.impl_info_str()));
     auto kernel = std::make_unique<OnednnKernel>(dnnl::matmul(pd), pd.impl_info_str());
     kernel->add_input(DNNL_ARG_SRC, a, pd.src_desc());
-    if (known && b != pd.weights_desc())
-      kernel->add_packed_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc(), *node.constants[1]);
-    else
-      kernel->add_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc());
+    kernel->add_input(DNNL_ARG_WEIGHTS, b, pd.weights_desc(), fixed);
     kernel->add_output(DNNL_ARG_DST, dst, pd.dst_desc());
     kernel->set_scratchpad(pd.scratchpad_desc());
     return std::unique_ptr<Kernel>(std::move(kernel));

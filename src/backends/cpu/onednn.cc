@@ -37,62 +37,76 @@ Status require_fast(dnnl::memory::data_type dtype, const std::string& primitive)
   return {};
 }
 
-size_t OnednnKernel::reserve(size_t bytes) {
-  const size_t offset = scratch_;
-  scratch_ += (bytes + 63) / 64 * 64;
+namespace {
+
+// A place of `bytes` at the end of `total`.
+size_t reserve(size_t& total, size_t bytes) {
+  const size_t offset = total;
+  total += (bytes + 63) / 64 * 64;
   return offset;
 }
 
+template <class F>
+Status run_guard(F run) {
+  try {
+    run();
+    return {};
+  } catch (const dnnl::error& e) {
+    return internal_error("onednn failed while running: {}", e.what());
+  }
+}
+
+}  // namespace
+
 void OnednnKernel::set_scratchpad(const dnnl::memory::desc& md) {
   scratchpad_ = md;
-  if (md.get_size() > 0) scratchpad_offset_ = reserve(md.get_size());
+  if (md.get_size() > 0) scratchpad_offset_ = reserve(scratch_, md.get_size());
 }
 
 void OnednnKernel::add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours,
-                       const dnnl::memory::desc& theirs, bool input) {
-  OnednnOperand operand{argument, ours, theirs, {}, 0, {}};
+                       const dnnl::memory::desc& theirs, bool input, bool fixed) {
+  OnednnOperand operand{argument, ours, theirs, {}, fixed, 0};
   if (ours != theirs) {
     const dnnl::engine& e = onednn_engine();
     operand.reorder = dnnl::reorder(input ? dnnl::reorder::primitive_desc(e, ours, e, theirs)
                                           : dnnl::reorder::primitive_desc(e, theirs, e, ours));
-    operand.scratch_offset = reserve(theirs.get_size());
+    operand.offset = reserve(fixed ? prepared_ : scratch_, theirs.get_size());
   }
   list.push_back(std::move(operand));
 }
 
-void OnednnKernel::add_packed_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs,
-                                    const graph::Tensor& value) {
-  const dnnl::engine& e = onednn_engine();
-  graph::Tensor packed(DType::kU8, {static_cast<int64_t>(theirs.get_size())});
-  dnnl::memory from(ours, e, value.data()), to(theirs, e, packed.data());
-  dnnl::reorder(from, to).execute(onednn_stream(), from, to);
-  onednn_stream().wait();
-  inputs_.push_back({argument, ours, theirs, {}, 0, std::move(packed)});
+Status OnednnKernel::prepare(const KernelArgs& args) const {
+  return run_guard([&] {
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const OnednnOperand& o = inputs_[i];
+      if (!o.reorder || !o.fixed) continue;
+      dnnl::memory ours(o.ours, onednn_engine(), const_cast<void*>(args.in[i]));
+      dnnl::memory theirs(o.theirs, onednn_engine(), static_cast<char*>(args.prepared) + o.offset);
+      o.reorder.execute(onednn_stream(), ours, theirs);
+    }
+    onednn_stream().wait();
+  });
 }
 
 Status OnednnKernel::run(const KernelArgs& args) const {
-  try {
+  return run_guard([&] {
     dnnl::stream& stream = onednn_stream();
     const dnnl::engine& engine = onednn_engine();
     char* const scratch = static_cast<char*>(args.scratch);
     std::unordered_map<int, dnnl::memory> memory;
     for (size_t i = 0; i < inputs_.size(); ++i) {
       const OnednnOperand& o = inputs_[i];
-      if (o.packed.defined()) {
-        memory.emplace(o.argument, dnnl::memory(o.theirs, engine, o.packed.data()));
-        continue;
-      }
       dnnl::memory ours(o.ours, engine, const_cast<void*>(args.in[i]));
       if (o.reorder) {
-        dnnl::memory theirs(o.theirs, engine, scratch + o.scratch_offset);
-        o.reorder.execute(stream, ours, theirs);
+        dnnl::memory theirs(o.theirs, engine, (o.fixed ? static_cast<char*>(args.prepared) : scratch) + o.offset);
+        if (!o.fixed) o.reorder.execute(stream, ours, theirs);
         ours = theirs;
       }
       memory.emplace(o.argument, std::move(ours));
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
       const OnednnOperand& o = outputs_[i];
-      memory.emplace(o.argument, o.reorder ? dnnl::memory(o.theirs, engine, scratch + o.scratch_offset)
+      memory.emplace(o.argument, o.reorder ? dnnl::memory(o.theirs, engine, scratch + o.offset)
                                            : dnnl::memory(o.ours, engine, args.out[i]));
     }
     if (scratchpad_.get_size() > 0)
@@ -104,10 +118,7 @@ Status OnednnKernel::run(const KernelArgs& args) const {
         o.reorder.execute(stream, memory.at(o.argument), ours);
       }
     stream.wait();
-    return {};
-  } catch (const dnnl::error& e) {
-    return internal_error("onednn failed while running: {}", e.what());
-  }
+  });
 }
 
 }  // namespace deepseek::backends::cpu

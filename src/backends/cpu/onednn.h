@@ -15,13 +15,14 @@ Result<dnnl::memory::data_type> onednn_dtype(DType dtype);
 // Row-major of any rank up to 12.
 dnnl::memory::desc onednn_plain(const graph::Dims& dims, dnnl::memory::data_type dtype);
 
-// An argument that a primitive wants in a layout of its own: reordered through scratch memory when it differs.
+// An argument that a primitive wants in a layout of its own: reordered through scratch memory when it differs, once
+// before many runs if it is fixed.
 struct OnednnOperand {
   int argument = 0;  // DNNL_ARG_...
   dnnl::memory::desc ours, theirs;
   dnnl::reorder reorder;  // empty if ours == theirs
-  size_t scratch_offset = 0;
-  graph::Tensor packed;  // if the value is known: it in their layout, and the node's input is not read
+  bool fixed = false;
+  size_t offset = 0;  // of theirs in scratch, or in what is prepared
 };
 
 // One primitive with operands from the node's inputs and outputs.
@@ -29,34 +30,34 @@ class OnednnKernel : public Kernel {
  public:
   explicit OnednnKernel(dnnl::primitive primitive, std::string detail)
       : primitive_(std::move(primitive)), detail_(std::move(detail)) {}
-  void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
-    add(inputs_, argument, ours, theirs, true);
+  // The node's next input, and whether it is fixed.
+  void add_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs, bool fixed = false) {
+    add(inputs_, argument, ours, theirs, true, fixed);
   }
-  // The next input always has this value, which is put into their layout here.
-  void add_packed_input(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs,
-                        const graph::Tensor& value);
   void add_output(int argument, const dnnl::memory::desc& ours, const dnnl::memory::desc& theirs) {
-    add(outputs_, argument, ours, theirs, false);
+    add(outputs_, argument, ours, theirs, false, false);
   }
   void set_scratchpad(const dnnl::memory::desc& md);
 
   Status run(const KernelArgs& args) const override;
   size_t scratch_bytes() const override { return scratch_; }
+  Status prepare(const KernelArgs& args) const override;
+  size_t prepared_bytes() const override { return prepared_; }
   bool reads(int in) const override {
-    return static_cast<size_t>(in) >= inputs_.size() || !inputs_[static_cast<size_t>(in)].packed.defined();
+    const auto i = static_cast<size_t>(in);
+    return i >= inputs_.size() || !inputs_[i].fixed || !inputs_[i].reorder;
   }
   std::string detail() const override { return detail_; }
 
  private:
   void add(std::vector<OnednnOperand>& list, int argument, const dnnl::memory::desc& ours,
-           const dnnl::memory::desc& theirs, bool input);
-  size_t reserve(size_t bytes);
+           const dnnl::memory::desc& theirs, bool input, bool fixed);
 
   dnnl::primitive primitive_;
   std::string detail_;
   std::vector<OnednnOperand> inputs_, outputs_;
   dnnl::memory::desc scratchpad_;
-  size_t scratchpad_offset_ = 0, scratch_ = 0;
+  size_t scratchpad_offset_ = 0, scratch_ = 0, prepared_ = 0;
 };
 
 // Without instructions for bf16, oneDNN offers plain loops or emulates; f32 with conversions around it is faster then.

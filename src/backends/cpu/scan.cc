@@ -1,6 +1,8 @@
-// scan: the body compiles once, like any graph, and runs in a loop on one arena. Slices of the xs and stacked results
+// scan: the body compiles once, like any graph, and runs in a loop on one arena, after what depends on consts alone.
+// Slices of the xs and stacked results
 // are read and written where they lie; a carry is written into its place among the saved carries, or into one of two
 // buffers in turn, so that no step copies it.
+#include <algorithm>
 #include <cstring>
 
 #include "backends/cpu/kernel.h"
@@ -52,6 +54,7 @@ class ScanKernel : public Kernel {
       if (steps_ == 0 && args.out[i] != nullptr) std::memcpy(args.out[i], args.in[i], out_bytes_[i]);
       if (steps_ > 0 && saved(i, 0) != nullptr) std::memcpy(saved(i, 0), args.in[i], out_bytes_[i]);
     }
+    if (steps_ > 0) DS_TRY(body_->prepare(in, scratch));
     for (int64_t k = 0; k < steps_; ++k) {
       const auto t = static_cast<size_t>(at(k));
       for (size_t i = carries_; i < carries_ + xs_; ++i)
@@ -87,8 +90,10 @@ class ScanKernel : public Kernel {
 
 KernelOrRefusal make_scan(const NodeInfo& node) {
   const Graph& graph = *node.context.attrs->get<graph::GraphRef>("body");
+  std::vector<bool> fixed(graph.inputs().size(), true);  // the consts
+  std::fill_n(fixed.begin(), node.context.integer("num_carry") + node.context.integer("num_xs"), false);
   DS_ASSIGN(std::shared_ptr<const Body> body,
-            compile_body(graph, node.options == nullptr ? runtime::CompileOptions() : *node.options));
+            compile_body(graph, node.options == nullptr ? runtime::CompileOptions() : *node.options, fixed));
   return std::unique_ptr<Kernel>(std::make_unique<ScanKernel>(node, graph, std::move(body)));
 }
 

@@ -444,6 +444,22 @@ double SumTile(const float* x, int64_t n) {
   return sum + hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
 }
 
+// acc[i] += sums[i], i < lanes.
+template <class D, class V>
+HWY_INLINE void AddWidened(D d, V sums, double* acc) {
+#if HWY_TARGET == HWY_SCALAR || !HWY_HAVE_FLOAT64
+  HWY_ALIGN float values[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(sums, d, values);
+  for (size_t k = 0; k < hn::Lanes(d); ++k) acc[k] += values[k];
+#else
+  const hn::Repartition<double, D> wide;
+  const hn::Half<D> half;
+  const size_t lanes = hn::Lanes(wide);
+  hn::StoreU(hn::Add(hn::LoadU(wide, acc), hn::PromoteTo(wide, hn::LowerHalf(half, sums))), wide, acc);
+  hn::StoreU(hn::Add(hn::LoadU(wide, acc + lanes), hn::PromoteTo(wide, hn::UpperHalf(half, sums))), wide, acc + lanes);
+#endif
+}
+
 // acc[i % period] += term(x[i], i % period). `term` maps a vector, and where the columns start that it has.
 template <class Term>
 HWY_INLINE void AddTerms(const float* x, int64_t n, int64_t period, double* acc, const Term& term) {
@@ -466,7 +482,12 @@ HWY_INLINE void AddTerms(const float* x, int64_t n, int64_t period, double* acc,
       e = hn::Add(e, term(hn::LoadU(d, at + 3 * width), j));
     }
     for (; i < rows; ++i, at += width) a = hn::Add(a, term(hn::LoadU(d, at), j));
-    hn::Store(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, sums);
+    const auto all = hn::Add(hn::Add(a, b), hn::Add(c, e));
+    if (width == period) {
+      AddWidened(d, all, acc + j);
+      continue;
+    }
+    hn::Store(all, d, sums);
     for (int64_t k = 0; k < lanes; ++k) acc[(j + k) % period] += sums[k];
   }
   const auto one = [&](int64_t i) HWY_ATTR { acc[i % period] += hn::GetLane(term(hn::Set(d, x[i]), i % period)); };

@@ -20,6 +20,13 @@ constexpr size_t kMostOps = 12;  // of the vectors in an Affine
 bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
 DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::kF32 : dtype; }
 
+// About how long an operation takes beside an addition.
+int64_t work_of(const std::string& op) {
+  for (const char* function : {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow"})
+    if (op == function) return 8;
+  return 1;
+}
+
 bool is_sum(const Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
 
 template <class T>
@@ -228,6 +235,7 @@ struct TileProgram::Compiler {
     if (instruction.fn == nullptr)
       return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
                                 to_string(body.type(node.inputs.back()).dtype)));
+    program.work_ += work_of(op);
     for (Value input : inputs) instruction.in.push_back(place[input.id]);
     if (output_of[v] >= 0 && !is_half(result)) {
       instruction.output = output_of[v];

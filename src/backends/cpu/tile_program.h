@@ -5,6 +5,7 @@
 // end. Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@ class TileProgram {
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
   size_t num_instructions() const { return instructions_.size(); }
+  int64_t work() const { return std::max<int64_t>(1, work_); }  // per element, in additions
   // Ranges begin and end at multiples of this.
   int64_t unit() const { return period_; }
   // Doubles that the sums of a range are kept in; add() accumulates there, and store() writes what came together.
@@ -100,7 +102,7 @@ class TileProgram {
   std::vector<int> leaf_copies_;  // output -> leaf where an output is just a (broadcast) input
   std::vector<Narrowed> narrowed_;
   std::vector<Sum> sums_;
-  int64_t num_sums_ = 0;
+  int64_t num_sums_ = 0, work_ = 0;
   int num_registers_ = 0;
 };
 

@@ -1,5 +1,5 @@
 // Half floats on f32 kernels: operands are widened into scratch memory, the kernel runs, results are rounded to nearest
-// even. Comes after the implementations that take half floats themselves.
+// even; fixed operands are widened once. Comes after the implementations that take half floats themselves.
 #include <algorithm>
 
 #include "backends/cpu/kernel.h"
@@ -28,31 +28,31 @@ class WidenedKernel : public Kernel {
  public:
   WidenedKernel(const NodeInfo& node, std::string name, std::unique_ptr<Kernel> kernel)
       : name_(std::move(name)), kernel_(std::move(kernel)), inputs_(node.context.inputs), outputs_(node.outputs) {
-    scratch_ = (kernel_->scratch_bytes() + 63) / 64 * 64;
-    for (const auto* types : {&inputs_, &outputs_})
-      for (const TensorType& t : *types) {
-        offsets_.push_back(scratch_);
-        if (is_half(t)) scratch_ += (wide(t).num_bytes() + 63) / 64 * 64;
-      }
+    scratch_ = aligned(kernel_->scratch_bytes());
+    prepared_ = aligned(kernel_->prepared_bytes());
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      fixed_.push_back(node.is_fixed(i));
+      add_place(inputs_[i], fixed_[i] ? prepared_ : scratch_);
+    }
+    for (const TensorType& t : outputs_) add_place(t, scratch_);
   }
   size_t scratch_bytes() const override { return scratch_; }
+  size_t prepared_bytes() const override { return prepared_; }
   std::string detail() const override {
     const std::string inner = kernel_->detail();
     return inner.empty() ? name_ : name_ + ": " + inner;
   }
+  Status prepare(const KernelArgs& args) const override {
+    const std::vector<const void*> in = widen(args, true);
+    return kernel_->prepare({in, args.out, args.scratch, args.prepared});
+  }
   Status run(const KernelArgs& args) const override {
     char* const scratch = static_cast<char*>(args.scratch);
-    std::vector<const void*> in(args.in.begin(), args.in.end());
+    const std::vector<const void*> in = widen(args, false);
     std::vector<void*> out(args.out.begin(), args.out.end());
-    for (size_t i = 0; i < in.size(); ++i)
-      if (is_half(inputs_[i])) {
-        void* const to = scratch + offsets_[i];
-        convert(in[i], inputs_[i].dtype, to, DType::kF32, inputs_[i].num_elements());
-        in[i] = to;
-      }
     for (size_t o = 0; o < out.size(); ++o)
       if (is_half(outputs_[o]) && out[o] != nullptr) out[o] = scratch + offsets_[in.size() + o];
-    DS_TRY(kernel_->run({in, out, scratch}));
+    DS_TRY(kernel_->run({in, out, scratch, args.prepared}));
     for (size_t o = 0; o < out.size(); ++o)
       if (is_half(outputs_[o]) && out[o] != nullptr)
         convert(out[o], DType::kF32, args.out[o], outputs_[o].dtype, outputs_[o].num_elements());
@@ -60,11 +60,29 @@ class WidenedKernel : public Kernel {
   }
 
  private:
+  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+  void add_place(const TensorType& type, size_t& total) {
+    offsets_.push_back(total);
+    if (is_half(type)) total += aligned(wide(type).num_bytes());
+  }
+  // The wide inputs, after computing those that are fixed or those that are not.
+  std::vector<const void*> widen(const KernelArgs& args, bool fixed) const {
+    std::vector<const void*> in(args.in.begin(), args.in.end());
+    for (size_t i = 0; i < in.size(); ++i) {
+      if (!is_half(inputs_[i])) continue;
+      void* const to = static_cast<char*>(fixed_[i] ? args.prepared : args.scratch) + offsets_[i];
+      if (fixed_[i] == fixed) convert(in[i], inputs_[i].dtype, to, DType::kF32, inputs_[i].num_elements());
+      in[i] = to;
+    }
+    return in;
+  }
+
   std::string name_;
   std::unique_ptr<Kernel> kernel_;
   std::vector<TensorType> inputs_, outputs_;
+  std::vector<bool> fixed_;      // inputs
   std::vector<size_t> offsets_;  // inputs, then outputs
-  size_t scratch_ = 0;
+  size_t scratch_ = 0, prepared_ = 0;
 };
 
 }  // namespace

@@ -97,7 +97,7 @@ int64_t group_rows(const Tiling& t, int64_t channels, int64_t bytes) {
 // Forward, or the input's gradient.
 class Winograd : public Kernel {
  public:
-  static KernelOrRefusal make(const Tiling& t, bool flipped, ConvPlace place, const graph::Tensor* weights) {
+  static KernelOrRefusal make(const Tiling& t, bool flipped, ConvPlace place, bool fixed_weights) {
     auto k = std::unique_ptr<Winograd>(new Winograd);
     k->t_ = t;
     // Of a group's numbers in both forms, for one thread: all weights are read for each group.
@@ -114,17 +114,23 @@ class Winograd : public Kernel {
                                                  src.block, 1, k->rows_ * t.columns() * dst.block, dst.block}));
       k->gemms_.push_back(gemm);
     }
-    if (weights != nullptr) {
-      k->known_ = graph::Tensor(DType::kF32, {k->weight_floats()});
-      k->transform_weights(weights->as<float>(), k->known_.as<float>());
-    }
+    k->fixed_weights_ = fixed_weights;
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
   size_t scratch_bytes() const override {
-    return static_cast<size_t>((known_.defined() ? 0 : weight_floats()) + teams_ * group_floats()) * sizeof(float);
+    return static_cast<size_t>((fixed_weights_ ? 0 : weight_floats()) + teams_ * group_floats()) * sizeof(float);
   }
-  bool reads(int in) const override { return in != place_.weights || !known_.defined(); }
+  size_t prepared_bytes() const override {
+    return fixed_weights_ ? static_cast<size_t>(weight_floats()) * sizeof(float) : 0;
+  }
+  Status prepare(const KernelArgs& args) const override {
+    if (fixed_weights_)
+      transform_weights(static_cast<const float*>(args.in[static_cast<size_t>(place_.weights)]),
+                        static_cast<float*>(args.prepared));
+    return {};
+  }
+  bool reads(int in) const override { return in != place_.weights || !fixed_weights_; }
   std::string detail() const override {
     return fmt::format("blocks {} and {}{}", t_.source.block, t_.result.block,
                        place_.after ? ", with a loop after it" : "");
@@ -132,8 +138,8 @@ class Winograd : public Kernel {
 
   Status run(const KernelArgs& args) const override {
     auto* scratch = static_cast<float*>(args.scratch);
-    const float* u = known_.as<float>();
-    if (!known_.defined()) {
+    const float* u = static_cast<const float*>(args.prepared);
+    if (!fixed_weights_) {
       transform_weights(static_cast<const float*>(args.in[static_cast<size_t>(place_.weights)]), scratch);
       u = scratch;
       scratch += weight_floats();
@@ -232,7 +238,7 @@ class Winograd : public Kernel {
   int64_t teams_ = 1;              // threads that have groups of their own; 1: all share one
   Shares shares_;
   std::vector<BlockGemm> gemms_;  // by rows of a run
-  graph::Tensor known_;           // weights in their 36 numbers
+  bool fixed_weights_ = false;
 };
 
 // The weights' gradient: the transposes of the transforms, and 36 products over the tiles. Groups come in order, so
@@ -387,10 +393,9 @@ KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
     t.low_width = 2 - t.low_width;
   }
   DS_ASSIGN(ConvPlace place, place_of(a, t.result.block));
-  const auto operand = static_cast<size_t>(place.weights);
-  const bool known = operand < node.constants.size() && node.constants[operand];
-  if (!pays(t, known ? 1 : 2, known ? 0 : 130)) return refuse("too few products for its transforms");
-  return Winograd::make(t, to_input, std::move(place), known ? &*node.constants[operand] : nullptr);
+  const bool fixed = node.is_fixed(static_cast<size_t>(place.weights));
+  if (!pays(t, fixed ? 1 : 2, fixed ? 0 : 130)) return refuse("too few products for its transforms");
+  return Winograd::make(t, to_input, std::move(place), fixed);
 }
 
 }  // namespace deepseek::backends::cpu
