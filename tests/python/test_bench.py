@@ -106,6 +106,12 @@ def test_steps_alternate():
         assert harness.interleave([a, b], warmup=2, seconds=0, least=3) == {a: [3, 4, 5], b: [103, 104, 105]}
 
 
+def test_short_steps_come_in_rows(monkeypatch):
+    monkeypatch.setattr(harness, "TURN", 3 * 102.5)  # rows of three after the first round, whose longest is 101
+    with harness.Side("a", 1, Counter, 0) as a, harness.Side("b", 1, Counter, 100) as b:
+        assert harness.interleave([a, b], warmup=2, seconds=0, least=2) == {a: [6, 7, 9, 10], b: [106, 107, 109, 110]}
+
+
 def test_failures_of_a_side_are_told():
     with harness.Side("PyTorch", 1, Counter, 0) as side:
         with pytest.raises(RuntimeError, match="(?s)PyTorch failed:.*out of range"):
