@@ -14,7 +14,7 @@
 #include "base/threads.h"
 #include "graph/text.h"
 #include "io/atomic_file.h"
-#include "io/png.h"
+#include "io/image.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
 #include "runtime/op_docs.h"
@@ -100,19 +100,23 @@ int evaluate_command(const std::string& folder) {
   return 0;
 }
 
-// A picture of the data's size as a data set of one sample, with the training data's normalisation.
+// A picture as a data set of one sample, with the training data's normalisation; where those were pictures on disk,
+// made to fit as they were.
 Result<data::Dataset> picture(const std::string& path, const data::Dataset& like) {
-  DS_ASSIGN(const graph::Tensor image, io::load_png(path));
-  graph::Dims expected = like.inputs.dims();
-  expected[0] = 1;
+  data::Dataset one = like;
+  one.targets = graph::Tensor::zeros(DType::kI64, {1});
+  if (!like.files.empty()) {
+    one.files = {path};
+    return one.in_memory(std::vector<int64_t>{0});
+  }
+  const graph::Dims expected(like.inputs.dims().begin() + 1, like.inputs.dims().end());
+  DS_ASSIGN(const graph::Tensor image, io::load_image(path, expected.size() == 3 && expected[0] == 3 ? 3 : 1));
+  if (image.dims() != expected)
+    return invalid("{}: expected a picture of [channels,height,width] {}, got {}; resize or convert it", path,
+                   graph::to_string(expected), graph::to_string(image.dims()));
   graph::Dims dims = image.dims();
   dims.insert(dims.begin(), 1);
-  if (dims != expected)
-    return invalid("{}: expected a picture of [channels,height,width] {}, got {}; resize or convert it", path,
-                   graph::to_string(std::span(expected).subspan(1)), graph::to_string(image.dims()));
-  data::Dataset one = like;
   one.inputs = image.reshaped(dims);
-  one.targets = graph::Tensor::zeros(DType::kI64, {1});
   return one;
 }
 

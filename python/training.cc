@@ -281,7 +281,13 @@ void bind_training(nb::module_& m) {
              check(d.read(indices, x, y));
              return nb::make_tuple(to_numpy(x), to_numpy(y));
            })
-      .def_prop_ro("inputs", [](const data::Dataset& d) { return to_numpy(d.inputs); })
+      .def_prop_ro("inputs",
+                   [](const data::Dataset& d) {
+                     if (!d.files.empty())
+                       throw nb::value_error("the inputs are pictures on disk; read(indices) decodes some of them");
+                     return to_numpy(d.inputs);
+                   })
+      .def_ro("files", &data::Dataset::files, "Paths of the pictures, where the inputs are on disk.")
       .def_prop_ro("targets", [](const data::Dataset& d) { return to_numpy(d.targets); })
       .def_ro("class_names", &data::Dataset::class_names)
       .def_ro("mean", &data::Dataset::mean)

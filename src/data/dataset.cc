@@ -5,8 +5,11 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <mutex>
+#include <numeric>
 
 #include "base/threads.h"
+#include "io/image.h"
 
 namespace deepseek::data {
 namespace {
@@ -15,7 +18,7 @@ using graph::Tensor;
 
 int64_t row_elements(const Tensor& t) { return t.dims()[0] == 0 ? 0 : t.num_elements() / t.dims()[0]; }
 
-int64_t channels_of(const Tensor& inputs) { return inputs.dims().size() >= 2 ? inputs.dims()[1] : 1; }
+int64_t channels_of(const graph::Dims& inputs) { return inputs.size() >= 2 ? inputs[1] : 1; }
 
 double pick(const std::vector<double>& values, int64_t channel, double otherwise) {
   if (values.empty()) return otherwise;
@@ -55,6 +58,29 @@ Status check_index(int64_t index, int64_t size) {
   return invalid("[data] sample index {} is out of range, the data set has {} samples", index, size);
 }
 
+// The pictures of a data set on disk, u8 [N, C, H, W].
+Result<Tensor> decode(const Dataset& d) {
+  Tensor out(d.input_type());
+  const int64_t channels = d.image[0], height = d.image[1], width = d.image[2];
+  const size_t bytes = static_cast<size_t>(channels * height * width);
+  std::mutex mutex;
+  Status failed;
+  parallel_for(d.size(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      Result<Tensor> image = io::load_image(d.files[static_cast<size_t>(i)], channels, std::max(height, width));
+      if (!image.ok()) {
+        const std::lock_guard lock(mutex);
+        if (failed.ok()) failed = std::move(image).status();
+        return;
+      }
+      std::memcpy(out.as<char>() + static_cast<size_t>(i) * bytes, io::cover_image(*image, height, width).data(),
+                  bytes);
+    }
+  });
+  DS_TRY(failed);
+  return out;
+}
+
 Tensor gather_rows(const Tensor& from, std::span<const int64_t> indices) {
   graph::Dims dims = from.dims();
   dims[0] = static_cast<int64_t>(indices.size());
@@ -68,25 +94,40 @@ Tensor gather_rows(const Tensor& from, std::span<const int64_t> indices) {
 
 }  // namespace
 
+graph::TensorType Dataset::input_type() const {
+  if (files.empty()) return inputs.type();
+  graph::Dims dims = image;
+  dims.insert(dims.begin(), size());
+  return {DType::kU8, std::move(dims)};
+}
+
 Status Dataset::validate() const {
-  if (!inputs.defined() || !targets.defined()) return invalid("[data] the data set lacks inputs or targets");
-  if (inputs.dims().empty() || targets.dims().empty()) {
-    return invalid("[data] inputs and targets need an axis of samples, got {} and {}", to_string(inputs.type()),
+  if ((!inputs.defined() && files.empty()) || !targets.defined())
+    return invalid("[data] the data set lacks inputs or targets");
+  if (!files.empty()) {
+    if (inputs.defined())
+      return invalid("[data] the data set has both inputs in memory and files; expected one of them");
+    if (image.size() != 3 || (image[0] != 1 && image[0] != 3) || image[1] < 1 || image[2] < 1)
+      return invalid("[data] pictures are to become {}, expected [1 or 3, height, width]", graph::to_string(image));
+  }
+  const graph::TensorType type = input_type();
+  if (type.dims.empty() || targets.dims().empty()) {
+    return invalid("[data] inputs and targets need an axis of samples, got {} and {}", to_string(type),
                    to_string(targets.type()));
   }
-  if (inputs.dtype() != DType::kU8 && inputs.dtype() != DType::kF32 && inputs.dtype() != DType::kI64) {
-    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(inputs.type()));
+  if (type.dtype != DType::kU8 && type.dtype != DType::kF32 && type.dtype != DType::kI64) {
+    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(type));
   }
   if (size() == 0) return invalid("[data] the data set is empty; check the path and the split");
-  if (inputs.num_elements() == 0) return invalid("[data] samples have no elements: {}", to_string(inputs.type()));
+  if (type.num_elements() == 0) return invalid("[data] samples have no elements: {}", to_string(type));
   if (targets.dims()[0] != size()) {
     return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
                       size(), targets.dims()[0]);
   }
   if (!std::isfinite(scale) || scale == 0) return invalid("[data] scale is {}, expected a finite non-zero", scale);
-  DS_TRY(check_per_channel(mean, "mean", channels_of(inputs), false));
-  DS_TRY(check_per_channel(stddev, "stddev", channels_of(inputs), true));
-  if (inputs.dtype() == DType::kF32) DS_TRY(check_finite(inputs, "inputs"));
+  DS_TRY(check_per_channel(mean, "mean", channels_of(type.dims), false));
+  DS_TRY(check_per_channel(stddev, "stddev", channels_of(type.dims), true));
+  if (type.dtype == DType::kF32) DS_TRY(check_finite(inputs, "inputs"));
   if (targets.dtype() == DType::kF32) return check_finite(targets, "targets");
   if (targets.dtype() != DType::kI64) {
     return invalid("[data] targets are {}, expected i64 class labels or f32", to_string(targets.type()));
@@ -104,6 +145,12 @@ Status Dataset::validate() const {
 }
 
 Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) const {
+  if (!files.empty()) {
+    DS_ASSIGN(const Dataset part, in_memory(indices));
+    std::vector<int64_t> all(indices.size());
+    std::iota(all.begin(), all.end(), 0);
+    return part.read(all, x, y);
+  }
   if (!inputs.defined() || !targets.defined() || inputs.dims().empty() || targets.dims().empty()) {
     return invalid("[data] the data set lacks inputs or targets");
   }
@@ -116,7 +163,7 @@ Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) con
   graph::Dims dims = inputs.dims();
   dims[0] = static_cast<int64_t>(indices.size());
   Tensor out(DType::kF32, std::move(dims));
-  const int64_t channels = channels_of(inputs), row = row_elements(inputs);
+  const int64_t channels = channels_of(inputs.dims()), row = row_elements(inputs);
   const int64_t plane = channels == 0 ? 0 : row / channels;
   std::vector<float> factor(static_cast<size_t>(channels)), offset(static_cast<size_t>(channels));
   for (int64_t c = 0; c < channels; ++c) {
@@ -149,14 +196,27 @@ Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) con
 }
 
 Result<Dataset> Dataset::subset(std::span<const int64_t> indices) const {
-  if (targets.defined() && inputs.defined() && targets.dims()[0] != size()) {
+  if (targets.defined() && (inputs.defined() || !files.empty()) && targets.dims()[0] != size()) {
     return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
                       size(), targets.dims()[0]);
   }
   for (const int64_t index : indices) DS_TRY(check_index(index, size()));
   Dataset out = *this;
-  out.inputs = gather_rows(inputs, indices);
+  if (files.empty()) {
+    out.inputs = gather_rows(inputs, indices);
+  } else {
+    out.files.clear();
+    for (const int64_t index : indices) out.files.push_back(files[static_cast<size_t>(index)]);
+  }
   out.targets = gather_rows(targets, indices);
+  return out;
+}
+
+Result<Dataset> Dataset::in_memory(std::span<const int64_t> indices) const {
+  DS_ASSIGN(Dataset out, subset(indices));
+  if (files.empty()) return out;
+  DS_ASSIGN(out.inputs, decode(out));
+  out.files.clear();
   return out;
 }
 
@@ -164,8 +224,18 @@ Status Dataset::fit_normalisation() {
   mean.clear();
   stddev.clear();
   DS_TRY(validate());
+  if (!files.empty()) {
+    std::vector<int64_t> some;
+    const int64_t count = std::min(size(), kFitted);
+    for (int64_t i = 0; i < count; ++i) some.push_back(i * size() / count);
+    DS_ASSIGN(Dataset part, in_memory(some));
+    DS_TRY(part.fit_normalisation());
+    mean = part.mean;
+    stddev = part.stddev;
+    return {};
+  }
   if (inputs.dtype() == DType::kI64) return invalid("[data] inputs are i64 indices, which have no mean");
-  const int64_t channels = channels_of(inputs), row = row_elements(inputs), plane = row / channels;
+  const int64_t channels = channels_of(inputs.dims()), row = row_elements(inputs), plane = row / channels;
   for (int64_t c = 0; c < channels; ++c) {
     double sum = 0, squares = 0;
     // Two passes: a single one loses the deviation of data far from zero.

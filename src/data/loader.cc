@@ -41,9 +41,9 @@ Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions opti
   if (options.augment != "none" && options.augment != "flip" && options.augment != "crop_flip") {
     return invalid("[data] augment is '{}', expected none, flip or crop_flip", options.augment);
   }
-  if (options.augment != "none" && dataset.inputs.dims().size() != 4) {
+  if (options.augment != "none" && dataset.input_type().rank() != 4) {
     return invalid("[data] augment '{}' needs images [N,C,H,W], got {}; use augment 'none'", options.augment,
-                   to_string(dataset.inputs.type()));
+                   to_string(dataset.input_type()));
   }
   if (options.drop_last && options.batch_size > dataset.size()) {
     return invalid("[data] batch_size {} with drop_last leaves no batch of {} samples; use a smaller one",

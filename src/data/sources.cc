@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <span>
 
 #include "data/idx.h"
 #include "data/random.h"
+#include "io/image.h"
 
 namespace deepseek::data {
 namespace {
@@ -90,10 +92,10 @@ Result<Splits> split(const Dataset& all, Dataset test, const Params& params) {
     part->mean = out.train.mean;
     part->stddev = out.train.stddev;
   }
-  if (out.test.inputs.dims().size() != all.inputs.dims().size() ||
-      !std::equal(out.test.inputs.dims().begin() + 1, out.test.inputs.dims().end(), all.inputs.dims().begin() + 1)) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] training images are {}, test images {}",
-                      to_string(all.inputs.type()), to_string(out.test.inputs.type()));
+  const graph::TensorType ours = all.input_type(), theirs = out.test.input_type();
+  if (theirs.rank() != ours.rank() || !std::equal(theirs.dims.begin() + 1, theirs.dims.end(), ours.dims.begin() + 1)) {
+    return make_error(ErrorCode::kDataCorrupt, "[data] training images are {}, test images {}", to_string(ours),
+                      to_string(theirs));
   }
   return out;
 }
@@ -143,13 +145,93 @@ Result<Splits> open_idx(const Params& params) {
   return split(train, std::move(test), params);
 }
 
+// The sorted names of what is in a folder and satisfies `wanted`.
+template <class F>
+Result<std::vector<std::string>> list(const std::filesystem::path& folder, const F& wanted) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (wanted(*it)) names.push_back(it->path().filename().string());
+  if (error) return make_error(ErrorCode::kNotFound, "[data] '{}': {}", folder.string(), error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool is_folder(const std::filesystem::directory_entry& entry) {
+  std::error_code error;
+  return entry.is_directory(error) && !entry.path().filename().string().starts_with('.');
+}
+
+// One folder per class, as torchvision's ImageFolder reads them: classes and files in the order of their names.
+Result<Dataset> load_image_folder(const std::filesystem::path& folder, const graph::Dims& image,
+                                  const std::vector<std::string>* classes) {
+  Dataset out;
+  DS_ASSIGN(out.class_names, list(folder, is_folder));
+  if (out.class_names.empty())
+    return make_error(ErrorCode::kNotFound, "[data] '{}' has no folders; expected one for each class", folder.string());
+  if (classes != nullptr && out.class_names != *classes)
+    return make_error(ErrorCode::kDataCorrupt, "[data] '{}' has the classes {}, the training folder {}",
+                      folder.string(), fmt::join(out.class_names, ", "), fmt::join(*classes, ", "));
+  std::vector<double> labels;
+  for (size_t c = 0; c < out.class_names.size(); ++c) {
+    const std::filesystem::path part = folder / out.class_names[c];
+    DS_ASSIGN(const std::vector<std::string> files,
+              list(part, [](const auto& entry) { return io::is_image_name(entry.path().filename().string()); }));
+    if (files.empty())
+      return make_error(ErrorCode::kNotFound, "[data] '{}' has no .jpg, .jpeg or .png files", part.string());
+    for (const std::string& name : files) {
+      out.files.push_back((part / name).string());
+      labels.push_back(static_cast<double>(c));
+    }
+  }
+  out.targets = graph::Tensor::from<double>(DType::kI64, {static_cast<int64_t>(labels.size())}, labels);
+  out.image = image;
+  out.scale = 1.0 / 255.0;
+  DS_TRY(out.validate());
+  return out;
+}
+
+Result<Splits> open_image_folder(const Params& params) {
+  DS_TRY(check_keys("image-folder", params, {"folder", "test", "size", "channels", "test_fraction"}));
+  if (!params.contains("folder"))
+    return invalid("[data] data set 'image-folder' needs the parameter 'folder' (a path)");
+  const std::filesystem::path folder = params.at("folder");
+  DS_ASSIGN(const int64_t size, number<int64_t>(params, "size", 224));
+  DS_ASSIGN(const int64_t channels, number<int64_t>(params, "channels", 3));
+  if (size < 1 || size > 16384) return invalid("[data] size is {}, expected pixels between 1 and 16384", size);
+  if (channels != 1 && channels != 3) return invalid("[data] channels is {}, expected 1 or 3", channels);
+  const graph::Dims image = {channels, size, size};
+  std::error_code error;
+  const bool parts = std::filesystem::is_directory(folder / "train", error);
+  DS_ASSIGN(const Dataset all, load_image_folder(parts ? folder / "train" : folder, image, nullptr));
+  std::filesystem::path test = get(params, "test", "");
+  for (const char* name : {"test", "val"})
+    if (parts && test.empty() && std::filesystem::is_directory(folder / name, error)) test = folder / name;
+  if (!test.empty()) {
+    DS_ASSIGN(Dataset held_out, load_image_folder(test, image, &all.class_names));
+    return split(all, std::move(held_out), params);
+  }
+  DS_ASSIGN(const double fraction, number<double>(params, "test_fraction", 0.1));
+  DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
+  const auto count = static_cast<int64_t>(fraction * static_cast<double>(all.size()));
+  if (!(fraction > 0 && fraction < 1) || count < 1 || count >= all.size())
+    return invalid("[data] test_fraction is {}: of {} pictures that leaves none for one part", fraction, all.size());
+  std::vector<int64_t> order = permutation(all.size(), seed + 1);
+  std::sort(order.begin(), order.begin() + count);
+  std::sort(order.begin() + count, order.end());
+  DS_ASSIGN(Dataset held_out, all.subset(std::span(order).first(static_cast<size_t>(count))));
+  DS_ASSIGN(const Dataset rest, all.subset(std::span(order).subspan(static_cast<size_t>(count))));
+  return split(rest, std::move(held_out), params);
+}
+
 }  // namespace
 
-std::vector<std::string> dataset_names() { return {"fashion-mnist", "idx"}; }
+std::vector<std::string> dataset_names() { return {"fashion-mnist", "idx", "image-folder"}; }
 
 Result<Splits> open_dataset(const std::string& name, const Params& params) {
   if (name == "fashion-mnist") return open_fashion_mnist(params);
   if (name == "idx") return open_idx(params);
+  if (name == "image-folder") return open_image_folder(params);
   return invalid("[data] unknown data set '{}'; there are: {}", name, fmt::join(dataset_names(), ", "));
 }
 

@@ -16,7 +16,7 @@ constexpr int64_t kMostClassesDrawn = 100;
 
 Result<nn::ModulePtr> make_model(const RunOptions& o, const data::Dataset& d) {
   nn::manual_seed(static_cast<uint64_t>(o.train.seed));
-  const graph::Dims& dims = d.inputs.dims();
+  const graph::Dims dims = d.input_type().dims;
   return models::create(o.model.name, {graph::Dims(dims.begin() + 1, dims.end()), d.num_classes()}, o.model.params);
 }
 

@@ -198,6 +198,7 @@ struct Trainer::Fit {
   Progress progress;
   int64_t batches = 0, updates_per_epoch = 0, total = 0, first = 0, samples = 0;
   double epoch_start = 0;
+  double stepping = 0, waiting = 0;  // seconds of this epoch's updates so far, and of these without a batch
 
   const TrainOptions& options() const { return self.options_.train; }
 
@@ -285,6 +286,7 @@ Status Trainer::Fit::start(bool resume) {
 }
 
 Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
+  const double begin = seconds_now();
   const int64_t window_end = std::min(window_begin + options().accumulate, batches);
   const int64_t used = options().drop_last ? batches * options().batch_size : train.size();
   const int64_t window_samples =
@@ -300,7 +302,9 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
   bool skipped = false;
   for (int64_t i = window_begin; i < window_end; ++i) {
     Tensor x, y;
+    const double asked = seconds_now();
     DS_ASSIGN(const bool more, stream.next(x, y));
+    waiting += seconds_now() - asked;
     if (!more) return internal_error("the loader ended before batch {} of {}", i, batches);
     const bool last = i + 1 == window_end;
     const StepKind kind = window_end - window_begin == 1 ? StepKind::kUpdate
@@ -354,6 +358,7 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
           events->scalar("train/skipped_updates", progress.step, self.state_.tensors().at("loss_scale/skipped").at(0)));
     }
   }
+  stepping += seconds_now() - begin;
   return {};
 }
 
@@ -407,13 +412,16 @@ Status Trainer::Fit::end_epoch() {
     DS_TRY(keep_best());
   }
   progress.stopped_early = options().patience > 0 && progress.bad_epochs >= options().patience;
-  say(fmt::format("epoch {}/{}  {:.1f} s{}{}", record.epoch, options().epochs, record.seconds,
-                  values_text(record.training),
+  const double wait = stepping > 0 ? 100 * waiting / stepping : 0;
+  stepping = waiting = 0;
+  say(fmt::format("epoch {}/{}  {:.1f} s ({:.1f} % of the steps waiting for data){}{}", record.epoch, options().epochs,
+                  record.seconds, wait, values_text(record.training),
                   record.validation.empty() ? "" : "  | validation" + values_text(record.validation)));
   if (progress.stopped_early)
     say(fmt::format("stopped early: {} has not been better than {:.4f} for {} epochs", monitor, progress.best,
                     progress.bad_epochs));
   if (events) {
+    DS_TRY(events->scalar("train/data_wait_percent", progress.step, wait));
     for (const auto& [name, v] : record.training)
       if (name != "loss") DS_TRY(events->scalar("train/" + name, progress.step, v));
     for (const auto& [name, v] : record.validation) DS_TRY(events->scalar("validation/" + name, progress.step, v));

@@ -1,0 +1,54 @@
+#include "io/jpeg.h"
+
+#include <turbojpeg.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+namespace deepseek::io {
+
+Result<graph::Tensor> parse_jpeg(std::span<const std::byte> bytes, std::string_view where, int64_t least,
+                                 int64_t max_side) {
+  const std::unique_ptr<void, int (*)(tjhandle)> decoder(tjInitDecompress(), tjDestroy);
+  if (!decoder) return make_error(ErrorCode::kIo, "[jpeg] no memory for a decoder");
+  const auto corrupt = [&] {
+    return make_error(ErrorCode::kDataCorrupt, "[jpeg] '{}': {}; the file is damaged or not a JPEG", where,
+                      tjGetErrorStr2(decoder.get()));
+  };
+  if (bytes.empty())
+    return make_error(ErrorCode::kDataCorrupt, "[jpeg] '{}': the file is empty; the file is damaged or not a JPEG",
+                      where);
+  const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+  int width = 0, height = 0, sampling = 0, colours = 0;
+  if (tjDecompressHeader3(decoder.get(), data, bytes.size(), &width, &height, &sampling, &colours) != 0)
+    return corrupt();
+  if (width > max_side || height > max_side)
+    return invalid("[jpeg] '{}' is {}x{} pixels, at most {} a side are allowed; scale it down first", where, width,
+                   height, max_side);
+  if (colours == TJCS_CMYK || colours == TJCS_YCCK)
+    return Status(ErrorCode::kUnsupported,
+                  fmt::format("[jpeg] '{}' has the four colours of print (CMYK); convert it to RGB", where));
+  const int smaller = std::min(width, height);
+  for (const int divisor : {8, 4, 2})
+    if (least > 0 && smaller / divisor >= least) {
+      width = TJSCALED(width, (tjscalingfactor{1, divisor}));
+      height = TJSCALED(height, (tjscalingfactor{1, divisor}));
+      break;
+    }
+  const int channels = colours == TJCS_GRAY ? 1 : 3;
+  std::vector<unsigned char> pixels(static_cast<size_t>(channels) * static_cast<size_t>(width) *
+                                    static_cast<size_t>(height));
+  // A warning, of a file that ends early for instance, is an error: the rest of the picture would be grey.
+  if (tjDecompress2(decoder.get(), data, bytes.size(), pixels.data(), width, 0, height,
+                    channels == 1 ? TJPF_GRAY : TJPF_RGB, TJFLAG_ACCURATEDCT) != 0)
+    return corrupt();
+  graph::Tensor out(DType::kU8, {channels, height, width});
+  const int64_t plane = static_cast<int64_t>(width) * height;
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t p = 0; p < plane; ++p)
+      out.as<uint8_t>()[c * plane + p] = pixels[static_cast<size_t>(p * channels + c)];
+  return out;
+}
+
+}  // namespace deepseek::io
