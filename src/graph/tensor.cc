@@ -1,5 +1,7 @@
 #include "graph/tensor.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -17,8 +19,17 @@ Tensor::Tensor(TensorType type, void* data, std::shared_ptr<void> owner)
     : type_(std::move(type)), data_(data), owner_(std::move(owner)) {}
 
 Tensor Tensor::zeros(DType dtype, Dims dims) {
-  Tensor t(dtype, std::move(dims));
-  std::memset(t.data_, 0, t.num_bytes());
+  const TensorType type{dtype, std::move(dims)};
+  const size_t bytes = type.num_bytes();
+  // Large ones come from the kernel, whose pages are zeros that cost nothing until somebody touches them: an
+  // optimiser's moments are then first touched by all threads, in the first step.
+  if (constexpr size_t kMapped = size_t{1} << 20; bytes >= kMapped) {
+    void* const data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) throw std::bad_alloc();
+    return Tensor(type, data, std::shared_ptr<void>(data, [bytes](void* p) { munmap(p, bytes); }));
+  }
+  Tensor t(type);
+  std::memset(t.data_, 0, bytes);
   return t;
 }
 

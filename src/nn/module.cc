@@ -1,9 +1,7 @@
 #include "nn/module.h"
 
-#include <cmath>
 #include <cstring>
 #include <functional>
-#include <numbers>
 #include <set>
 
 #include "ops/dsl.h"
@@ -142,30 +140,5 @@ Status Module::load_state(const std::map<std::string, Tensor>& values) {
   for (const State& s : all) std::memcpy(s.value.data(), values.at(s.name).data(), s.value.num_bytes());
   return {};
 }
-
-double Initializer::unit() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
-
-Tensor Initializer::uniform(Dims dims, double bound) {
-  Tensor t(DType::kF32, std::move(dims));
-  if (!draws_) return t;
-  for (int64_t i = 0; i < t.num_elements(); ++i) t.as<float>()[i] = static_cast<float>((2 * unit() - 1) * bound);
-  return t;
-}
-
-Tensor Initializer::normal(Dims dims, double mean, double deviation) {
-  Tensor t(DType::kF32, std::move(dims));
-  if (!draws_) return t;
-  for (int64_t i = 0; i < t.num_elements(); ++i) {
-    const double radius = std::sqrt(-2 * std::log(1 - unit()));
-    t.as<float>()[i] = static_cast<float>(mean + deviation * radius * std::cos(2 * std::numbers::pi * unit()));
-  }
-  return t;
-}
-
-Initializer& default_initializer() {
-  thread_local Initializer initializer(0);
-  return initializer;
-}
-void manual_seed(uint64_t seed) { default_initializer() = Initializer(seed); }
 
 }  // namespace deepseek::nn

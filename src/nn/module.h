@@ -5,13 +5,13 @@
 
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "graph/builder.h"
 #include "graph/tensor.h"
+#include "nn/initializer.h"
 
 namespace deepseek::nn {
 
@@ -127,37 +127,6 @@ class ModuleScope {
  private:
   Builder& builder_;
   std::string outer_;
-};
-
-// Seeded source of initial weights. The same seed gives the same weights on every platform.
-class Initializer {
- public:
-  explicit Initializer(uint64_t seed) : engine_(seed) {}
-  Tensor uniform(Dims dims, double bound);                  // U(-bound, bound)
-  Tensor normal(Dims dims, double mean, double deviation);  // Box-Muller
-
- private:
-  friend class UnsetWeights;
-  double unit();
-  std::mt19937_64 engine_;
-  bool draws_ = true;
-};
-
-// The initializer that layers draw from when they are made; seeded with 0 at start. One per thread.
-Initializer& default_initializer();
-void manual_seed(uint64_t seed);
-
-// While one lives, this thread's layers leave the weights that they would draw unset, and draw nothing. For models
-// whose weights are loaded next, or only counted: drawing those of BERT's large size takes many seconds.
-class UnsetWeights {
- public:
-  UnsetWeights() : outer_(default_initializer().draws_) { default_initializer().draws_ = false; }
-  ~UnsetWeights() { default_initializer().draws_ = outer_; }
-  UnsetWeights(const UnsetWeights&) = delete;
-  UnsetWeights& operator=(const UnsetWeights&) = delete;
-
- private:
-  bool outer_;
 };
 
 }  // namespace deepseek::nn

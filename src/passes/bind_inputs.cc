@@ -1,5 +1,7 @@
 #include "passes/bind_inputs.h"
 
+#include <algorithm>
+
 #include "graph/builder.h"
 
 namespace deepseek::passes {
@@ -25,9 +27,10 @@ Result<Graph> bind_inputs(const Graph& graph, const OpRegistry& registry, const 
     inputs.push_back(builder.constant(value->second));
   }
   if (found < values.size())
-    for (const auto& [name, value] : values)
-      if (std::none_of(graph.inputs().begin(), graph.inputs().end(), [&](const Input& i) { return i.name == name; }))
-        return invalid("there is no input '{}' that could be a constant", name);
+    for (const auto& named : values)
+      if (std::none_of(graph.inputs().begin(), graph.inputs().end(),
+                       [&](const Input& input) { return input.name == named.first; }))
+        return invalid("there is no input '{}' that could be a constant", named.first);
   const std::vector<Expr> map = builder.inline_values(graph, inputs);
   DS_TRY(builder.status());
   for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);

@@ -18,6 +18,15 @@ TEST(Tensor, CopiesShareAndClonesDoNot) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(own.data()) % 64, 0u);
 }
 
+TEST(Tensor, ZerosOfAnySizeAreZeroAndAligned) {
+  for (const int64_t n : {1, 1000, 300000, 3000001}) {
+    const Tensor t = Tensor::zeros(DType::kF32, {n});
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(t.data()) % 64, 0u);
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(t.as<float>()[i], 0) << i << " of " << n;
+    for (int64_t i = 0; i < n; ++i) t.as<float>()[i] = 1;  // so that memory that comes back is not zero by chance
+  }
+}
+
 TEST(Tensor, RowsAndReshapeAreViews) {
   Tensor a(DType::kI32, {3, 2});
   for (int64_t i = 0; i < 6; ++i) a.set(i, static_cast<double>(i));
