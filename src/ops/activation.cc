@@ -148,6 +148,27 @@ OpDef gelu_op() {
   return def;
 }
 
+// An op of its own, so that a backend may compute the sigmoid again instead of keeping it.
+OpDef silu_grad_op() {
+  OpDef def = activation("silu_grad", "Gradient of silu: dy * s * (1 + x * (1 - s)), where s is sigmoid(x).", nullptr);
+  def.inputs =
+      std::vector<OperandSpec>{{"x", "silu's input, any shape, float"}, {"dy", "gradient by silu's output, x's type"}};
+  def.outputs = std::vector<OperandSpec>{{"dx", "gradient by x"}};
+  def.infer = graph::InferFn([](const OpContext& c) -> TypesOrError {
+    if (c.in(0) != c.in(1))
+      return invalid("expected inputs of one type, got {} and {}", to_string(c.in(0)), to_string(c.in(1)));
+    return float_like_input(c);
+  });
+  def.decompose = [](Builder&, const OpContext&, std::span<const Expr> in) -> std::vector<Expr> {
+    Expr s = sigmoid(in[0]);
+    return {in[1] * s * (in[0] * (1.0 - s) + 1.0)};
+  };
+  def.samples = std::vector<Sample>{{"matrix", {f32({3, 17}), f32({3, 17})}},
+                                    {"image", {f32({2, 3, 4, 5}), f32({2, 3, 4, 5})}},
+                                    {"scalar", {f32({}), f32({})}}};
+  return def;
+}
+
 OpDef clamp_op() {
   OpDef def = activation(
       "clamp", "min where x < min, max where x > max, else x; NaN stays NaN.",
@@ -180,6 +201,10 @@ Status register_activation(OpRegistry& registry) {
   defs.push_back(gelu_op());
   defs.push_back(activation("silu", "x * sigmoid(x), also called swish.",
                             [](Expr x, const OpContext&) { return x * sigmoid(x); }));
+  defs.back().gradient = Gradient::rule([](GradContext& g) -> std::vector<Expr> {
+    return {g.builder.op("silu_grad", {g.inputs[0], g.output_grads[0]})};
+  });
+  defs.push_back(silu_grad_op());
   defs.push_back(
       activation("elu", "x where x > 0, else alpha * (e^x - 1).",
                  [](Expr x, const OpContext& c) {

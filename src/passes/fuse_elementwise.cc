@@ -23,10 +23,10 @@ const Dims& dims(const Graph& graph, const Node& leader) {
 
 }  // namespace
 
-Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry) {
-  // Composites open up first, so that their parts fuse with their neighbours.
-  DS_ASSIGN(const Graph graph,
-            decompose(original, registry, [](const Graph&, const Node& node) { return node.op->traits.elementwise; }));
+Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry, const IsWhole& is_whole) {
+  DS_ASSIGN(const Graph graph, decompose(original, registry, [&](const Graph& g, const Node& node) {
+              return node.op->traits.elementwise && (!is_whole || !is_whole(g, node));
+            }));
   Contraction groups(graph);
   for (int32_t n = static_cast<int32_t>(graph.nodes().size()); n-- > 0;) {
     const Node& node = graph.nodes()[static_cast<size_t>(n)];

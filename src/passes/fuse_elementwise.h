@@ -5,10 +5,17 @@
 // Test: tests/passes/golden_test.cc
 #pragma once
 
+#include <functional>
+
 #include "graph/graph.h"
 
 namespace deepseek::passes {
 
-Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const graph::OpRegistry& registry);
+// `is_whole`: element-wise composites that the loop computes as one operation; others open up first, so that their
+// parts fuse with their neighbours.
+using IsWhole = std::function<bool(const graph::Graph&, const graph::Node&)>;
+
+Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const graph::OpRegistry& registry,
+                                      const IsWhole& is_whole = {});
 
 }  // namespace deepseek::passes

@@ -113,6 +113,12 @@ def log_softmax_grad(inputs, attrs):
     return torch.ops.aten._log_softmax_backward_data(dy, y, attrs.get("axis", -1), y.dtype)
 
 
+@reference
+def silu_grad(inputs, attrs):
+    x, dy = inputs
+    return torch.ops.aten.silu_backward(dy, x)
+
+
 # Reductions
 
 

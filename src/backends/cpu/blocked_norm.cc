@@ -180,16 +180,13 @@ class Backward : public NormBase {
     DS_TRY(k->find_inputs(a, 1));
     const TensorType& x = a.body.type(a.node().inputs[1]);
     const Value dy = a.node().inputs[0];
-    Dims others;  // all axes but those of channels
-    for (int64_t i = 0; i < x.rank() - 1; ++i)
-      if (i != 1) others.push_back(i);
     Status failed;
     const auto no_output = [&](int32_t) {
       failed = refuse("the loop reads what the gradient gives");
       return Expr();
     };
-    int dy_output =
-        -1;  // of the node, where dy is kept after the first pass: its own, if others read it, else that of dx
+    // The node's output where dy is kept after the first pass: its own, if others read it, else that of dx.
+    int dy_output = -1;
     {
       Builder builder(ops::registry());
       Extractor extractor(a, builder, no_output);
@@ -198,23 +195,19 @@ class Backward : public NormBase {
         const Value v = a.body.outputs()[static_cast<size_t>(o)].value;
         if (k->is_anchors(o)) continue;
         if (v == dy) dy_output = o;
-        Expr e = extractor.value(v);
-        if (!failed.ok()) return failed;
-        builder.output(std::to_string(o), e);
+        builder.output(std::to_string(o), extractor.value(v));
         outputs.push_back(o);
       }
-      Expr g = extractor.value(dy);
-      if (!failed.ok()) return failed;
-      if (dy_output < 0 && k->in_[0] < 0 && k->out_[0] >= 0) {
+      if (dy_output < 0 && k->in_[0] < 0) {
         dy_output = k->out_[0];
-        builder.output("dy", g);
+        builder.output("dy", extractor.value(dy));
         outputs.push_back(dy_output);
       }
-      Expr deviation = extractor.add_input(x, k->in_[1]) - extractor.add_input(s.per_channel(x), k->in_[3]);
-      builder.output("sum", ops::sum(g, others));
-      builder.output("dot", ops::sum(g * deviation, others));
-      outputs.insert(outputs.end(), {-1, -1});
-      DS_ASSIGN(k->sums_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
+      if (!failed.ok()) return failed;
+      if (!outputs.empty()) {
+        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
+      }
+      k->dy_output_ = dy_output;
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
@@ -228,7 +221,8 @@ class Backward : public NormBase {
   }
 
   size_t scratch_bytes() const override {
-    return static_cast<size_t>(shape_.channels()) * (3 * sizeof(float) + 2 * sizeof(double));
+    const size_t kept = keeps_dy() ? static_cast<size_t>(shape_.n * shape_.blocks * shape_.plane()) * sizeof(float) : 0;
+    return static_cast<size_t>(shape_.channels()) * (3 * sizeof(float) + 2 * sizeof(double)) + kept;
   }
 
   Status run(const KernelArgs& args) const override {
@@ -236,17 +230,26 @@ class Backward : public NormBase {
     auto* sums = static_cast<double*>(args.scratch);
     auto* factor = reinterpret_cast<float*>(sums + 2 * channels);
     float *shift = factor + channels, *slope = shift + channels;
-    std::vector<const void*> sums_in, in;
-    std::vector<void*> sums_out, out;
-    sums_.value().bind(args, {}, sums_in, sums_out);
+    std::vector<const void*> before_in, in;
+    std::vector<void*> before_out, out;
+    if (before_) before_->bind(args, {}, before_in, before_out);
+    if (keeps_dy()) before_out.back() = slope + channels;
     if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
+    const float *x = input(args, 1), *mean = input(args, 3);
+    const auto* dy = static_cast<const float*>(in_[0] >= 0       ? args.in[in_[0]]
+                                               : dy_output_ >= 0 ? args.out[dy_output_]
+                                                                 : before_out.back());
+    const int64_t most = std::max<int64_t>(1, kChunk / shape_.block) * shape_.block;
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
-        for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + b * shape_.block, shape_.block, 0.0);
-        for (int64_t i = 0; i < shape_.n; ++i) {
-          const int64_t at = shape_.offset(i, b);
-          sums_->program.run(sums_in, sums_out, at, at + shape_.plane(), sums);
-        }
+        const int64_t c = b * shape_.block;
+        for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + c, shape_.block, 0.0);
+        for (int64_t i = 0; i < shape_.n; ++i)
+          for (int64_t p = 0; p < shape_.plane(); p += most) {
+            const int64_t at = shape_.offset(i, b) + p, count = std::min(most, shape_.plane() - p);
+            if (before_) before_->program.run(before_in, before_out, at, at + count, nullptr);
+            add_dot_rows(dy + at, x + at, mean + c, count, shape_.block, sums + c, sums + channels + c);
+          }
         coefficients(args, b, sums, factor, shift, slope);
         if (!gradient_ || out[0] == nullptr) continue;
         for (int64_t i = shape_.n; i-- > 0;) {  // backwards: the last images are still in cache
@@ -259,6 +262,9 @@ class Backward : public NormBase {
   }
 
  private:
+  // Whether dy is computed, and no output has a place for it.
+  bool keeps_dy() const { return in_[0] < 0 && dy_output_ < 0; }
+
   // dx = scale * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = factor * dy + slope * x + shift
   void coefficients(const KernelArgs& args, int64_t b, const double* sums, float* factor, float* shift,
                     float* slope) const {
@@ -275,7 +281,8 @@ class Backward : public NormBase {
     }
   }
 
-  std::optional<Loop> sums_, gradient_;
+  int dy_output_ = -1;
+  std::optional<Loop> before_, gradient_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "backends/cpu/choices.h"
 #include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_program.h"
 #include "base/strings.h"
 #include "graph/builder.h"
 #include "graph/text.h"
@@ -491,7 +492,7 @@ constexpr Pass kPasses[] = {
      }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::fuse_elementwise(graph, ops::registry());
+       return passes::fuse_elementwise(graph, ops::registry(), is_tile_op);
      }},
     // After it: what joins is a whole loop.
     {"fuse_around",

@@ -97,6 +97,23 @@ struct ErfD { static double apply(double a) { return std::erf(a); } };
 
 // Vector functions on f32; the tail goes through a padded buffer.
 template <class F>
+void Vector2(const void* const* in, void* out, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const float *a = static_cast<const float*>(in[0]), *b = static_cast<const float*>(in[1]);
+  float* y = static_cast<float*>(out);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(F::apply(d, hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, y + i);
+  if (i < n) {
+    HWY_ALIGN float buffer[2][HWY_MAX_BYTES / sizeof(float)] = {};
+    const size_t bytes = static_cast<size_t>(n - i) * sizeof(float);
+    std::memcpy(buffer[0], a + i, bytes);
+    std::memcpy(buffer[1], b + i, bytes);
+    hn::Store(F::apply(d, hn::Load(d, buffer[0]), hn::Load(d, buffer[1])), d, buffer[0]);
+    std::memcpy(y + i, buffer[0], bytes);
+  }
+}
+template <class F>
 void Vector1(const void* const* in, void* out, int64_t n) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -169,6 +186,19 @@ struct SigmoidV {
   static HWY_INLINE V apply(D d, V x) {
     const V one = hn::Set(d, 1.0f);
     return hn::Div(one, hn::Add(one, SafeExp(d, hn::Neg(x))));
+  }
+};
+struct SiluV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return hn::Mul(x, SigmoidV::apply(d, x));
+  }
+};
+struct SiluGradV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x, V dy) {
+    const V one = hn::Set(d, 1.0f), s = SigmoidV::apply(d, x);
+    return hn::Mul(hn::Mul(dy, s), hn::MulAdd(x, hn::Sub(one, s), one));
   }
 };
 // Abramowitz and Stegun 7.1.26 has 1.5e-7 absolute error; near 0 the Taylor series keeps the relative error small.
@@ -381,6 +411,8 @@ TileFn Find(std::string_view op, DType in, DType out) {
                          {"cos", Vector1<CosV>},
                          {"tanh", Vector1<TanhV>},
                          {"sigmoid", Vector1<SigmoidV>},
+                         {"silu", Vector1<SiluV>},
+                         {"silu_grad", Vector2<SiluGradV>},
                          {"erf", Vector1<ErfV>}});
     default: return nullptr;
   }
@@ -512,6 +544,44 @@ void AddSquaredRows(const float* x, int64_t n, int64_t period, const float* shif
   });
 }
 
+void AddDotRows(const float* a, const float* x, const float* shift, int64_t n, int64_t period, double* sum,
+                double* dot) {
+  const hn::CappedTag<float, 16> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t width = lanes % period == 0 ? lanes : period;  // several short rows fill a vector
+  int64_t done = 0;
+  for (; width % lanes == 0 && done < width && n >= width; done += lanes) {
+    HWY_ALIGN float shifts[16], sums[16], dots[16];
+    for (int64_t k = 0; k < lanes; ++k) shifts[k] = shift[(done + k) % period];
+    const auto s = hn::Load(d, shifts);
+    auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, d0 = s0, d1 = s0, d2 = s0, d3 = s0;
+    const auto add = [&](int64_t i, auto& to_sum, auto& to_dot) HWY_ATTR {
+      const auto v = hn::LoadU(d, a + i);
+      to_sum = hn::Add(to_sum, v);
+      to_dot = hn::MulAdd(v, hn::Sub(hn::LoadU(d, x + i), s), to_dot);
+    };
+    int64_t i = done;
+    for (; i + 3 * width + lanes <= n; i += 4 * width) {
+      add(i, s0, d0);
+      add(i + width, s1, d1);
+      add(i + 2 * width, s2, d2);
+      add(i + 3 * width, s3, d3);
+    }
+    for (; i + lanes <= n; i += width) add(i, s0, d0);
+    hn::Store(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, sums);
+    hn::Store(hn::Add(hn::Add(d0, d1), hn::Add(d2, d3)), d, dots);
+    for (int64_t k = 0; k < lanes; ++k) {
+      const int64_t j = width == period ? done + k : k % period;
+      sum[j] += sums[k];
+      dot[j] += dots[k];
+    }
+  }
+  for (int64_t i = done > 0 ? n / width * width : 0; i < n; ++i) {
+    sum[i % period] += a[i];
+    dot[i % period] += a[i] * (x[i] - shift[i % period]);
+  }
+}
+
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -522,6 +592,7 @@ HWY_EXPORT(AffineTile);
 HWY_EXPORT(SumTile);
 HWY_EXPORT(AddRows);
 HWY_EXPORT(AddSquaredRows);
+HWY_EXPORT(AddDotRows);
 TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
 void affine_tile(int terms, const float* const* x, const float* const* coefficients, const float* shift, bool relu,
                  int64_t width, float* out, int64_t n) {
@@ -533,6 +604,10 @@ void add_rows(const float* x, int64_t n, int64_t period, double* acc) {
 }
 void add_squared_rows(const float* x, int64_t n, int64_t period, const float* shift, double* acc) {
   HWY_DYNAMIC_DISPATCH(AddSquaredRows)(x, n, period, shift, acc);
+}
+void add_dot_rows(const float* a, const float* x, const float* shift, int64_t n, int64_t period, double* sum,
+                  double* dot) {
+  HWY_DYNAMIC_DISPATCH(AddDotRows)(a, x, shift, n, period, sum, dot);
 }
 }  // namespace deepseek::backends::cpu
 #endif

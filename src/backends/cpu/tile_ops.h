@@ -16,7 +16,8 @@ using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 
 // Null where the combination does not exist. Half floats have casts from and to f32 only, and "round_to" from f32,
 // whose result stays f32 with the values that a half float of type `out` can take. f32 has "mul_add" a * b + c,
-// "mul_sub" a * b - c and "neg_mul_add" c - a * b. `in` is the dtype of the (last) operand, `out` of the result.
+// "mul_sub" a * b - c and "neg_mul_add" c - a * b, and composites in one operation, as "silu". `in` is the dtype of the
+// (last) operand, `out` of the result.
 TileFn find_tile_fn(std::string_view op, DType in, DType out);
 
 // out[i] = sum over terms of x[term][i] * coefficient[term][i % width] + shift[i % width], or 0 where that is less and
@@ -32,5 +33,8 @@ double sum_tile(const float* x, int64_t n);
 void add_rows(const float* x, int64_t n, int64_t period, double* acc);
 // acc[i % period] += (x[i] - shift[i % period])^2.
 void add_squared_rows(const float* x, int64_t n, int64_t period, const float* shift, double* acc);
+// sum[i % period] += a[i] and dot[i % period] += a[i] * (x[i] - shift[i % period]).
+void add_dot_rows(const float* a, const float* x, const float* shift, int64_t n, int64_t period, double* sum,
+                  double* dot);
 
 }  // namespace deepseek::backends::cpu

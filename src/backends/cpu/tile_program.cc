@@ -61,6 +61,12 @@ Dims broadcast_strides(const Dims& shape, size_t rank) {
 
 }  // namespace
 
+bool is_tile_op(const Graph& graph, const Node& node) {
+  return node.op->traits.elementwise && node.num_outputs == 1 && !node.inputs.empty() &&
+         find_tile_fn(node.op_name(), compute_dtype(graph.type(node.inputs.back()).dtype),
+                      compute_dtype(graph.type(node.output()).dtype)) != nullptr;
+}
+
 // Axes that all operands step through alike become one loop.
 void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, int64_t max_period) {
   std::vector<Dims> strides, merged(shapes.size());
@@ -393,8 +399,9 @@ struct TileProgram::Compiler {
 };
 
 Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period) {
-  DS_ASSIGN(const Graph body,
-            passes::decompose(original, ops::registry(), [](const Graph&, const Node& node) { return !is_sum(node); }));
+  DS_ASSIGN(const Graph body, passes::decompose(original, ops::registry(), [](const Graph& g, const Node& node) {
+              return !is_sum(node) && !is_tile_op(g, node);
+            }));
   TileProgram program;
   DS_TRY(Compiler(program, body).run(max_period));
   return program;

@@ -16,6 +16,9 @@
 
 namespace deepseek::backends::cpu {
 
+// Whether the node, of an element-wise op, is one tile operation. A composite that is not is taken apart.
+bool is_tile_op(const graph::Graph& graph, const graph::Node& node);
+
 class TileProgram {
  public:
   // `body`'s outputs have the shape of the iteration space, or are sum or mean of a value of that shape, which nothing
