@@ -15,14 +15,11 @@ constexpr int64_t kLanes = 16;  // floats of an AVX-512 vector
 constexpr int kMostBlocks = 4;
 
 #if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f")
-
 // The results of P columns and F blocks stay in P * F registers, F more hold a's vectors and one b's value, of 32.
 // Twenty-four results hide the latency of two multiply-add units.
 template <int P, int F>
-void columns(const BlockGemmShape& s, const float* const* a, const float* const* b, int64_t count, int64_t first,
-             float* c, bool accumulate) {
+__attribute__((target("avx512f"))) void columns(const BlockGemmShape& s, const float* const* a, const float* const* b,
+                                                int64_t count, int64_t first, float* c, bool accumulate) {
   __m512 sum[P][F];
   c += first * s.c_column;
 #pragma GCC unroll 32
@@ -50,8 +47,6 @@ void columns(const BlockGemmShape& s, const float* const* a, const float* const*
 #pragma GCC unroll 32
     for (int f = 0; f < F; ++f) _mm512_storeu_ps(c + f * s.c_stride + p * s.c_column, sum[p][f]);
 }
-
-#pragma GCC pop_options
 
 using Columns = void (*)(const BlockGemmShape&, const float* const*, const float* const*, int64_t, int64_t, float*,
                          bool);
