@@ -168,7 +168,6 @@ NB_MODULE(_core, m) {
         const nb::gil_scoped_release release;
         return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, options)));
       },
-      nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(),
-      nb::arg("measure_kernels") = false,
+      nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(), nb::arg("measure_kernels") = false,
       "`constants`: inputs by name that keep these values in every run, and are no inputs of the program.");
 }

@@ -52,9 +52,9 @@ class Frozen:
         state = self.module.state_dict()
         if any(m.training for m in self.module.modules()):
             raise RuntimeError(f"{self!r}: the module is in training mode again; call eval() before a new shape of inputs compiles")
-        if self._programs and _fingerprint(list(state.values())) != self._fingerprint:
-            raise RuntimeError(f"{self!r}: the module's weights have changed since freeze(), which this shape of inputs, "
-                               f"{[a.shape for a in arrays]}, would see and the earlier ones would not; call freeze() again")
+        if _fingerprint(list(state.values())) != self._fingerprint:
+            raise RuntimeError(f"{self!r}: the module's weights have changed since freeze(), and inputs of these shapes, "
+                               f"{[a.shape for a in arrays]}, are not compiled yet; call freeze() again")
         output: list[Any] = []
 
         def function(*values: Any) -> list[Any]:

@@ -16,7 +16,7 @@ namespace deepseek::data {
 struct Dataset {
   std::vector<std::string> class_names;  // empty for regression
   graph::Tensor inputs;                  // [N, ...] u8, f32 or i64; images are [N, C, H, W], i64 are indices (tokens)
-  graph::Tensor targets;  // i64 [N, ...] class labels, or f32 [N, ...]
+  graph::Tensor targets;                 // i64 [N, ...] class labels, or f32 [N, ...]
   // x = (raw * scale - mean[c]) / stddev[c], with c the index on axis 1. One value serves all channels; an empty list
   // means 0 and 1. For u8 images scale is 1/255.
   double scale = 1.0;

@@ -50,7 +50,12 @@ def test_structures_shapes_and_later_changes():
     np.testing.assert_allclose(frozen(x, scale=scale)["mean"], before["mean"], rtol=1e-6)
     with pytest.raises(RuntimeError, match=r"weights have changed since freeze\(\).*\(3, 4\).*call freeze"):
         frozen(x[:3])
-    assert not np.any(deepseek.freeze(model)(x)["y"])
+    frozen = deepseek.freeze(model)
+    assert not np.any(frozen(x)["y"])
+    frozen = deepseek.freeze(model)
+    model.linear.bias.data[...] = 1
+    with pytest.raises(RuntimeError, match="weights have changed"):
+        frozen(x)
 
 
 def test_measured_kernels_are_remembered(tmp_path, monkeypatch):

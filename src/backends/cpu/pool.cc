@@ -154,10 +154,9 @@ DS_SIMD void lanes_add(const float* x, int64_t n, float factor, float* sum) {
 Status max_lanes(const Pool3& p, const float* x, float* y, int32_t* indices) {
   const int64_t lanes = p.in[2], in_size = p.in[0] * p.in[1] * lanes, row = p.out[1] * lanes;
   parallel_for(p.planes * p.out[0], std::max<int64_t>(1, 4096 / row), [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task)
-      HWY_DYNAMIC_DISPATCH(MaxRow)
-      (p, x + task / p.out[0] * in_size, task % p.out[0], y == nullptr ? nullptr : y + task * row,
-       indices == nullptr ? nullptr : indices + task * row);
+    for (int64_t task = begin; task < end; ++task) HWY_DYNAMIC_DISPATCH(MaxRow)
+    (p, x + task / p.out[0] * in_size, task % p.out[0], y == nullptr ? nullptr : y + task * row,
+     indices == nullptr ? nullptr : indices + task * row);
   });
   return {};
 }
