@@ -362,6 +362,57 @@ TEST(Kernels, HalfFloatSamplesRunNatively) {
   }
 }
 
+// Loops of several shapes in one node, with and without sums, on shared inputs; tiny ones among large ones.
+TEST(Kernels, ManyLoopsInOneNode) {
+  Builder b(ops::registry());
+  Expr x = b.input("x", {DType::kF32, {300, 257}}), bias = b.input("bias", {DType::kF32, {257}});
+  Expr y = b.input("y", {DType::kF32, {7}}), rate = b.input("rate", {DType::kF32, {}});
+  b.output("0", ops::relu(x * rate + bias));
+  b.output("1", ops::exp(y) - rate);
+  b.output("2", ops::sum(bias * bias));
+  b.output("3", ops::sum(x * 0.5, {0}));
+  b.output("4", rate * 2.0);
+  b.output("5", ops::sqrt(y * y));
+  const Result<Graph> body = b.finish();
+  ASSERT_TRUE(body.ok());
+  check({"fused",
+         {"loops",
+          {floats({300, 257}), floats({257}), floats({7}), floats({})},
+          {{"body", std::make_shared<const Graph>(*body)}},
+          false,
+          1e-4}});
+}
+
+// One loop must not write over what another one of the node still reads.
+TEST(Kernels, LoopsThatShareAnInputLeaveIt) {
+  const Threads threads;
+  Builder b(ops::registry());
+  Expr x = b.input("x", {DType::kF32, {90000}});
+  Expr t = b.op("cumsum", {x}, {{"axis", int64_t{0}}});
+  b.output("twice", b.op("cumsum", {t * 2.0}, {{"axis", int64_t{0}}}));
+  b.output("square", b.op("cumsum", {ops::sum(t * t, {0}, true)}, {{"axis", int64_t{0}}}));
+  const Result<Graph> graph = b.finish();
+  ASSERT_TRUE(graph.ok());
+  const Tensor in(DType::kF32, {90000});
+  RefTensor reference({DType::kF32, {90000}});
+  for (int64_t i = 0; i < 90000; ++i) in.set(i, reference.data[static_cast<size_t>(i)] = i % 3 == 0 ? 0.01 : -0.005);
+  const auto expected = ops::evaluate_reference(*graph, {reference});
+  ASSERT_TRUE(expected.ok());
+  for (int n : {1, 3}) {
+    set_num_threads(n);
+    const auto program = CpuBackend().compile(*graph, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    EXPECT_EQ((*program)->report().size(), 4u);  // three cumsums, and the loops
+    const auto out = (*program)->run(std::vector<Tensor>{in});
+    ASSERT_TRUE(out.ok()) << out.status().to_string();
+    for (size_t o = 0; o < 2; ++o)
+      for (int64_t i = 0; i < (*out)[o].num_elements(); ++i) {
+        const double e = (*expected)[o].data[static_cast<size_t>(i)];
+        ASSERT_NEAR((*out)[o].at(i), e, 1e-3 * std::max(1.0, std::fabs(e))) << o << " " << i;
+      }
+  }
+}
+
 TEST(Kernels, CastsInsideAFusedGroupRound) {
   for (DType h : {DType::kBF16, DType::kF16}) {
     Builder b(ops::registry());

@@ -23,6 +23,7 @@
 #include "passes/fold_constants.h"
 #include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
+#include "passes/fuse_horizontal.h"
 #include "passes/mixed_precision.h"
 #include "passes/simplify.h"
 
@@ -63,6 +64,8 @@ const std::map<std::string, Result<Graph> (*)(const Graph&)> kPasses = {
     {"fuse_around",
      [](const Graph& g) { return fuse_around(g, ops::registry(), around_norms, [](const Graph&) { return true; }); }},
     {"fuse_elementwise", [](const Graph& g) { return fuse_elementwise(g, ops::registry()); }},
+    {"fuse_horizontal",
+     [](const Graph& g) { return fuse_horizontal(g, ops::registry(), [](const Graph&) { return true; }); }},
     {"mixed_precision", [](const Graph& g) { return mixed_precision(g, DType::kBF16, ops::registry()); }},
     {"simplify", [](const Graph& g) { return simplify(g, ops::registry()); }},
 };

@@ -16,6 +16,7 @@
 #include "passes/fold_constants.h"
 #include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
+#include "passes/fuse_horizontal.h"
 #include "passes/simplify.h"
 #include "runtime/memory_plan.h"
 
@@ -222,6 +223,15 @@ bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::Compil
   return false;
 }
 
+bool takes_body(const Graph& body, const runtime::CompileOptions& options) {
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (const Input& input : body.inputs()) inputs.push_back(builder.input(input.name, body.type(input.value)));
+  builder.output("0", builder.op("fused", inputs, {{"body", std::make_shared<const Graph>(body)}}));
+  const Result<Graph> alone = builder.finish();
+  return alone.ok() && has_fast_kernel(*alone, alone->nodes().back(), options);
+}
+
 // After decomposition, in this order; each may be disabled by its name.
 struct Pass {
   std::string_view name;
@@ -256,15 +266,14 @@ constexpr Pass kPasses[] = {
     // After it: what joins is a whole loop.
     {"fuse_around",
      [](const Graph& graph, const runtime::CompileOptions& options) {
-       const auto takes = [&](const Graph& body) {
-         Builder builder(ops::registry());
-         std::vector<Expr> inputs;
-         for (const Input& input : body.inputs()) inputs.push_back(builder.input(input.name, body.type(input.value)));
-         builder.output("0", builder.op("fused", inputs, {{"body", std::make_shared<const Graph>(body)}}));
-         const Result<Graph> alone = builder.finish();
-         return alone.ok() && has_fast_kernel(*alone, alone->nodes().back(), options);
-       };
+       const auto takes = [&](const Graph& body) { return takes_body(body, options); };
        return passes::fuse_around(graph, ops::registry(), loops_around, takes);
+     }},
+    // Last: what joins are loops that nothing else takes in.
+    {"fuse_horizontal",
+     [](const Graph& graph, const runtime::CompileOptions& options) {
+       const auto takes = [&](const Graph& body) { return takes_body(body, options); };
+       return passes::fuse_horizontal(graph, ops::registry(), takes);
      }},
 };
 

@@ -1,9 +1,12 @@
-// Element-wise ops, composites of them, sums, and fused groups of these: one pass over memory, see tile_program.h.
+// Element-wise ops, composites of them, sums, and fused groups of these: one pass over memory, see tile_program.h. A
+// body may hold several loops that share nothing but inputs (passes/fuse_horizontal.h); all run in one parallel region.
 #include <algorithm>
 
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/tile_program.h"
 #include "base/threads.h"
+#include "graph/builder.h"
+#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -11,55 +14,193 @@ using namespace graph;
 
 namespace {
 
+constexpr int64_t kGrain = 32768;  // elements per thread below which a second thread does not pay
+constexpr int64_t kMostParts = 64;
+
+// One connected component of the body.
+struct Loop {
+  TileProgram program;
+  std::vector<int> in, out;  // operands of the node
+  // Parts don't depend on the number of threads, so that sums, of which each part has its own, don't either.
+  int64_t parts = 1, first_part = 0, first_sum = 0;
+
+  int64_t num_units() const { return program.size() / program.unit(); }
+  int64_t begin_of(int64_t part) const { return num_units() * part / parts * program.unit(); }
+};
+
 class ElementwiseKernel : public Kernel {
  public:
-  explicit ElementwiseKernel(TileProgram program) : program_(std::move(program)) {
-    // Where there are sums, the parts don't depend on the number of threads, so that the result doesn't either.
-    const int64_t sums = program_.num_sums();
-    if (sums > 0) parts_ = std::clamp<int64_t>(program_.size() / std::max(kGrain / 4, 16 * sums), 1, kMostParts);
+  explicit ElementwiseKernel(std::vector<Loop> loops) : loops_(std::move(loops)) {
+    for (Loop& loop : loops_) {
+      const int64_t sums = loop.program.num_sums();
+      loop.parts = sums > 0 ? std::clamp<int64_t>(loop.program.size() / std::max(kGrain / 4, 16 * sums), 1, kMostParts)
+                            : std::clamp<int64_t>(loop.program.size() / (kGrain / 8), 1, loop.num_units());
+      loop.first_part = parts_;
+      loop.first_sum = sums_;
+      parts_ += loop.parts;
+      sums_ += loop.parts * sums;
+      elements_ += loop.program.size();
+    }
   }
 
   Status run(const KernelArgs& args) const override {
-    const int64_t unit = program_.unit(), units = program_.size() / unit;
-    if (parts_ == 0) {
-      parallel_for(units, std::max<int64_t>(1, kGrain / unit), [&](int64_t begin, int64_t end) {
-        program_.run(args.in, args.out, begin * unit, end * unit, nullptr);
-      });
-      return {};
-    }
     auto* sums = static_cast<double*>(args.scratch);
-    const int64_t count = program_.num_sums();
-    std::fill_n(sums, parts_ * count, 0.0);
-    const int64_t grain = std::max<int64_t>(1, parts_ * kGrain / program_.size());
-    parallel_for(parts_, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p)
-        program_.run(args.in, args.out, units * p / parts_ * unit, units * (p + 1) / parts_ * unit, sums + p * count);
-    });
-    for (int64_t p = 1; p < parts_; ++p)
-      for (int64_t i = 0; i < count; ++i) sums[i] += sums[p * count + i];
-    program_.store(sums, args.out);
+    std::fill_n(sums, sums_, 0.0);
+    parallel_for(parts_, std::max<int64_t>(1, parts_ * kGrain / elements_),
+                 [&](int64_t begin, int64_t end) { run_parts(args, begin, end, sums); });
+    for (const Loop& loop : loops_) {
+      const int64_t count = loop.program.num_sums();
+      if (count == 0) continue;
+      double* const total = sums + loop.first_sum;
+      for (int64_t p = 1; p < loop.parts; ++p)
+        for (int64_t i = 0; i < count; ++i) total[i] += total[p * count + i];
+      loop.program.store(total, Operands(loop, args).out);
+    }
     return {};
   }
 
-  size_t scratch_bytes() const override { return static_cast<size_t>(parts_ * program_.num_sums()) * sizeof(double); }
-  bool in_place(int out, int in) const override { return program_.in_place(out, in); }
-  std::string detail() const override { return fmt::format("{} tile ops", program_.num_instructions()); }
+  size_t scratch_bytes() const override { return static_cast<size_t>(sums_) * sizeof(double); }
+
+  bool in_place(int out, int in) const override {
+    bool found = false;
+    for (const Loop& loop : loops_) {
+      const auto i = std::find(loop.in.begin(), loop.in.end(), in);
+      const auto o = std::find(loop.out.begin(), loop.out.end(), out);
+      if (i == loop.in.end()) continue;
+      // Another loop may read the input later.
+      if (o == loop.out.end() ||
+          !loop.program.in_place(static_cast<int>(o - loop.out.begin()), static_cast<int>(i - loop.in.begin())))
+        return false;
+      found = true;
+    }
+    return found;
+  }
+
+  std::string detail() const override {
+    size_t instructions = 0;
+    for (const Loop& loop : loops_) instructions += loop.program.num_instructions();
+    return loops_.size() == 1 ? fmt::format("{} tile ops", instructions)
+                              : fmt::format("{} loops, {} tile ops", loops_.size(), instructions);
+  }
 
  private:
-  static constexpr int64_t kGrain = 32768;  // elements per thread below which a second thread does not pay
-  static constexpr int64_t kMostParts = 64;
+  // A loop's own among the node's operands.
+  struct Operands {
+    Operands(const Loop& loop, const KernelArgs& args) {
+      for (int i : loop.in) in.push_back(args.in[static_cast<size_t>(i)]);
+      for (int o : loop.out) out.push_back(args.out[static_cast<size_t>(o)]);
+    }
+    std::vector<const void*> in;
+    std::vector<void*> out;
+  };
 
-  TileProgram program_;
-  int64_t parts_ = 0;
+  void run_parts(const KernelArgs& args, int64_t begin, int64_t end, double* sums) const {
+    auto loop = std::upper_bound(loops_.begin(), loops_.end(), begin,
+                                 [](int64_t part, const Loop& l) { return part < l.first_part; });
+    for (--loop; loop != loops_.end() && loop->first_part < end; ++loop) {
+      const Operands operands(*loop, args);
+      const int64_t from = std::max(begin - loop->first_part, int64_t{0});
+      const int64_t to = std::min(end - loop->first_part, loop->parts);
+      if (const int64_t count = loop->program.num_sums(); count > 0) {
+        for (int64_t p = from; p < to; ++p)
+          loop->program.run(operands.in, operands.out, loop->begin_of(p), loop->begin_of(p + 1),
+                            sums + loop->first_sum + p * count);
+      } else {
+        loop->program.run(operands.in, operands.out, loop->begin_of(from), loop->begin_of(to), nullptr);
+      }
+    }
+  }
+
+  std::vector<Loop> loops_;
+  int64_t parts_ = 0, sums_ = 0, elements_ = 0;
 };
+
+// For each node, the first one that it is connected with by something computed. Constants connect nothing.
+std::vector<size_t> components(const Graph& body) {
+  std::vector<size_t> group(body.nodes().size());
+  for (size_t n = 0; n < group.size(); ++n) {
+    group[n] = n;
+    for (Value v : body.nodes()[n].inputs) {
+      const Node* producer = body.producer(v);
+      if (producer == nullptr || producer->op_name() == "constant") continue;
+      const size_t other = group[static_cast<size_t>(producer - body.nodes().data())], own = group[n];
+      for (size_t i = 0; i <= n && other != own; ++i)
+        if (group[i] == std::max(other, own)) group[i] = std::min(other, own);
+    }
+  }
+  return group;
+}
+
+// The part of the body that is one component, as a loop.
+Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted) {
+  Builder builder(ops::registry());
+  std::vector<Expr> map(static_cast<size_t>(body.num_values()));
+  std::vector<int> in, out;
+  const auto value = [&](Value v) -> Expr {
+    Expr& known = map[static_cast<size_t>(v.id)];
+    if (known.defined()) return known;
+    if (const Node* constant = body.producer(v); constant != nullptr)
+      return known = builder.constant(constant->attrs.get<Tensor>("value"));
+    for (size_t i = 0; i < body.inputs().size(); ++i)
+      if (body.inputs()[i].value == v) in.push_back(static_cast<int>(i));
+    return known = builder.input(std::to_string(in.size()), body.type(v));
+  };
+  for (size_t n = 0; n < group.size(); ++n) {
+    const Node& node = body.nodes()[n];
+    if (group[n] != wanted || node.op_name() == "constant") continue;
+    std::vector<Expr> inputs;
+    for (Value v : node.inputs) inputs.push_back(value(v));
+    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
+    for (size_t i = 0; i < results.size(); ++i)
+      map[static_cast<size_t>(node.output(static_cast<int32_t>(i)).id)] = results[i];
+  }
+  for (size_t o = 0; o < body.outputs().size(); ++o) {
+    const Node* producer = body.producer(body.outputs()[o].value);
+    if (group[static_cast<size_t>(producer - body.nodes().data())] != wanted) continue;
+    builder.output(std::to_string(out.size()), map[static_cast<size_t>(body.outputs()[o].value.id)]);
+    out.push_back(static_cast<int>(o));
+  }
+  DS_ASSIGN(const Graph part, builder.finish());
+  DS_ASSIGN(TileProgram program, TileProgram::compile(part));
+  return Loop{std::move(program), std::move(in), std::move(out)};
+}
+
+// The body as one loop, all operands being its own.
+Result<Loop> whole_loop(const Graph& body) {
+  DS_ASSIGN(TileProgram program, TileProgram::compile(body));
+  Loop loop{std::move(program), {}, {}};
+  for (size_t i = 0; i < body.inputs().size(); ++i) loop.in.push_back(static_cast<int>(i));
+  for (size_t o = 0; o < body.outputs().size(); ++o) loop.out.push_back(static_cast<int>(o));
+  return loop;
+}
 
 }  // namespace
 
 KernelOrRefusal make_elementwise(const NodeInfo& node) {
   DS_ASSIGN(const Graph body, body_of(node));
-  DS_ASSIGN(TileProgram program, TileProgram::compile(body));
-  if (program.size() == 0) return refuse("an empty result");
-  return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(program)));
+  const std::vector<size_t> group = components(body);
+  std::vector<size_t> wanted;  // components that the node returns something of
+  bool whole = false;
+  for (const Output& output : body.outputs()) {
+    const Node* producer = body.producer(output.value);
+    whole = whole || producer == nullptr || producer->op_name() == "constant";  // a loop that only copies
+    if (producer != nullptr) wanted.push_back(group[static_cast<size_t>(producer - body.nodes().data())]);
+  }
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  std::vector<Loop> loops;
+  if (whole || wanted.size() < 2) {
+    DS_ASSIGN(Loop loop, whole_loop(body));
+    loops.push_back(std::move(loop));
+  } else {
+    for (size_t w : wanted) {
+      DS_ASSIGN(Loop loop, make_loop(body, group, w));
+      loops.push_back(std::move(loop));
+    }
+  }
+  for (const Loop& loop : loops)
+    if (loop.program.size() == 0) return refuse("an empty result");
+  return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(loops)));
 }
 
 }  // namespace deepseek::backends::cpu

@@ -1,0 +1,69 @@
+#include "passes/fuse_horizontal.h"
+
+#include <algorithm>
+#include <map>
+
+#include "passes/contraction.h"
+
+namespace deepseek::passes {
+
+using namespace graph;
+
+namespace {
+
+// An element-wise node, or a sum of one's results.
+bool is_part(const Graph& graph, const Node& node) {
+  if (node.op_name() == "sum" || node.op_name() == "mean") return graph.type(node.inputs[0]).dtype == DType::kF32;
+  return node.op->traits.elementwise && !node.op->traits.random && node.num_outputs == 1;
+}
+
+bool is_loop(const Graph& graph, const Node& node) {
+  if (node.op_name() != "fused") return is_part(graph, node);
+  const Graph& body = *node.attrs.get<GraphRef>("body");
+  return std::all_of(body.nodes().begin(), body.nodes().end(),
+                     [&](const Node& n) { return n.op_name() == "constant" || is_part(body, n); });
+}
+
+// Of the iteration space.
+int64_t elements(const Graph& graph, const Node& node) {
+  int64_t most = 0;
+  for (Value v : node.inputs) most = std::max(most, graph.type(v).num_elements());
+  for (int32_t i = 0; i < node.num_outputs; ++i) most = std::max(most, graph.type(node.output(i)).num_elements());
+  return most;
+}
+
+}  // namespace
+
+Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, const TakesBody& takes) {
+  Contraction groups(graph);
+  const auto count = static_cast<int32_t>(graph.nodes().size());
+  // The longest way from a node to the end. What is equally far does not depend on each other.
+  std::vector<int32_t> far(static_cast<size_t>(count));
+  std::map<int32_t, std::vector<int32_t>> loops;  // by that distance
+  for (int32_t n = count; n-- > 0;) {
+    const Node& node = graph.nodes()[static_cast<size_t>(n)];
+    for (int32_t i = 0; i < node.num_outputs; ++i)
+      for (int32_t user : groups.users(node.output(i)))
+        far[static_cast<size_t>(n)] = std::max(far[static_cast<size_t>(n)], far[static_cast<size_t>(user)] + 1);
+    if (is_loop(graph, node) && elements(graph, node) <= kMostAlone) loops[far[static_cast<size_t>(n)]].push_back(n);
+  }
+  for (const auto& [distance, nodes] : loops) {
+    for (size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
+      int64_t sum = 0;
+      for (; end < nodes.size(); ++end) {
+        sum += elements(graph, graph.nodes()[static_cast<size_t>(nodes[end])]);
+        if (end > begin && sum > kMostJoined) break;
+      }
+      if (end - begin < 2) continue;
+      std::vector<int32_t> members(nodes.begin() + static_cast<std::ptrdiff_t>(begin),
+                                   nodes.begin() + static_cast<std::ptrdiff_t>(end));
+      std::sort(members.begin(), members.end());
+      const Result<Graph> body = groups.body(registry, members);
+      if (!body.ok() || !takes(*body)) continue;
+      for (size_t i = 0; i + 1 < members.size(); ++i) groups.join(members[i], members.back());
+    }
+  }
+  return groups.build(registry);
+}
+
+}  // namespace deepseek::passes
