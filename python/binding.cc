@@ -127,6 +127,21 @@ nb::object attr_to_python(const AttrValue& value) {
   return std::visit(Visitor{}, value);
 }
 
+namespace {
+
+// Not by int(), which for a size means that Python has looked at it (deepseek.tensor.AxisSize).
+int64_t to_int(nb::handle value) {
+  if (!nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
+  const int64_t result = PyLong_AsLongLong(value.ptr());
+  if (result == -1 && PyErr_Occurred()) {
+    PyErr_Clear();
+    throw nb::cast_error();
+  }
+  return result;
+}
+
+}  // namespace
+
 AttrValue attr_from_python(const std::string& op, const AttrSpec& spec, nb::handle value) {
   const auto mistake = [&](const std::string& expected) {
     return nb::type_error(
@@ -140,11 +155,16 @@ AttrValue attr_from_python(const std::string& op, const AttrSpec& spec, nb::hand
         return nb::cast<bool>(value);
       case AttrKind::kInt:
         if (nb::isinstance<nb::bool_>(value)) break;
-        return nb::cast<int64_t>(value);
+        return to_int(value);
       case AttrKind::kFloat: return nb::cast<double>(value);
       case AttrKind::kString: return nb::cast<std::string>(value);
       case AttrKind::kInts:
-        if (nb::isinstance<nb::int_>(value)) return std::vector<int64_t>{nb::cast<int64_t>(value)};
+        if (nb::isinstance<nb::int_>(value)) return std::vector<int64_t>{to_int(value)};
+        if (nb::isinstance<nb::list>(value) || nb::isinstance<nb::tuple>(value)) {
+          std::vector<int64_t> list;
+          for (nb::handle item : value) list.push_back(to_int(item));
+          return list;
+        }
         return nb::cast<std::vector<int64_t>>(value);
       case AttrKind::kFloats: return nb::cast<std::vector<double>>(value);
       case AttrKind::kDType: return unwrap(parse_dtype(nb::cast<std::string>(value)));

@@ -1,6 +1,7 @@
 // The extension module: arrays, graphs, programs and training steps. Errors become Python exceptions with the same
 // message; the GIL is released while programs compile and run.
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -44,6 +45,29 @@ nb::list samples(const std::string& op) {
   }
   return out;
 }
+
+class Bound {
+ public:
+  Bound(std::shared_ptr<const runtime::Program> program, const std::vector<std::pair<size_t, Array>>& given)
+      : program_(std::move(program)), inputs_(program_->graph().inputs().size()) {
+    for (const auto& [index, array] : given) inputs_.at(index) = to_tensor(array);
+  }
+  nb::list run(const std::vector<Array>& arrays) const {
+    std::vector<Tensor> inputs = inputs_;
+    auto next = arrays.begin();
+    for (Tensor& t : inputs)
+      if (!t.defined() && next != arrays.end()) t = to_tensor(*next++);
+    Result<std::vector<Tensor>> out = [&] {
+      nb::gil_scoped_release release;
+      return program_->run(inputs);
+    }();
+    return to_list(unwrap(std::move(out)));
+  }
+
+ private:
+  std::shared_ptr<const runtime::Program> program_;
+  std::vector<Tensor> inputs_;
+};
 
 // What the registry says of an op: the source of Python signatures and docstrings.
 nb::dict op_record(const std::string& op) {
@@ -159,6 +183,10 @@ NB_MODULE(_core, m) {
                      return names;
                    })
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
+  nb::class_<Bound>(m, "Bound", "A program with some of its inputs given, which spares a call their conversion.")
+      .def(nb::init<std::shared_ptr<const runtime::Program>, const std::vector<std::pair<size_t, Array>>&>(),
+           nb::arg("program"), nb::arg("given"))
+      .def("run", &Bound::run, nb::arg("inputs"), "Runs on the others, in order.");
   m.def(
       "compile",
       [](const Graph& g, const std::map<std::string, Array>& constants, bool measure_kernels) {

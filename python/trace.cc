@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 #include <nanobind/trampoline.h>
 
+#include "graph/resize.h"
 #include "nn/module.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -175,7 +176,14 @@ class PyModule : public nn::Module {
 
 // Graph of module(inputs), or of function(inputs) where it is given, with inputs named x0, x1, ... and outputs y0, ...
 Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training,
-                   nb::object function) {
+                   nb::object function, Traces* traces) {
+  if (traces != nullptr) {
+    std::vector<TensorType> types;
+    for (const auto& [dtype, dims] : inputs) types.push_back({unwrap(parse_dtype(dtype)), dims});
+    return unwrap(traces->get(types, ops::registry(), [&]() -> Result<Graph> {
+      return trace_module(module, inputs, training, function, nullptr);
+    }));
+  }
   auto session = std::make_shared<Session>();
   session->trace_into(module, training);
   Activate activate(session);
@@ -242,6 +250,7 @@ void bind_trace(nb::module_& m) {
   auto value =
       nb::class_<Value>(m, "Value", "A symbolic tensor inside a trace. NumPy's operators and broadcasting apply.");
   value.def_prop_ro("shape", [](const Value& v) { return nb::tuple(nb::cast(live(v).dims())); })
+      .def_prop_ro("_shape", [](const Value& v) { return nb::tuple(nb::cast(live(v).dims())); })
       .def_prop_ro("ndim", [](const Value& v) { return live(v).rank(); })
       .def_prop_ro("dtype", [](const Value& v) { return std::string(to_string(live(v).dtype())); })
       .def("__repr__",
@@ -294,8 +303,19 @@ void bind_trace(nb::module_& m) {
       },
       nb::arg("graph"), nb::arg("output"), nb::arg("wrt"),
       "The graph with one more output \"grad:<name>\" per input of `wrt`, the gradient of the scalar `output`.");
+  nb::class_<Traces>(m, "Traces", "Graphs of one module, from which those for other sizes follow without a trace.")
+      .def(nb::init<>())
+      .def_prop_ro("count", &Traces::count, "How often the module was traced.")
+      .def_prop_ro("reason", &Traces::reason, "Why it was traced the last time.");
   m.def("trace_module", &trace_module, nb::arg("module"), nb::arg("inputs"), nb::arg("training"),
-        nb::arg("function") = nb::none());
+        nb::arg("function") = nb::none(), nb::arg("traces").none() = nb::none());
+  m.def("structure_version", &nn::Module::structure_version, "Changes with every module's structure or mode.");
+  m.def(
+      "observe_size",
+      [](int64_t size) {
+        if (current) current->builder.observe(size);
+      },
+      nb::arg("size"), "The code that is traced has decided something by this size of a value.");
   m.def(
       "in_scope",
       [](nn::Module& module, nb::callable function) {

@@ -14,6 +14,7 @@
 #include "binding.h"
 #include "data/sources.h"
 #include "io/atomic_file.h"
+#include "runtime/program_cache.h"
 #include "train/precision.h"
 #include "train/trainer.h"
 
@@ -205,8 +206,7 @@ class Step {
 
  private:
   Result<std::shared_ptr<const runtime::Program>> program(const Tensor& x, const Tensor& y) {
-    auto& program = programs_[to_string(x.type()) + to_string(y.type())];
-    if (!program) {
+    const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
       train::LossFunction loss = loss_;
       if (!loss) {
         DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype()), options_.loss.params));
@@ -216,18 +216,21 @@ class Step {
         precision_ = choice.precision;
       }
       DS_ASSIGN(const Graph graph,
-                train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_)));
-      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, train::compile_options(options_.train)));
+                train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_),
+                                      train::StepKind::kUpdate, &traces_));
+      DS_ASSIGN(auto program, backends::cpu::CpuBackend().compile(graph, train::compile_options(options_.train)));
       state_.prepare(program->graph());
-    }
-    return program;
+      return program;
+    };
+    return programs_.get(to_string(x.type()) + to_string(y.type()), compile);
   }
 
   nn::ModulePtr model_;
   train::TrainerOptions options_;
   train::LossFunction loss_;
   train::StateStore state_;
-  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
+  runtime::ProgramCache programs_;
+  train::ForwardTraces traces_;
   std::optional<DType> precision_;  // once the first batch is there
   std::shared_ptr<const runtime::Program> program_;
   Tensor prediction_;

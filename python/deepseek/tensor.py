@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
+import sys
 import types
 import typing
 
-from ._core import Parameter, Value, emit
+from ._core import Parameter, Value, emit, observe_size
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,39 @@ class ValuesAndIndices(typing.NamedTuple):
     values: Value
     indices: Value
 
+
+class AxisSize(int):
+    """A size of a symbolic value. It counts and compares as the int that it is, and tells the trace when it is looked at.
+
+    What is only computed from sizes and handed to ops may be computed anew for another batch (graph/resize.h); where code has
+    decided something by a size, it has to run again.
+    """
+
+    __slots__ = ()
+
+    def __int__(self) -> int:
+        if not sys._getframe(1).f_globals.get("__name__", "").startswith("deepseek."):
+            observe_size(operator.index(self))
+        return operator.index(self)
+
+
+def _size_method(name: str, looks: bool) -> Callable[..., Any]:
+    function = getattr(int, name)
+
+    def method(self, *args):
+        if looks:
+            observe_size(operator.index(self))
+        result = function(self, *args)
+        return result if looks or type(result) is not int else AxisSize(result)
+
+    method.__name__ = name
+    return method
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod", "pow", "radd", "rsub", "rmul", "rfloordiv", "rmod", "rpow", "neg", "abs"):
+    setattr(AxisSize, f"__{_name}__", _size_method(f"__{_name}__", looks=False))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "hash", "bool", "float", "truediv", "rtruediv", "divmod", "rdivmod", "repr", "format"):
+    setattr(AxisSize, f"__{_name}__", _size_method(f"__{_name}__", looks=True))
 
 
 def dtype_name(dtype: DType) -> str:
@@ -56,7 +91,7 @@ def axes_of(dim: Size | None, rank: int) -> list[int]:
 
 
 def _ints(args: Any) -> list[int]:
-    return [int(a) for a in (args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)]
+    return [operator.index(a) for a in (args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)]
 
 
 def reshape(x: Tensor, *shape: int | Sequence[int]) -> Value:
@@ -80,23 +115,23 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Value:
     a, b = axis_of(start_dim, x.ndim), axis_of(end_dim, x.ndim)
     if b < a:
         raise ValueError(f"flatten: expected start_dim <= end_dim, got {start_dim} and {end_dim}")
-    return reshape(x, *x.shape[:a], math.prod(x.shape[a:b + 1]), *x.shape[b + 1:])
+    return reshape(x, *x._shape[:a], math.prod(x._shape[a:b + 1]), *x._shape[b + 1:])
 
 
 def unsqueeze(x: Tensor, dim: int) -> Value:
     at = axis_of(dim, x.ndim + 1)
-    return reshape(x, *x.shape[:at], 1, *x.shape[at:])
+    return reshape(x, *x._shape[:at], 1, *x._shape[at:])
 
 
 def squeeze(x: Tensor, dim: Size | None = None) -> Value:
     drop = range(x.ndim) if dim is None else axes_of(dim, x.ndim)
-    return reshape(x, [n for i, n in enumerate(x.shape) if n != 1 or i not in drop])
+    return reshape(x, [n for i, n in enumerate(x._shape) if n != 1 or i not in drop])
 
 
 def expand(x: Tensor, *sizes: int | Sequence[int]) -> Value:
     sizes = _ints(sizes)
     missing = len(sizes) - x.ndim
-    return op("broadcast_to", x, dims=[x.shape[i - missing] if n == -1 and i >= missing else n for i, n in enumerate(sizes)])
+    return op("broadcast_to", x, dims=[x._shape[i - missing] if n == -1 and i >= missing else n for i, n in enumerate(sizes)])
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Value:
@@ -104,7 +139,7 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Value:
 
 
 def split(x: Tensor, split_size_or_sections: Size, dim: int = 0) -> tuple[Value, ...]:
-    n = x.shape[axis_of(dim, x.ndim)]
+    n = x._shape[axis_of(dim, x.ndim)]
     sizes = split_size_or_sections
     if isinstance(sizes, int):
         sizes = [min(sizes, n - i) for i in range(0, n, sizes)]
@@ -115,12 +150,12 @@ def split(x: Tensor, split_size_or_sections: Size, dim: int = 0) -> tuple[Value,
 
 
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Value, ...]:
-    return split(x, max(1, -(-x.shape[axis_of(dim, x.ndim)] // chunks)), dim)
+    return split(x, max(1, -(-x._shape[axis_of(dim, x.ndim)] // chunks)), dim)
 
 
 def unbind(x: Tensor, dim: int = 0) -> tuple[Value, ...]:
     axis = axis_of(dim, x.ndim)
-    return tuple(reshape(narrow(x, axis, i, 1), *x.shape[:axis], *x.shape[axis + 1:]) for i in range(x.shape[axis]))
+    return tuple(reshape(narrow(x, axis, i, 1), *x._shape[:axis], *x._shape[axis + 1:]) for i in range(x._shape[axis]))
 
 
 def _reduction(name):
@@ -153,7 +188,7 @@ def _arg_extreme(name):
 
 def var(x: Tensor, dim: Size | None = None, unbiased: bool = True, keepdim: bool = False, correction: int | None = None) -> Value:
     axes = axes_of(dim, x.ndim) or list(range(x.ndim))
-    n = math.prod(x.shape[a] for a in axes)
+    n = math.prod(x._shape[a] for a in axes)
     centred = x - op("mean", x, axes=axes, keepdims=True)
     divisor = n - ((1 if unbiased else 0) if correction is None else correction)
     return op("sum", centred * centred, axes=axes, keepdims=keepdim) / float(divisor)
@@ -205,7 +240,7 @@ def getitem(x: Tensor, key: Any) -> Value:
     used = sum(item is not None and item is not Ellipsis for item in key)
     ellipses = [i for i, item in enumerate(key) if item is Ellipsis]
     if len(ellipses) > 1 or used > x.ndim:
-        raise IndexError(f"too many indices for a value of shape {tuple(x.shape)}: {key}")
+        raise IndexError(f"too many indices for a value of shape {tuple(x._shape)}: {key}")
     at = ellipses[0] if ellipses else len(key)
     key[at:at + 1] = [slice(None)] * (x.ndim - used)
     shape, axis, gathered = [], 0, None
@@ -213,7 +248,7 @@ def getitem(x: Tensor, key: Any) -> Value:
         if item is None:
             shape.append(1)
             continue
-        size = x.shape[axis]
+        size = x._shape[axis]
         if isinstance(item, (int, np.integer)) and not isinstance(item, (bool, np.bool_)):
             if not -size <= item < size:
                 raise IndexError(f"index {position}: {item} is out of range for an axis of {size}")
@@ -224,7 +259,7 @@ def getitem(x: Tensor, key: Any) -> Value:
                 raise ValueError(f"index {position}: expected a step >= 1, got {step}; reverse with flip")
             if (start, stop, step) != (0, size, 1):
                 x = op("slice", x, axis=axis, start=start, stop=max(start, stop), step=step)
-            shape.append(x.shape[axis])
+            shape.append(x._shape[axis])
         else:
             if gathered is not None:
                 raise IndexError("expected at most one array among the indices; use deepseek.ops.take_along_axis for more")
@@ -233,7 +268,7 @@ def getitem(x: Tensor, key: Any) -> Value:
         axis += 1
     if gathered is not None:
         x = op("gather", x, gathered[1], axis=gathered[0])
-    return x if tuple(shape) == tuple(x.shape) else reshape(x, shape)
+    return x if tuple(shape) == tuple(x._shape) else reshape(x, shape)
 
 
 def _size(x: Tensor, dim: int | None = None) -> Any:
@@ -243,7 +278,8 @@ def _size(x: Tensor, dim: int | None = None) -> Any:
 def _length(x: Tensor) -> int:
     if x.ndim == 0:
         raise TypeError("a scalar value has no length")
-    return x.shape[0]
+    observe_size(x._shape[0])
+    return x._shape[0]
 
 
 def _unary(name):
@@ -315,7 +351,8 @@ def _install() -> None:
         setattr(Parameter, name, property(_method(Parameter, name, function, through_value=True)))
     for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge", "radd", "rsub", "rmul", "rtruediv", "rpow", "rmatmul"):
         setattr(Parameter, f"__{name}__", _method(Parameter, f"__{name}__", _operator(f"__{name}__")))
-    for name, function in {"shape": lambda p: tuple(p.data.shape), "ndim": lambda p: p.data.ndim, "dtype": lambda p: dtype_name(p.data.dtype)}.items():
+    Value.shape = property(_method(Value, "shape", lambda x: tuple(map(AxisSize, x._shape))))
+    for name, function in {"shape": lambda p: tuple(p.data.shape), "_shape": lambda p: tuple(p.data.shape), "ndim": lambda p: p.data.ndim, "dtype": lambda p: dtype_name(p.data.dtype)}.items():
         setattr(Parameter, name, property(_method(Parameter, name, function)))
     Parameter.__repr__ = _method(Parameter, "__repr__", lambda p: f"Parameter({p.dtype}{list(p.shape)})")
 

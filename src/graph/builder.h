@@ -59,6 +59,9 @@ class Builder {
   // The same, returning the Expr of each output; updates are left out.
   std::vector<Expr> inline_graph(const Graph& graph, std::span<const Expr> inputs);
 
+  // The code that builds has decided something by this size of a value: compared it, say.
+  void observe(int64_t size) { data_.observed.push_back(size); }
+
   const std::string& scope() const { return scope_; }
   void set_scope(std::string scope) { scope_ = std::move(scope); }
 

@@ -60,6 +60,7 @@ class Graph {
     std::vector<Node> nodes;  // topological order
     std::vector<Output> outputs;
     std::vector<Update> updates;
+    std::vector<int64_t> observed;
   };
   Graph() = default;
   explicit Graph(Data data) : data_(std::make_shared<const Data>(std::move(data))) {}
@@ -69,6 +70,8 @@ class Graph {
   std::span<const Node> nodes() const { return data_->nodes; }
   std::span<const Output> outputs() const { return data_->outputs; }
   std::span<const Update> updates() const { return data_->updates; }
+  // The sizes that the code which traced the graph decided something by, in order: see resize.h. Passes drop them.
+  std::span<const int64_t> observed() const { return data_->observed; }
   int32_t num_values() const { return static_cast<int32_t>(data_->types.size()); }
   const TensorType& type(Value v) const { return data_->types[v.id]; }
   // The node that makes v; null for an input.

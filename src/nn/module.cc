@@ -1,5 +1,6 @@
 #include "nn/module.h"
 
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <set>
@@ -74,7 +75,19 @@ std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
   return forward(trace, inputs);
 }
 
+namespace {
+std::atomic<uint64_t> version{0};
+}  // namespace
+
+uint64_t Module::structure_version() { return version; }
+
+void Module::set_training(bool training) {
+  if (training_ != training) ++version;
+  training_ = training;
+}
+
 void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
+  ++version;
   if (!require(!name.empty() && name.find('.') == std::string::npos,
                "expected a name without dots for a parameter or buffer, got '{}'", name))
     return;
@@ -90,6 +103,7 @@ void Module::register_parameter(const std::string& name, Tensor value) {
 }
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
+  ++version;
   if (!require(!name.empty() && name.find('.') == std::string::npos,
                "expected a name without dots for a module, got '{}'", name))
     return;
@@ -99,6 +113,21 @@ void Module::register_module(const std::string& name, ModulePtr child) {
       return;
     }
   children_.emplace_back(name, std::move(child));
+}
+
+std::vector<const void*> Module::structure() const {
+  std::vector<const void*> all;
+  std::set<const Module*> seen;
+  const std::function<void(const Module&)> visit = [&](const Module& module) {
+    all.push_back(&module);
+    if (!seen.insert(&module).second) return;
+    all.push_back(module.training_ ? &module : nullptr);
+    for (const State& s : module.own_) all.push_back(s.value.data());
+    for (const auto& [name, child] : module.children_) visit(*child);
+    all.push_back(nullptr);
+  };
+  visit(*this);
+  return all;
 }
 
 std::vector<State> Module::named_state() const {

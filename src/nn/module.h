@@ -94,8 +94,12 @@ class Module {
   // What was wrong with the constructor's arguments; tracing such a module fails with it.
   const Status& status() const { return status_; }
   // false: this module (not its children) behaves as in evaluation even where the trace is of training.
-  void set_training(bool training) { training_ = training; }
+  void set_training(bool training);
   bool training() const { return training_; }
+  // Changes whenever any module gets a tensor or a child or changes its mode, so that traces may be kept until then.
+  static uint64_t structure_version();
+  // The same of this tree alone, to be compared with an earlier one.
+  std::vector<const void*> structure() const;
   // Expires with the module, for those who must not own it.
   std::weak_ptr<Module*> handle() const { return self_; }
 

@@ -30,12 +30,12 @@ Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t bat
   while (true) {
     DS_ASSIGN(const bool more, batches.next(x, y));
     if (!more) break;
-    auto& program = programs_[to_string(x.type()) + " -> " + to_string(y.type())];
-    if (!program) {
-      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), &y.type(), loss));
-      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
-      state.prepare(program->graph());
-    }
+    const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), &y.type(), loss, &traces_));
+      return backends::cpu::CpuBackend().compile(graph, {});
+    };
+    DS_ASSIGN(const auto program, programs_.get(to_string(x.type()) + " -> " + to_string(y.type()), compile));
+    state.prepare(program->graph());
     DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}, {"y", y}}, averaged));
     result.loss +=
         out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(x.dims()[0]);
@@ -56,12 +56,12 @@ Result<Tensor> Evaluator::predict(const Tensor& inputs, int64_t batch_size, Stat
   Tensor all;
   for (int64_t begin = 0; begin < n; begin += batch_size) {
     const Tensor x = inputs.rows(begin, std::min(begin + batch_size, n));
-    auto& program = programs_[to_string(x.type())];
-    if (!program) {
-      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), nullptr, {}));
-      DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, {}));
-      state.prepare(program->graph());
-    }
+    const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), nullptr, {}, &traces_));
+      return backends::cpu::CpuBackend().compile(graph, {});
+    };
+    DS_ASSIGN(const auto program, programs_.get(to_string(x.type()), compile));
+    state.prepare(program->graph());
     DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}}));
     const Tensor& y = out[0];
     if (y.dims().empty() || y.dims()[0] != x.dims()[0])

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "runtime/program_cache.h"
 #include "train/metrics.h"
 #include "train/step.h"
 
@@ -37,7 +38,8 @@ class Evaluator {
 
  private:
   nn::ModulePtr model_;
-  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;  // by types
+  runtime::ProgramCache programs_;  // by types
+  ForwardTraces traces_;
 };
 
 }  // namespace deepseek::train

@@ -138,13 +138,36 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
 
 }  // namespace
 
-Result<Graph> evaluation_graph(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss) {
-  return forward_graph(model, x, y, loss, false);
+Result<Graph> ForwardTraces::get(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss,
+                                 bool training) {
+  if (const uint64_t now = nn::Module::structure_version(); std::exchange(version_, now) != now) {
+    std::vector<const void*> structure = model.structure();
+    if (std::exchange(structure_, structure) != structure)
+      for (auto& pair : traces_)
+        for (Traces& t : pair) t.clear();
+  }
+  std::vector<TensorType> types{x};
+  if (y != nullptr) types.push_back(*y);
+  return traces_[training][y != nullptr].get(types, ops::registry(),
+                                             [&] { return forward_graph(model, x, y, loss, training); });
+}
+
+int64_t ForwardTraces::count() const {
+  int64_t count = 0;
+  for (const auto& pair : traces_)
+    for (const Traces& t : pair) count += t.count();
+  return count;
+}
+
+Result<Graph> evaluation_graph(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss,
+                               ForwardTraces* traces) {
+  return traces != nullptr ? traces->get(model, x, y, loss, false) : forward_graph(model, x, y, loss, false);
 }
 
 Result<Graph> training_graph(nn::Module& model, const TensorType& x, const TensorType& y, const StepOptions& options,
-                             StepKind kind) {
-  DS_ASSIGN(Graph forward, forward_graph(model, x, &y, options.loss, true));
+                             StepKind kind, ForwardTraces* traces) {
+  DS_ASSIGN(Graph forward, traces != nullptr ? traces->get(model, x, &y, options.loss, true)
+                                             : forward_graph(model, x, &y, options.loss, true));
   std::vector<std::string> parameters;
   for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/resize.h"
 #include "nn/module.h"
 #include "runtime/program.h"
 #include "train/loss.h"
@@ -37,6 +38,20 @@ enum class StepKind {
   kLast,        // the last batch of an update: adds, then updates with the sum and clears it
 };
 
+// A model's forward pass and loss, traced for two sizes of batches at most as long as the module stays as it is and
+// treats all sizes alike; see graph/resize.h. For one model and one loss.
+class ForwardTraces {
+ public:
+  Result<graph::Graph> get(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
+                           const LossFunction& loss, bool training);
+  int64_t count() const;  // how often the model was traced
+
+ private:
+  graph::Traces traces_[2][2];  // by training, and whether there is a y
+  uint64_t version_ = 0;
+  std::vector<const void*> structure_;
+};
+
 // Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
 // unless it is kUpdate "weight" f32[], the batch's share in the update. Outputs: "loss", "prediction", and
 // "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
@@ -44,10 +59,11 @@ enum class StepKind {
 // and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped" (of all updates).
 // The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's ExponentialMovingAverage.
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
-                                    const StepOptions& options, StepKind kind = StepKind::kUpdate);
+                                    const StepOptions& options, StepKind kind = StepKind::kUpdate,
+                                    ForwardTraces* traces = nullptr);
 // Data inputs: "x", and "y" if given. Outputs: "prediction", and "loss" if y is given.
 Result<graph::Graph> evaluation_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
-                                      const LossFunction& loss);
+                                      const LossFunction& loss, ForwardTraces* traces = nullptr);
 
 // Tensors by state name, shared with the module. Makes what a graph needs and the module does not own: moments and
 // sums (zeros), averages (the parameter's value) and the random counter (seed, 0).

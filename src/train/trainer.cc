@@ -101,13 +101,14 @@ std::string Trainer::monitor_for(const data::Dataset& dataset) const {
 Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorType& x, const TensorType& y,
                                                                  const LossFunction& loss, StepKind kind) {
   const DType precision = precision_.value_or(precision_of(options_.train));
-  auto& program =
-      programs_[fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision))];
-  if (!program) {
+  const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
     const StepOptions step = step_options(options_, loss, precision);
-    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind));
-    DS_ASSIGN(program, backends::cpu::CpuBackend().compile(graph, compile_options(options_.train)));
-  }
+    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
+    return backends::cpu::CpuBackend().compile(graph, compile_options(options_.train));
+  };
+  DS_ASSIGN(auto program, programs_.get(fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind),
+                                                    to_string(precision)),
+                                        compile));
   state_.prepare(program->graph());
   return program;
 }

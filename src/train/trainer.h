@@ -83,7 +83,8 @@ class Trainer {
   StateStore state_;
   std::optional<DType> precision_;  // of the steps, once resolved
   Evaluator evaluator_;
-  std::map<std::string, std::shared_ptr<const runtime::Program>> programs_;
+  runtime::ProgramCache programs_;  // by batch types, kind and precision
+  ForwardTraces traces_;
 };
 
 }  // namespace deepseek::train

@@ -20,10 +20,10 @@ else:
 _DTYPES = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool", "float16": "f16"}
 
 
-def _type_of(array: np.ndarray) -> tuple[str, list[int]]:
+def _type_of(array: np.ndarray) -> tuple[str, tuple[int, ...]]:
     if array.dtype.name not in _DTYPES:
         raise TypeError(f"dtype {array.dtype} is not supported; expected one of {', '.join(_DTYPES)}")
-    return _DTYPES[array.dtype.name], list(array.shape)
+    return _DTYPES[array.dtype.name], array.shape
 
 
 def _is_array(x: object) -> bool:
@@ -56,6 +56,60 @@ def _rebuild(value: Any, leaves: Iterator[Any]) -> Any:
     return value
 
 
+class _Calls:
+    """What a module keeps of its calls: programs by structure and types of the arguments, for the latest structures and modes."""
+
+    _MOST = 16  # programs; each keeps memory for its intermediate values
+
+    def __init__(self) -> None:
+        self.version = None
+        self.traces: dict[Any, Any] = {}  # (a _core.Traces, the output's structure) by all but the arrays' types
+        self.programs: dict[Any, Any] = {}  # the latest used last
+        self.bound: dict[Any, Any] = {}  # the same with the module's state given, until a module changes
+
+    def find(self, module: Module, structure: str, types: list[Any], args: Any, kwargs: Any) -> Any:
+        if self.version != (version := _core.structure_version()):
+            self.version, self.bound = version, {}
+            self.state = {name: value for name, value, _ in module._state()}
+            modes = tuple(m.training for m in module.modules())
+            self.training, self.form = any(modes), (modes, tuple((n, v.shape) for n, v in self.state.items()))
+        key = (structure, *types)
+        found = self.bound.get(key)
+        if found is None or next(reversed(self.programs)) != (self.form, key):
+            found = self._compile(module, structure, types, args, kwargs)
+        return found
+
+    def _compile(self, module: Module, structure: str, types: list[Any], args: Any, kwargs: Any) -> Any:
+        key = (structure, *types)
+        entry = self.programs.pop((self.form, key), None)
+        if entry is None:
+            traces, output = self.traces.setdefault((self.form, structure), (_core.Traces(), []))
+
+            def function(*values):
+                values = iter(values)
+                value = module._trace(*_rebuild(args, values), **_rebuild(kwargs, values))
+                results = []
+                _flatten(value, results)
+                # The structure alone: symbolic values would keep the trace alive.
+                output[:] = [_rebuild(value, itertools.repeat(np.empty(0)))]
+                return results
+
+            graph = _core.trace_module(module, [(dtype, list(shape)) for dtype, shape in types], self.training, function, traces)
+            entry = _core.compile(graph), output[0]
+        self.programs[self.form, key] = entry
+        if len(self.programs) > self._MOST:
+            form, old = next(iter(self.programs))
+            del self.programs[form, old]
+            if form == self.form:
+                self.bound.pop(old, None)
+        if key not in self.bound:
+            names = entry[0].input_names
+            # One counter per module: each call in training mode draws new masks.
+            state = self.state | ({"random": module.__dict__.setdefault("_random", np.zeros(2, np.int64))} if "random" in names else {})
+            self.bound[key] = _core.Bound(entry[0], [(i, state[n]) for i, n in enumerate(names) if n in state]), entry[1]
+        return self.bound[key]
+
+
 class _Methods:
     """What every module can do. Set on the bound class, so that the engine's own layers have it too."""
 
@@ -68,29 +122,11 @@ class _Methods:
             raise TypeError(f"{type(self).__name__}: expected arrays; symbolic values live only while a module or function is traced")
         arrays = [np.require(x if isinstance(x, (np.ndarray, np.generic)) else np.from_dlpack(x), requirements="CW") for x in leaves]
         types = [_type_of(a) for a in arrays]
-        modes = [m.training for m in self.modules()]
-        state = {name: value for name, value, _ in self._state()}
-        key = (structure, repr(types), tuple(modes), tuple((n, v.shape) for n, v in state.items()))
-        cache = self.__dict__.setdefault("_programs", {})
-        if key not in cache:
-            output = []
-
-            def function(*values):
-                values = iter(values)
-                output.append(self._trace(*_rebuild(args, values), **_rebuild(kwargs, values)))
-                results = []
-                _flatten(output[0], results)
-                return results
-
-            program = _core.compile(_core.trace_module(self, types, any(modes), function))
-            # The structure alone: symbolic values would keep the trace alive.
-            cache[key] = program, _rebuild(output[0], itertools.repeat(np.empty(0)))
-        program, output = cache[key]
-        given = {f"x{i}": a for i, a in enumerate(arrays)}
-        if "random" in program.input_names:
-            # One counter per module: each call in training mode draws new masks.
-            state["random"] = self.__dict__.setdefault("_random", np.zeros(2, np.int64))
-        return _rebuild(output, iter(program.run([given[n] if n in given else state[n] for n in program.input_names])))
+        calls = self.__dict__.get("_calls")
+        if calls is None:
+            calls = self.__dict__["_calls"] = _Calls()
+        bound, output = calls.find(self, structure, types, args, kwargs)
+        return _rebuild(output, iter(bound.run(arrays)))
 
     def graph(self, *args: Any, **kwargs: Any) -> _core.Graph:
         """The graph of self(*args), with inputs x0, x1, ... of the arrays' types. `print(module.graph(x))` shows it."""
