@@ -33,7 +33,7 @@ def test_models_beside_torch(tmp_path):
         own, peer = row["ours"], row["peers"]["torch"]
         assert row["best"] == "torch"
         assert 0 <= peer["difference"] <= row["tolerance"]
-        assert own["steps"] == peer["steps"] == 3
+        assert own["steps"] == peer["steps"] >= 3
         assert peer["ratio_min"] == pytest.approx(peer["min_ms"] / own["min_ms"])
         assert own["threads"] == peer["threads"] == 2
         assert own["utilisation"] == pytest.approx(own["gflop"] / own["median_ms"] * 1e3 / own["peak_gflops"])
