@@ -10,6 +10,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "graph/text.h"
@@ -158,8 +159,10 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   Result<std::shared_ptr<const runtime::Program>> program = train::training_program(options);
   if (!program.ok()) return failed(program.status());
-  fmt::print("{}\n{} nodes, arena {:.1f} MiB\n", graph::print((*program)->graph()), (*program)->graph().nodes().size(),
-             static_cast<double>((*program)->arena_bytes()) / (1 << 20));
+  fmt::print("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
+             (*program)->graph().nodes().size(), format_bytes((*program)->memory_bytes()),
+             format_bytes((*program)->arena_bytes()));
+  for (const std::string& note : (*program)->notes()) fmt::print("{}\n", note);
   for (const runtime::NodeReport& r : (*program)->report()) {
     fmt::print("{:<40} {:<20} {:<28} {}\n", r.scope, r.op, r.implementation, r.types);
     for (const std::string& refusal : r.refusals) fmt::print("{:<40}   refused by {}\n", "", refusal);
@@ -193,7 +196,8 @@ int profile_command(const std::string& config, const std::vector<std::string>& o
 }
 
 int devices_command(bool measure) {
-  fmt::print("cpu  {} threads, {}\n", num_threads(), backends::cpu::isa_name());
+  fmt::print("cpu  {} threads, {}, {} of memory\n", num_threads(), backends::cpu::isa_name(),
+             format_bytes(backends::cpu::CpuBackend().memory_bytes()));
   if (measure) fmt::print("     peak {}\n", runtime::to_string(backends::cpu::measure_peak()));
   return 0;
 }

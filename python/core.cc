@@ -182,7 +182,9 @@ NB_MODULE(_core, m) {
                      for (const Input& input : p.graph().inputs()) names.push_back(input.name);
                      return names;
                    })
-      .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes);
+      .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes)
+      .def_prop_ro("memory_bytes", &runtime::Program::memory_bytes)
+      .def_prop_ro("notes", &runtime::Program::notes);
   nb::class_<Bound>(m, "Bound", "A program with some of its inputs given, which spares a call their conversion.")
       .def(nb::init<std::shared_ptr<const runtime::Program>, const std::vector<std::pair<size_t, Array>>&>(),
            nb::arg("program"), nb::arg("given"))

@@ -194,6 +194,8 @@ class Step {
     if (!program_) throw nb::value_error("the step has no graph before its first batch; call it once");
     return program_->graph();
   }
+  size_t memory_bytes() const { return program_ ? program_->memory_bytes() : 0; }
+  std::vector<std::string> notes() const { return program_ ? program_->notes() : std::vector<std::string>(); }
   std::optional<NumpyArray> prediction() const {
     if (!prediction_.defined()) return std::nullopt;
     return to_numpy(prediction_);
@@ -218,7 +220,8 @@ class Step {
       DS_ASSIGN(const Graph graph,
                 train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_),
                                       train::StepKind::kUpdate, &traces_));
-      DS_ASSIGN(auto program, backends::cpu::CpuBackend().compile(graph, train::compile_options(options_.train)));
+      DS_ASSIGN(const runtime::CompileOptions how, train::compile_options(options_));
+      DS_ASSIGN(auto program, backends::cpu::CpuBackend().compile(graph, how));
       state_.prepare(program->graph());
       return program;
     };
@@ -327,6 +330,9 @@ void bind_training(nb::module_& m) {
            "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds, flops.")
       .def("state", &Step::state, "Parameters, moments and counters by name, over the step's memory.")
       .def_prop_ro("graph", &Step::graph, "The step's graph as it runs, of the last batch's shape.")
+      .def_prop_ro("memory_bytes", &Step::memory_bytes,
+                   "What a step of the last batch's shape takes; 0 before the first.")
+      .def_prop_ro("notes", &Step::notes, "What compilation did to the step that a user should know, in sentences.")
       .def_prop_ro("prediction", &Step::prediction, "The model's output in the last step, before its update.")
       .def_prop_ro("gradient_norm", &Step::gradient_norm,
                    "L2 norm over all gradients of the last step, before clipping.")

@@ -46,6 +46,9 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     out.update({f"schedule.{key}": _yaml(value) for key, value in (schedule or {}).items()})
     if metrics is not None:
         out["train.metrics"] = _yaml([metrics] if isinstance(metrics, str) else list(metrics))
+    train = dict(train)
+    memory = train.pop("memory", None) or {}
+    out.update({f"memory.{key}": _yaml(value) for key, value in ({"limit": memory} if isinstance(memory, str) else memory).items()})
     out.update({f"optimizer.{key}" if key in ("clip_norm", "clip_value") else f"train.{key}": _yaml(value)
                 for key, value in train.items() if value is not None})
     return out, function
@@ -62,6 +65,8 @@ class Trainer:
     loss: a name, {"name": ..., parameters}, or a function (prediction, target) -> scalar of deepseek.ops; default
         cross_entropy for integer targets, mse_loss for others.
     optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict. metrics: a list of names.
+    memory: the most that a step may take, such as "8GiB", or a dict of limit and reserve ("20%" of the machine's stays free by
+        default); where a step would need more, values are computed again instead of being kept.
     options: clip_norm, clip_value, and these, as under `train` in a run's config:
 {options}
     With output="folder" the run is kept there: config, log, history, TensorBoard events, checkpoints.
@@ -125,22 +130,23 @@ def compile(model: _core.Graph) -> _core.Program: ...
 @typing.overload
 def compile(model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd", *, clip_norm: float = 0.0,
             clip_value: float = 0.0, ema_decay: float = 0.0, seed: int = 0, precision: str = "float32", loss_scaling: str = "auto",
-            loss_scale_interval: int = 2000, kernels: str = "listed") -> _core.Step: ...
+            loss_scale_interval: int = 2000, kernels: str = "listed", memory: str | Mapping[str, str] | None = None) -> _core.Step: ...
 
 
 def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm: float = 0.0, clip_value: float = 0.0, ema_decay: float = 0.0,
-            seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000, kernels: str = "listed") -> Any:
+            seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000, kernels: str = "listed",
+            memory: str | Mapping[str, str] | None = None) -> Any:
     """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
     step.graph tell of the last one. precision and what follows it are as for Trainer; step.state() has the loss scale and
-    how many updates were skipped. Given a Graph instead of a module, returns its compiled Program.
+    how many updates were skipped, step.memory_bytes and step.notes what the last one takes and what was done for that. Given a Graph instead of a module, returns its compiled Program.
     """
     if isinstance(model, _core.Graph):
         return _core.compile(model)
     settings, function = _settings(loss, optimizer, None, None,
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
-                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels})
+                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels, "memory": memory})
     return _core.Step(model, function, settings)
 
 

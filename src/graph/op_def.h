@@ -123,6 +123,13 @@ struct Cost {
 // Gets the default of runtime/cost.h and changes what is otherwise.
 using CostFn = std::function<void(const OpContext&, std::span<const TensorType> outputs, Cost&)>;
 
+// Output 0 once more, where inputs and other outputs (statistics, say) are at hand: less work than the whole node.
+struct Again {
+  std::vector<int32_t> inputs, outputs;  // which are read
+  // Entries of what is not read may be undefined.
+  std::function<Expr(const OpContext&, std::span<const Expr> inputs, std::span<const Expr> outputs)> fn;
+};
+
 struct OperandSpec {
   std::string name;
   std::string doc;
@@ -181,7 +188,8 @@ struct OpDef {
   Required<Gradient> gradient;
   Required<Reference> reference;
   DecomposeFn decompose = {};
-  CostFn cost = {};  // where the default is not right
+  std::optional<Again> again = {};  // what passes/recompute.h uses
+  CostFn cost = {};                 // where the default is not right
   Traits traits = {};
   std::optional<Precision> precision =
       {};  // by default kFollow where element-wise or a view, else kWide, which is safe

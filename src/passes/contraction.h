@@ -17,6 +17,7 @@ class Contraction {
   int32_t group(int32_t node) const { return group_[static_cast<size_t>(node)]; }
   const std::vector<int32_t>& members(int32_t group) const { return members_[static_cast<size_t>(group)]; }  // in order
   const std::vector<int32_t>& users(graph::Value v) const { return users_[static_cast<size_t>(v.id)]; }      // nodes
+  bool returned(graph::Value v) const { return returned_[static_cast<size_t>(v.id)]; }
   // Whether somebody outside of the group reads v, or the graph returns it.
   bool escapes(graph::Value v, int32_t group) const;
   // Whether group b, which reads something of group a, may join it: nothing flows out of a and back into b.

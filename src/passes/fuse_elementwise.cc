@@ -1,5 +1,10 @@
 #include "passes/fuse_elementwise.h"
 
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+
 #include "passes/contraction.h"
 #include "passes/decompose.h"
 
@@ -21,13 +26,8 @@ const Dims& dims(const Graph& graph, const Node& leader) {
   return graph.type(is_sum(leader) ? leader.inputs[0] : leader.output()).dims;
 }
 
-}  // namespace
-
-Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry, const IsWhole& is_whole) {
-  DS_ASSIGN(const Graph graph, decompose(original, registry, [&](const Graph& g, const Node& node) {
-              return node.op->traits.elementwise && (!is_whole || !is_whole(g, node));
-            }));
-  Contraction groups(graph);
+void join_loops(Contraction& groups) {
+  const Graph& graph = groups.graph();
   for (int32_t n = static_cast<int32_t>(graph.nodes().size()); n-- > 0;) {
     const Node& node = graph.nodes()[static_cast<size_t>(n)];
     if (!fusible(graph, node) || is_sum(node)) continue;
@@ -43,7 +43,82 @@ Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry
       break;
     }
   }
-  return groups.build(registry);
+}
+
+// Whether reading the node's operand and computing again costs no more than reading its result.
+bool is_cheap(const Graph& graph, const Node& node) {
+  static const std::set<std::string> kCheap = {"add", "sub", "mul", "neg", "square", "relu", "abs"};
+  if (!kCheap.contains(node.op_name())) return false;
+  std::set<int32_t> large;
+  for (Value v : node.inputs) {
+    if (graph.type(v).num_elements() > 1) large.insert(v.id);
+    if (graph.type(v).num_bytes() > graph.type(node.output()).num_bytes()) return false;
+  }
+  return large.size() == 1;
+}
+
+// A cheap node whose result several loops read, and nobody else, such as the square of a gradient that its norm and the
+// optimiser want: each loop computes it for itself, so that it is never in memory. The same graph if there is none.
+Result<Graph> unshare(const Graph& graph, const Contraction& groups, const OpRegistry& registry) {
+  std::vector<bool> copied(graph.nodes().size());
+  for (size_t n = 0; n < copied.size(); ++n) {
+    const Node& node = graph.nodes()[n];
+    if (!fusible(graph, node) || is_sum(node) || !is_cheap(graph, node)) continue;
+    const std::vector<int32_t>& users = groups.users(node.output());
+    copied[n] = !groups.returned(node.output()) && groups.escapes(node.output(), groups.group(static_cast<int32_t>(n)));
+    for (int32_t user : users) {
+      const Node& reader = graph.nodes()[static_cast<size_t>(user)];
+      copied[n] = copied[n] && fusible(graph, reader) && dims(graph, reader) == graph.type(node.output()).dims;
+    }
+  }
+  if (std::find(copied.begin(), copied.end(), true) == copied.end()) return graph;
+  Builder builder(registry);
+  std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
+  for (const Input& input : graph.inputs())
+    map[static_cast<size_t>(input.value.id)] = builder.input(input.name, graph.type(input.value), input.kind);
+  std::map<std::pair<int32_t, int32_t>, Expr> copies;  // by value and by the group that reads it
+  const std::function<Expr(Value, int32_t)> operand = [&](Value v, int32_t group) {
+    const Node* producer = graph.producer(v);
+    const auto n = producer == nullptr ? size_t{0} : static_cast<size_t>(producer - graph.nodes().data());
+    if (producer == nullptr || !copied[n]) return map[static_cast<size_t>(v.id)];
+    Expr& copy = copies[{v.id, group}];
+    if (!copy.defined()) {
+      std::vector<Expr> inputs;
+      for (Value u : producer->inputs) inputs.push_back(operand(u, group));
+      copy = builder.op(producer->op_name(), std::move(inputs), producer->attrs);
+    }
+    return copy;
+  };
+  for (size_t n = 0; n < copied.size(); ++n) {
+    if (copied[n]) continue;
+    const Node& node = graph.nodes()[n];
+    builder.set_scope(node.scope);
+    std::vector<Expr> inputs;
+    for (Value v : node.inputs) inputs.push_back(operand(v, groups.group(static_cast<int32_t>(n))));
+    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
+    DS_TRY(builder.status());
+    for (size_t i = 0; i < results.size(); ++i) map[static_cast<size_t>(node.first_output.id) + i] = results[i];
+  }
+  for (const Output& output : graph.outputs()) builder.output(output.name, map[static_cast<size_t>(output.value.id)]);
+  for (const Update& update : graph.updates())
+    builder.update(map[static_cast<size_t>(graph.inputs()[static_cast<size_t>(update.input)].value.id)],
+                   map[static_cast<size_t>(update.value.id)]);
+  return builder.finish();
+}
+
+}  // namespace
+
+Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry, const IsWhole& is_whole) {
+  DS_ASSIGN(const Graph graph, decompose(original, registry, [&](const Graph& g, const Node& node) {
+              return node.op->traits.elementwise && (!is_whole || !is_whole(g, node));
+            }));
+  Contraction groups(graph);
+  join_loops(groups);
+  DS_ASSIGN(const Graph unshared, unshare(graph, groups, registry));
+  if (unshared.same_as(graph)) return groups.build(registry);
+  Contraction again(unshared);
+  join_loops(again);
+  return again.build(registry);
 }
 
 }  // namespace deepseek::passes

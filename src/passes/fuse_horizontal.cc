@@ -47,17 +47,27 @@ Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, co
         far[static_cast<size_t>(n)] = std::max(far[static_cast<size_t>(n)], far[static_cast<size_t>(user)] + 1);
     if (is_loop(graph, node) && elements(graph, node) <= kMostAlone) loops[far[static_cast<size_t>(n)]].push_back(n);
   }
-  for (const auto& [distance, nodes] : loops) {
+  // Where a node's results are read first: it must not wait for what comes later.
+  const auto deadline = [&](int32_t n) {
+    int32_t first = count;
+    const Node& node = graph.nodes()[static_cast<size_t>(n)];
+    for (int32_t i = 0; i < node.num_outputs; ++i)
+      for (int32_t user : groups.users(node.output(i))) first = std::min(first, user);
+    return first;
+  };
+  for (auto& [distance, nodes] : loops) {
+    std::sort(nodes.begin(), nodes.end());
     for (size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
       int64_t sum = 0;
+      int32_t first = count;
       for (; end < nodes.size(); ++end) {
         sum += elements(graph, graph.nodes()[static_cast<size_t>(nodes[end])]);
-        if (end > begin && sum > kMostJoined) break;
+        if (end > begin && (sum > kMostJoined || nodes[end] >= first)) break;
+        first = std::min(first, deadline(nodes[end]));
       }
       if (end - begin < 2) continue;
-      std::vector<int32_t> members(nodes.begin() + static_cast<std::ptrdiff_t>(begin),
-                                   nodes.begin() + static_cast<std::ptrdiff_t>(end));
-      std::sort(members.begin(), members.end());
+      const std::vector<int32_t> members(nodes.begin() + static_cast<std::ptrdiff_t>(begin),
+                                         nodes.begin() + static_cast<std::ptrdiff_t>(end));
       const Result<Graph> body = groups.body(registry, members);
       if (!body.ok() || !takes(*body)) continue;
       for (size_t i = 0; i + 1 < members.size(); ++i) groups.join(members[i], members.back());

@@ -22,25 +22,37 @@ std::vector<int32_t> roots(const Graph& graph) {
   return root;
 }
 
-// Nodes that only updates need, by number. Those that outputs need too keep their place.
-std::vector<bool> only_for_updates(const Graph& graph) {
-  std::vector<bool> needed(static_cast<size_t>(graph.num_values())), late(graph.nodes().size());
+// What a node makes so much smaller than what it reads, a sum for instance, may be made at any time.
+constexpr int64_t kSmall = 16;
+
+bool makes_little(const Graph& graph, const Node& node) {
+  int64_t read = 0, made = 0;
+  for (Value v : node.inputs) read += static_cast<int64_t>(graph.type(v).num_bytes());
+  for (int32_t i = 0; i < node.num_outputs; ++i) made += static_cast<int64_t>(graph.type(node.output(i)).num_bytes());
+  return is_view(node) || made * kSmall <= read;
+}
+
+// Nodes that run as soon as they can, by number: what only updates need, and what makes little, so that large values
+// need not wait for it. Others keep their place.
+std::vector<bool> eager_nodes(const Graph& graph) {
+  std::vector<bool> needed(static_cast<size_t>(graph.num_values())), eager(graph.nodes().size());
   for (const Output& output : graph.outputs()) needed[output.value.id] = true;
-  for (size_t n = late.size(); n-- > 0;) {
+  for (size_t n = eager.size(); n-- > 0;) {
     const Node& node = graph.nodes()[n];
-    late[n] = true;
-    for (int32_t i = 0; i < node.num_outputs; ++i) late[n] = late[n] && !needed[node.output(i).id];
-    if (!late[n])
+    bool only_updates = true;
+    for (int32_t i = 0; i < node.num_outputs; ++i) only_updates = only_updates && !needed[node.output(i).id];
+    eager[n] = only_updates || makes_little(graph, node);
+    if (!only_updates)
       for (Value v : node.inputs) needed[v.id] = true;
   }
-  return late;
+  return eager;
 }
 
 // The new order of the nodes; empty if updates wait for each other.
 std::vector<int32_t> order_of(const Graph& graph) {
   const auto count = static_cast<int32_t>(graph.nodes().size());
   const std::vector<int32_t> root = roots(graph);
-  const std::vector<bool> late = only_for_updates(graph);
+  const std::vector<bool> eager = eager_nodes(graph);
   std::vector<std::vector<int32_t>> followers(static_cast<size_t>(count)), readers(root.size());
   std::vector<int32_t> waits(static_cast<size_t>(count));
   for (int32_t n = 0; n < count; ++n)
@@ -62,11 +74,11 @@ std::vector<int32_t> order_of(const Graph& graph) {
       if (producer[v.id] >= 0) wait(n, producer[v.id]);
   for (const Update& update : graph.updates()) {
     const int32_t writer = producer[root[update.value.id]], state = graph.inputs()[update.input].value.id;
-    if (writer < 0 || !late[static_cast<size_t>(writer)]) continue;
+    if (writer < 0 || !eager[static_cast<size_t>(writer)]) continue;
     for (int32_t reader : readers[state])
       if (reader != writer && !is_view(graph.nodes()[static_cast<size_t>(reader)])) wait(writer, reader);
   }
-  // Nodes in their order; after each, those that it set free. A late one takes its turn when it is free.
+  // Nodes in their order; after each, those that it set free. An eager one takes its turn when it is free.
   std::vector<int32_t> order;
   std::vector<bool> done(static_cast<size_t>(count));
   std::set<int32_t> free;
@@ -74,7 +86,7 @@ std::vector<int32_t> order_of(const Graph& graph) {
     order.push_back(n);
     done[static_cast<size_t>(n)] = true;
     for (int32_t f : followers[static_cast<size_t>(n)])
-      if (--waits[static_cast<size_t>(f)] == 0 && late[static_cast<size_t>(f)]) free.insert(f);
+      if (--waits[static_cast<size_t>(f)] == 0 && eager[static_cast<size_t>(f)]) free.insert(f);
   };
   const auto emit_free = [&] {
     while (!free.empty()) {
@@ -84,11 +96,11 @@ std::vector<int32_t> order_of(const Graph& graph) {
     }
   };
   for (int32_t n = 0; n < count; ++n)
-    if (late[static_cast<size_t>(n)] && waits[static_cast<size_t>(n)] == 0) free.insert(n);
+    if (eager[static_cast<size_t>(n)] && waits[static_cast<size_t>(n)] == 0) free.insert(n);
   // What needs nothing, a constant for instance, is at hand from the beginning.
   emit_free();
   for (int32_t n = 0; n < count; ++n) {
-    if (done[static_cast<size_t>(n)] || late[static_cast<size_t>(n)]) continue;
+    if (done[static_cast<size_t>(n)] || eager[static_cast<size_t>(n)]) continue;
     if (waits[static_cast<size_t>(n)] > 0) return {};
     emit(n);
     emit_free();
@@ -154,7 +166,8 @@ Result<Graph> schedule(const Graph& graph, const OpRegistry& registry) {
   for (const Update& update : graph.updates())
     builder.update(map[graph.inputs()[update.input].value.id], map[update.value.id]);
   DS_ASSIGN(Graph result, builder.finish());
-  return peak_bytes(result) < peak_bytes(graph) ? result : graph;
+  // Sums that wait at the peak are little; the rest of the run needs less in any case.
+  return peak_bytes(result) <= peak_bytes(graph) + peak_bytes(graph) / 64 ? result : graph;
 }
 
 }  // namespace deepseek::passes

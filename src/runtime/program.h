@@ -39,6 +39,10 @@ class Program {
   virtual Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs,
                                                  Profile* profile = nullptr) const = 0;
   virtual size_t arena_bytes() const = 0;
+  // Of a run: inputs (state among them), outputs, constants and the arena.
+  virtual size_t memory_bytes() const = 0;
+  // What compilation did to the whole that a user should know, in sentences.
+  virtual std::vector<std::string> notes() const { return {}; }
   virtual std::vector<NodeReport> report() const = 0;
 };
 
@@ -58,6 +62,9 @@ struct CompileOptions {
   // Inputs by name that have this value in every run: they are no inputs of the program, which computes ahead what it
   // can, weights in a kernel's layout for instance. Later changes of the tensors do not reach it.
   std::map<std::string, graph::Tensor> constants;
+  // Of Program::memory_bytes(); 0 is none. Where more would be needed, values are computed again instead of being kept
+  // (passes/recompute.h); an error where that does not suffice.
+  size_t memory_limit = 0;
 };
 
 class Backend {
@@ -66,6 +73,8 @@ class Backend {
   virtual std::string name() const = 0;
   virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph,
                                                          const CompileOptions& options) const = 0;
+  // Of the device, as far as this process may use it.
+  virtual size_t memory_bytes() const = 0;
   // Takes about 0.3 s on all threads.
   virtual Peak measure_peak() const = 0;
 };

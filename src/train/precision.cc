@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "backends/cpu/cpu_backend.h"
+#include "base/memory.h"
 
 namespace deepseek::train {
 
@@ -20,7 +21,8 @@ Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, co
                             const LossFunction& loss, const Tensor& x, const Tensor& y, DType precision) {
   DS_ASSIGN(const graph::Graph graph,
             training_graph(model, x.type(), y.type(), step_options(options, loss, precision)));
-  DS_ASSIGN(const auto program, backends::cpu::CpuBackend().compile(graph, compile_options(options.train)));
+  DS_ASSIGN(const runtime::CompileOptions how, compile_options(options));
+  DS_ASSIGN(const auto program, backends::cpu::CpuBackend().compile(graph, how));
   StateStore copy = state.clone();
   copy.prepare(program->graph());
   double best = std::numeric_limits<double>::infinity();
@@ -43,9 +45,20 @@ DType precision_of(const TrainOptions& options) {
   return options.precision == "float16" ? DType::kF16 : DType::kF32;
 }
 
-runtime::CompileOptions compile_options(const TrainOptions& options) {
+Result<size_t> MemoryOptions::budget(size_t machine) const {
+  Result<double> free = parse_share(reserve);
+  if (!free.ok()) return std::move(free).status().note("in memory.reserve");
+  const auto most = static_cast<size_t>(static_cast<double>(machine) * (1 - *free));
+  if (limit == "auto") return most;
+  Result<size_t> wanted = parse_bytes(limit);
+  if (!wanted.ok()) return std::move(wanted).status().note("in memory.limit");
+  return std::min(*wanted, most);
+}
+
+Result<runtime::CompileOptions> compile_options(const TrainerOptions& options) {
   runtime::CompileOptions result;
-  result.measure_kernels = options.kernels == "measured";
+  result.measure_kernels = options.train.kernels == "measured";
+  DS_ASSIGN(result.memory_limit, options.memory.budget(backends::cpu::CpuBackend().memory_bytes()));
   return result;
 }
 

@@ -17,7 +17,7 @@ struct PrecisionChoice {
 // Of the option train.precision; kF32 for "auto".
 DType precision_of(const TrainOptions& options);
 // How the run's programs are compiled.
-runtime::CompileOptions compile_options(const TrainOptions& options);
+Result<runtime::CompileOptions> compile_options(const TrainerOptions& options);
 // The options of a step in that precision.
 StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision);
 // For "auto", trains a few steps in each precision on the batch x, y and a copy of the state. What a run computes then

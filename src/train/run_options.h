@@ -117,17 +117,32 @@ struct TrainOptions {
   }
 };
 
+struct MemoryOptions {
+  std::string limit = "auto", reserve = "20%";
+  void describe(OptionTable& t) {
+    t.field(
+        "limit", limit,
+        {.doc = "most that a training step may take for state, batch and intermediate values, such as 8GiB; where "
+                "more would be needed, values are computed again instead of being kept; auto: what reserve leaves"});
+    t.field("reserve", reserve, {.doc = "share of the machine's memory that a step leaves free in any case"});
+  }
+  // Bytes.
+  Result<size_t> budget(size_t machine) const;
+};
+
 // What training needs beside a model and data: the keywords of Python's Trainer.
 struct TrainerOptions {
   LossOptions loss;
   RunOptimizerOptions optimizer;
   ScheduleOptions schedule;
   TrainOptions train;
+  MemoryOptions memory;
   void describe(OptionTable& t) {
     t.group("loss", loss, "what to minimise");
     t.group("optimizer", optimizer, "how to update");
     t.group("schedule", schedule, "the learning rate over time");
     t.group("train", train, "how long, how much, where to");
+    t.group("memory", memory, "how much a step may take");
   }
 };
 

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "backends/cpu/cpu_backend.h"
+#include "base/memory.h"
 #include "base/strings.h"
 #include "base/threads.h"
 #include "io/atomic_file.h"
@@ -104,7 +105,8 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorTyp
   const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
     const StepOptions step = step_options(options_, loss, precision);
     DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
-    return backends::cpu::CpuBackend().compile(graph, compile_options(options_.train));
+    DS_ASSIGN(const runtime::CompileOptions how, compile_options(options_));
+    return backends::cpu::CpuBackend().compile(graph, how);
   };
   DS_ASSIGN(auto program, programs_.get(fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind),
                                                     to_string(precision)),
@@ -240,8 +242,9 @@ Status Trainer::Fit::compile_first() {
   if (train.is_classification() && out.rank() >= 2 && !self.custom_loss_ && out.dims[1] < train.num_classes())
     return invalid("the data has {} classes, the model predicts {} ({}); widen its last layer", train.num_classes(),
                    out.dims[1], to_string(out));
-  say(fmt::format("{} parameters, {} training samples, {} updates, {:.1f} MiB arena", self.model_->num_parameters(),
-                  train.size(), total, static_cast<double>(program->arena_bytes()) / (1 << 20)));
+  say(fmt::format("{} parameters, {} training samples, {} updates; a step takes {} of memory",
+                  self.model_->num_parameters(), train.size(), total, format_bytes(program->memory_bytes())));
+  for (const std::string& note : program->notes()) say(note);
   return {};
 }
 

@@ -61,6 +61,34 @@ TEST_P(Samples, CpuEqualsReference) {
   }
 }
 
+// What OpDef::again gives is the first output, from the operands that it says it reads.
+TEST_P(Samples, AgainEqualsReference) {
+  const auto [def, sample] = GetParam();
+  if (!def->again) return;  // has no shorter way
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (size_t i = 0; i < sample->inputs.size(); ++i)
+    inputs.push_back(builder.input(std::to_string(i), sample->inputs[i].type));
+  const std::vector<Expr> outputs = builder.emit(def->name.value, inputs, sample->attrs);
+  std::vector<Expr> in(inputs.size()), out(outputs.size());
+  for (int32_t i : def->again->inputs) in[static_cast<size_t>(i)] = inputs[static_cast<size_t>(i)];
+  for (int32_t i : def->again->outputs) out[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
+  OpContext context{def, {}, &builder.data().nodes.back().attrs};
+  for (const Expr& e : inputs) context.inputs.push_back(e.type());
+  builder.output("first", outputs[0]);
+  // The attributes live in the builder, which moves them as it grows.
+  const Attrs attrs = *context.attrs;
+  context.attrs = &attrs;
+  builder.output("again", def->again->fn(context, in, out));
+  Result<Graph> graph = builder.finish();
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  Result<std::vector<RefTensor>> results = ops::evaluate_reference(*graph, testing::sample_inputs(*sample));
+  ASSERT_TRUE(results.ok()) << results.status().to_string();
+  ASSERT_EQ((*results)[0].dims, (*results)[1].dims);
+  for (size_t i = 0; i < (*results)[0].data.size(); ++i)
+    ASSERT_NEAR((*results)[0].data[i], (*results)[1].data[i], 1e-9 * std::max(1.0, std::fabs((*results)[0].data[i])));
+}
+
 TEST_P(Samples, GradientEqualsCentralDifferences) {
   const auto [def, sample] = GetParam();
   const bool has_gradient = def->gradient.value.differentiable();

@@ -3,27 +3,22 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <utility>
 
 #include "backends/cpu/choices.h"
 #include "backends/cpu/kernel.h"
-#include "backends/cpu/tile_program.h"
-#include "base/strings.h"
+#include "backends/cpu/pipeline.h"
+#include "base/memory.h"
 #include "graph/builder.h"
 #include "graph/text.h"
 #include "ops/registry.h"
 #include "passes/bind_inputs.h"
-#include "passes/block_channels.h"
-#include "passes/cse.h"
-#include "passes/decompose.h"
-#include "passes/fold_constants.h"
-#include "passes/fuse_around.h"
-#include "passes/fuse_elementwise.h"
-#include "passes/fuse_horizontal.h"
+#include "passes/recompute.h"
 #include "passes/rewrite.h"
 #include "passes/schedule.h"
-#include "passes/simplify.h"
+#include "runtime/cost.h"
 #include "runtime/memory_plan.h"
 
 namespace deepseek::backends::cpu {
@@ -88,6 +83,8 @@ class CpuProgram : public runtime::Program, public Body {
  public:
   const Graph& graph() const override { return graph_; }
   size_t arena_bytes() const override { return arena_bytes_; }
+  size_t memory_bytes() const override;
+  std::vector<std::string> notes() const override { return notes_; }
   std::vector<runtime::NodeReport> report() const override { return report_; }
   Result<std::vector<Tensor>> run(std::span<const Tensor> inputs, runtime::Profile* profile) const override;
   Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const override {
@@ -105,6 +102,8 @@ class CpuProgram : public runtime::Program, public Body {
   Status choose_kernels(const runtime::CompileOptions& options);
   Status prepare_constants();
   void plan(const runtime::CompileOptions& options);
+  Status choose_and_plan(const runtime::CompileOptions& options, const std::vector<bool>* fixed);
+  Status shrink(const runtime::CompileOptions& options);
   Status noted(Status status, const Step& step) const;
 
   struct Copy {  // after the steps: a state or output that could not be produced in its place
@@ -121,6 +120,7 @@ class CpuProgram : public runtime::Program, public Body {
   std::vector<Tensor> constants_;
   std::vector<Copy> copies_;
   std::vector<runtime::NodeReport> report_;
+  std::vector<std::string> notes_;
   size_t arena_bytes_ = 0;
   mutable std::mutex mutex_;
   mutable std::vector<Tensor> arenas_;  // idle ones
@@ -443,106 +443,88 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
     if (is_view(node)) places_[node.output().id] = places_[root[node.output().id]];
 }
 
-bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::CompileOptions& options) {
-  NodeInfo info{graph.context(node), {}, {}, &options};
-  for (int32_t i = 0; i < node.num_outputs; ++i) {
-    info.outputs.push_back(graph.type(node.output(i)));
-    info.used.push_back(true);
-  }
-  for (const Implementation& implementation : implementations(node.op_name()))
-    if (implementation.name != "reference" && implementation.make(info).ok()) return true;
-  return false;
-}
-
-bool takes_body(const Graph& body, const runtime::CompileOptions& options) {
-  Builder builder(ops::registry());
-  std::vector<Expr> inputs;
-  for (const Input& input : body.inputs()) inputs.push_back(builder.input(input.name, body.type(input.value)));
-  builder.output("0", builder.op("fused", inputs, {{"body", std::make_shared<const Graph>(body)}}));
-  const Result<Graph> alone = builder.finish();
-  return alone.ok() && has_fast_kernel(*alone, alone->nodes().back(), options);
-}
-
-// After decomposition, in this order; each may be disabled by its name.
-struct Pass {
-  std::string_view name;
-  Result<Graph> (*run)(const Graph&, const runtime::CompileOptions&);
-};
-constexpr Pass kPasses[] = {
-    // First, so that the others meet no copies that are about to go.
-    {"simplify",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph, ops::registry()); }},
-    {"fold_constants",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fold_constants(graph, ops::registry()); }},
-    // Before fusion, which then works on the blocked tensors.
-    {"block_channels",
-     [](const Graph& graph, const runtime::CompileOptions& options) {
-       return passes::block_channels(graph, ops::registry(), [&](const Graph& g, const Node& node) {
-         return channel_blocks(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
-       });
-     }},
-    // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
-    {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
-    // A given statistic makes the norm two numbers per channel, which go into the loop after a convolution.
-    {"open_norms",
-     [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::decompose(graph, ops::registry(), [](const Graph&, const Node& node) {
-         return node.op_name() == "batch_norm_inference" && node.attrs.integer("channel_block") > 0;
-       });
-     }},
-    {"fuse_elementwise",
-     [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::fuse_elementwise(graph, ops::registry(), is_tile_op);
-     }},
-    // After it: what joins is a whole loop.
-    {"fuse_around",
-     [](const Graph& graph, const runtime::CompileOptions& options) {
-       const auto takes = [&](const Graph& body) { return takes_body(body, options); };
-       return passes::fuse_around(graph, ops::registry(), loops_around, takes);
-     }},
-    // What joins are loops that nothing else takes in.
-    {"fuse_horizontal",
-     [](const Graph& graph, const runtime::CompileOptions& options) {
-       const auto takes = [&](const Graph& body) { return takes_body(body, options); };
-       return passes::fuse_horizontal(graph, ops::registry(), takes);
-     }},
-    // Last: the passes before it may use an order of their own.
-    {"schedule",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::schedule(graph, ops::registry()); }},
-};
-
-bool named(const std::vector<std::string>& names, std::string_view name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-// A misspelt name would silently measure the wrong thing.
-Status check_passes(const std::vector<std::string>& names) {
-  std::vector<std::string> known;
-  for (const Pass& pass : kPasses) known.emplace_back(pass.name);
-  for (const std::string& name : names)
-    if (!named(known, name))
-      return invalid("disabled_passes: there is no pass '{}'; there are: {}", name, join(known, ", "));
-  return {};
+// What a node costs in bytes of memory traffic, its arithmetic included.
+double cost_of(const Graph& graph, const Node& node, std::span<const int32_t> uses) {
+  constexpr double kFlopsPerByte = 12;  // of CPUs; only comparisons of nodes depend on it
+  const Result<Cost> cost = runtime::node_cost(graph, node, uses, ops::registry());
+  return cost.ok() ? cost->bytes + cost->flops / kFlopsPerByte : 0;
 }
 
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>* fixed) {
-  DS_TRY(check_passes(options.disabled_passes));
   DS_ASSIGN(graph_, passes::bind_inputs(graph, ops::registry(), options.constants));
-  // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
-  DS_ASSIGN(graph_, passes::decompose(graph_, ops::registry(), [&](const Graph& g, const Node& node) {
-              if (node.op->traits.elementwise) return false;
-              return !has_fast_kernel(g, node, options);
-            }));
-  for (const Pass& pass : kPasses) {
-    if (named(options.disabled_passes, pass.name)) continue;
-    DS_ASSIGN(graph_, pass.run(graph_, options));
-  }
+  DS_ASSIGN(graph_, optimize(graph_, options));
   is_body_ = fixed != nullptr;
   if (!is_body_) DS_TRY(precompute(options));
+  DS_TRY(choose_and_plan(options, fixed));
+  return options.memory_limit > 0 && memory_bytes() > options.memory_limit ? shrink(options) : Status();
+}
+
+Status CpuProgram::choose_and_plan(const runtime::CompileOptions& options, const std::vector<bool>* fixed) {
+  steps_.clear();
+  report_.clear();
+  constants_.clear();
+  copies_.clear();
   find_fixed(is_body_ ? *fixed : std::vector<bool>());
   DS_TRY(choose_kernels(options));
   if (!is_body_) DS_TRY(prepare_constants());
   plan(options);
+  return {};
+}
+
+// Computes values again instead of keeping them until the program fits. The pass knows neither scratch memory nor
+// results in place, so what it is asked for follows what the plan makes of it.
+Status CpuProgram::shrink(const runtime::CompileOptions& options) {
+  constexpr int kRounds = 6;
+  const Graph whole = graph_;
+  const size_t needed = memory_bytes(), others = needed - arena_bytes_, limit = options.memory_limit;
+  const auto too_much = [&](size_t least) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the program needs {} ({} for inputs, state, outputs and constants, {} for intermediate values; "
+                      "{} with everything computed again that can be), the limit is {}; use smaller batches, or raise "
+                      "the limit",
+                      format_bytes(needed), format_bytes(others), format_bytes(needed - others), format_bytes(least),
+                      format_bytes(limit));
+  };
+  const auto& off = options.disabled_passes;
+  if (others >= limit || std::find(off.begin(), off.end(), kRecompute) != off.end()) return too_much(needed);
+  const std::vector<int32_t> uses = whole.use_counts();
+  const auto cost = [&](const Graph& g, const Node& node) { return cost_of(g, node, uses); };
+  double all = 0;
+  for (const Node& node : whole.nodes()) all += cost(whole, node);
+  passes::Recomputed made;
+  size_t least = needed;
+  const auto attempt = [&](int64_t target) -> Status {
+    DS_ASSIGN(made, passes::recompute(whole, ops::registry(), target, cost));
+    DS_ASSIGN(graph_, fuse_loops(made.graph, options));
+    DS_TRY(choose_and_plan(options, nullptr));
+    least = std::min(least, memory_bytes());
+    return {};
+  };
+  const auto goal = static_cast<int64_t>(limit - others);
+  const auto arena = [&] { return static_cast<int64_t>(arena_bytes_); };
+  int64_t target = passes::peak_bytes(whole) - (arena() - goal), tried = -1;
+  int64_t fits = -1, fails = std::numeric_limits<int64_t>::max();
+  for (int round = 0; round < kRounds; ++round) {
+    target = std::max<int64_t>(target, 0);
+    DS_TRY(attempt(tried = target));
+    if (arena() <= goal) {
+      fits = std::max(fits, target);
+      if (goal - arena() <= goal / 32) break;
+      target += goal - arena();
+      if (target >= fails) target = fits + (fails - fits) / 2;
+    } else {
+      fails = std::min(fails, target);
+      if (made.peak > target) break;  // there is nothing more to compute again
+      target -= arena() - goal;
+      if (target <= fits) target = fits + (fails - fits) / 2;
+    }
+  }
+  if (fits < 0) return too_much(least);
+  if (fits != tried) DS_TRY(attempt(fits));
+  notes_.push_back(fmt::format(
+      "{} would not fit in the memory limit of {}: {} values are computed again, about {:.0f} "
+      "% more work, which leaves {}",
+      format_bytes(needed), format_bytes(limit), made.values, 100 * made.cost / all, format_bytes(memory_bytes())));
   return {};
 }
 
@@ -574,6 +556,15 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
   }
   DS_TRY(status);
   return outputs;
+}
+
+size_t CpuProgram::memory_bytes() const {
+  size_t bytes = arena_bytes_;
+  for (const Input& input : graph_.inputs()) bytes += graph_.type(input.value).num_bytes();
+  for (const Output& output : graph_.outputs()) bytes += graph_.type(output.value).num_bytes();
+  for (const Tensor& constant : constants_) bytes += constant.num_bytes();
+  for (const Step& step : steps_) bytes += step.own.defined() ? step.own.num_bytes() : 0;
+  return bytes;
 }
 
 Status CpuProgram::noted(Status status, const Step& step) const {
@@ -650,6 +641,7 @@ Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, runtime::Co
                                                  const std::vector<bool>& fixed) {
   auto program = std::make_shared<CpuProgram>();
   options.constants.clear();  // those are inputs of the graph around it
+  options.memory_limit = 0;   // what it needs is scratch memory of a node there
   DS_TRY(program->build(graph, options, &fixed));
   return std::shared_ptr<const Body>(std::move(program));
 }

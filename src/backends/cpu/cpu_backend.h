@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backends/cpu/peak.h"
+#include "base/memory.h"
 #include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
@@ -11,6 +12,7 @@ class CpuBackend : public runtime::Backend {
   std::string name() const override { return "cpu"; }
   Result<std::shared_ptr<const runtime::Program>> compile(const graph::Graph& graph,
                                                           const runtime::CompileOptions& options) const override;
+  size_t memory_bytes() const override { return machine_memory(); }
   runtime::Peak measure_peak() const override { return cpu::measure_peak(); }
 };
 
