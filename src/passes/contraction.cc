@@ -139,7 +139,8 @@ Result<Graph> Contraction::build(const OpRegistry& registry) const {
   };
   for (const int32_t g : order()) {
     const Node& leader = node(g);
-    builder.set_scope(leader.scope);
+    const auto scope = scope_of_.find(g);
+    builder.set_scope(scope != scope_of_.end() ? node(scope->second).scope : leader.scope);
     if (members(g).size() == 1) {
       const std::vector<Expr> results = builder.emit(leader.op_name(), mapped(leader.inputs), leader.attrs);
       for (size_t i = 0; i < results.size(); ++i)

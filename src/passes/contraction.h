@@ -2,6 +2,7 @@
 // Test: tests/passes/golden_test.cc, by the passes that use it
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "graph/builder.h"
@@ -24,6 +25,8 @@ class Contraction {
   bool may_join(int32_t a, int32_t b);
   // The joined group has the name of b.
   void join(int32_t a, int32_t b);
+  // Whose scope the group's node gets; by default that of b.
+  void set_scope(int32_t group, int32_t member) { scope_of_[group] = member; }
 
   // Groups of several nodes as `fused`, with the bodies of `fused` nodes in them opened up; groups in an order in which
   // each has its inputs, as near to that of their names as that allows. The same graph if no group has two nodes.
@@ -45,6 +48,7 @@ class Contraction {
   std::vector<bool> returned_;
   std::vector<int32_t> group_;
   std::vector<std::vector<int32_t>> members_;
+  std::map<int32_t, int32_t> scope_of_;
   std::vector<int32_t> seen_;
   int32_t search_ = 0;
 };

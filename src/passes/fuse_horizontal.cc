@@ -71,6 +71,9 @@ Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, co
       const Result<Graph> body = groups.body(registry, members);
       if (!body.ok() || !takes(*body)) continue;
       for (size_t i = 0; i + 1 < members.size(); ++i) groups.join(members[i], members.back());
+      const auto size = [&](int32_t n) { return elements(graph, graph.nodes()[static_cast<size_t>(n)]); };
+      groups.set_scope(members.back(), *std::max_element(members.begin(), members.end(),
+                                                         [&](int32_t a, int32_t b) { return size(a) < size(b); }));
     }
   }
   return groups.build(registry);
