@@ -167,6 +167,7 @@ class Step {
 
   double run(const Array& inputs, const Array& targets, runtime::Profile* profile = nullptr) {
     const Tensor x = to_tensor(inputs), y = to_tensor(targets);
+    prediction_ = Tensor();  // its memory is free for this one, unless somebody else holds it
     Result<std::vector<Tensor>> out = [&]() -> Result<std::vector<Tensor>> {
       const nb::gil_scoped_release release;
       DS_ASSIGN(program_, program(x, y));

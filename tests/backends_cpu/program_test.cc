@@ -35,6 +35,29 @@ std::vector<double> values(const Tensor& t) {
   return out;
 }
 
+TEST(CpuProgram, WritesAnOutputAgainOnlyWhereNobodyHoldsIt) {
+  const Graph graph = parsed(R"(graph {
+    input %0 "x" : f32[3]
+    %1 = neg(%0) : f32[3]
+    output "y" %1
+  })");
+  const auto program = compile(graph);
+  Tensor held = (*program->run(std::vector{vector({1, 2, 3})}))[0];
+  const void* const first = held.data();
+  Tensor other = (*program->run(std::vector{vector({4, 5, 6})}))[0];
+  EXPECT_NE(other.data(), first);
+  EXPECT_EQ(values(held), (std::vector<double>{-1, -2, -3}));
+  const void* const second = other.data();
+  const Tensor view = other.reshaped({1, 3});  // holds it, too
+  other = Tensor();
+  other = (*program->run(std::vector{vector({7, 8, 9})}))[0];
+  EXPECT_NE(other.data(), second);
+  EXPECT_EQ(values(view), (std::vector<double>{-4, -5, -6}));
+  const void* const third = other.data();
+  other = Tensor();
+  EXPECT_EQ((*program->run(std::vector{vector({0, 0, 1})}))[0].data(), third);
+}
+
 TEST(CpuProgram, UpdatesStateInPlaceAndReturnsItsOldValue) {
   const Graph graph = parsed(R"(graph {
     state %0 "w" : f32[3]

@@ -124,6 +124,9 @@ class CpuProgram : public runtime::Program, public Body {
   size_t arena_bytes_ = 0;
   mutable std::mutex mutex_;
   mutable std::vector<Tensor> arenas_;  // idle ones
+  // The latest outputs: where nobody else holds one any more, the next run writes it again, since fresh memory costs
+  // more than many a kernel.
+  mutable std::vector<Tensor> outputs_;
 };
 
 bool is_view(const Node& node) { return node.op->traits.view; }
@@ -536,16 +539,22 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
       return invalid("program: input '{}': expected {}, got {}", graph_.inputs()[i].name,
                      to_string(graph_.type(graph_.inputs()[i].value)), to_string(inputs[i].type()));
   Tensor arena;
+  std::vector<Tensor> outputs;
   {
     std::lock_guard lock(mutex_);
     if (!arenas_.empty()) {
       arena = std::move(arenas_.back());
       arenas_.pop_back();
     }
+    std::swap(outputs, outputs_);
   }
   if (!arena.defined()) arena = Tensor(DType::kU8, {static_cast<int64_t>(arena_bytes_)});
-  std::vector<Tensor> outputs;
-  for (const Output& output : graph_.outputs()) outputs.emplace_back(graph_.type(output.value));
+  outputs.resize(graph_.outputs().size());
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (!outputs[i].defined() || outputs[i].owner().use_count() > 1) {
+      outputs[i] = Tensor();  // before the new one: this may have been the last holder
+      outputs[i] = Tensor(graph_.type(graph_.outputs()[i].value));
+    }
   std::vector<void*> in, out;
   for (const Tensor& t : inputs) in.push_back(t.data());
   for (const Tensor& t : outputs) out.push_back(t.data());
@@ -553,6 +562,7 @@ Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runt
   {
     std::lock_guard lock(mutex_);
     arenas_.push_back(std::move(arena));
+    if (status.ok()) outputs_ = outputs;
   }
   DS_TRY(status);
   return outputs;
