@@ -20,12 +20,12 @@ constexpr double kMostWork = 1;
 // Values that may be computed again for the sake of one.
 constexpr size_t kLongest = 64;
 
-// How one output of a node is computed again: which inputs of the node that reads, and which outputs of its first
-// computation (by output of the op whose OpDef::again is the shorter way).
+// How one output of a node is computed again: which inputs of the node that reads, and which of the other outputs of
+// its first computation.
 struct Recipe {
   std::vector<size_t> inputs;
-  std::map<int32_t, int32_t> earlier;
-  bool loop = false;  // element by element: what it costs is the memory that it touches
+  std::vector<int32_t> earlier;
+  bool loop = true;  // element by element: what it costs is the memory that it touches
 };
 
 // A node of the body, or the node itself, that OpDef::again makes cheaper.
@@ -62,38 +62,56 @@ Shortcut shortcut(const Node& whole, int32_t output) {
   return way;
 }
 
-Recipe recipe(const Node& node, int32_t output) {
-  const Shortcut way = shortcut(node, output);
-  Recipe result{{}, way.earlier, true};
-  if (node.op_name() != "fused") {
-    if (way.node != nullptr) {
-      result.inputs.assign(node.op->again->inputs.begin(), node.op->again->inputs.end());
-    } else {
-      for (size_t i = 0; i < node.inputs.size(); ++i) result.inputs.push_back(i);
-      result.loop = node.op->traits.elementwise;
-    }
-    return result;
-  }
-  const Graph& body = *node.attrs.get<GraphRef>("body");  // backwards from the output
+// Of a body: backwards from the output, by the shorter way, and if `cuts` no further than to the other outputs.
+Recipe body_recipe(const Graph& body, int32_t output, const Shortcut& way, bool cuts) {
+  Recipe result;
   std::vector<bool> wanted(static_cast<size_t>(body.num_values()));
-  wanted[body.outputs()[static_cast<size_t>(output)].value.id] = true;
-  bool shorter = false;
+  const Value goal = body.outputs()[static_cast<size_t>(output)].value;
+  wanted[goal.id] = true;
+  const auto use = [&](int32_t own) {
+    if (std::find(result.earlier.begin(), result.earlier.end(), own) == result.earlier.end())
+      result.earlier.push_back(own);
+  };
   for (size_t n = body.nodes().size(); n-- > 0;) {
     const Node& inner = body.nodes()[n];
+    for (size_t o = 0; cuts && o < body.outputs().size(); ++o)
+      for (int32_t i = 0; i < inner.num_outputs; ++i)
+        if (const Value v = inner.output(i); v == body.outputs()[o].value && v != goal && wanted[v.id]) {
+          wanted[v.id] = false;
+          use(static_cast<int32_t>(o));
+        }
     bool any = false;
     for (int32_t i = 0; i < inner.num_outputs; ++i) any = any || wanted[inner.output(i).id];
     if (!any) continue;
     if (way.node == &inner) {
-      shorter = true;
+      for (const auto& [of, own] : way.earlier) use(own);
       for (int32_t i : inner.op->again->inputs) wanted[inner.inputs[static_cast<size_t>(i)].id] = true;
       continue;
     }
     for (Value v : inner.inputs) wanted[v.id] = true;
     result.loop = result.loop && (inner.op->traits.elementwise || inner.op_name() == "constant");
   }
-  if (!shorter) result.earlier.clear();
   for (size_t i = 0; i < body.inputs().size(); ++i)  // what is no loop is repeated as it is
     if (!result.loop || wanted[body.inputs()[i].value.id]) result.inputs.push_back(i);
+  if (!result.loop) result.earlier.clear();
+  return result;
+}
+
+Recipe recipe(const Node& node, int32_t output) {
+  const Shortcut way = shortcut(node, output);
+  if (node.op_name() == "fused") {
+    const Graph& body = *node.attrs.get<GraphRef>("body");
+    const Recipe result = body_recipe(body, output, way, false);
+    return result.loop ? result : body_recipe(body, output, way, true);
+  }
+  Recipe result;
+  if (way.node != nullptr) {
+    result.inputs.assign(node.op->again->inputs.begin(), node.op->again->inputs.end());
+    for (const auto& [of, own] : way.earlier) result.earlier.push_back(own);
+  } else {
+    for (size_t i = 0; i < node.inputs.size(); ++i) result.inputs.push_back(i);
+    result.loop = node.op->traits.elementwise;
+  }
   return result;
 }
 
@@ -179,7 +197,7 @@ class Recomputation {
     int32_t node, output;
     int32_t first;                       // number of the first value that it gives
     std::vector<int32_t> inputs;         // values by number; -1: not read
-    std::map<int32_t, int32_t> earlier;  // as in a recipe, by number
+    std::map<int32_t, int32_t> earlier;  // other outputs of the first, by number
   };
   // A value: numbers of the graph's values, then of further ones.
   struct Made {
@@ -265,8 +283,7 @@ class Recomputation {
     const Recipe how = recipe(node(from), output);
     Item result{from.node, output, -1, std::vector<int32_t>(from.inputs.size(), -1), {}};
     for (size_t i : how.inputs) result.inputs[i] = from.inputs[i];
-    for (const auto& [of, own] : how.earlier)
-      result.earlier[of] = from.output < 0 ? from.first + own : from.earlier.at(of);
+    for (int32_t own : how.earlier) result.earlier[own] = from.output < 0 ? from.first + own : from.earlier.at(own);
     return result;
   }
 
@@ -352,27 +369,33 @@ class Recomputation {
     for (size_t i = 0; i < again.inputs.size(); ++i)
       inputs.push_back(again.inputs[i] < 0 ? unread(builder, graph_.type(whole.inputs[i]))
                                            : map[static_cast<size_t>(again.inputs[i])]);
-    const Shortcut way = again.earlier.empty() ? Shortcut() : shortcut(whole, again.output);
-    const auto shorter = [&](const Node& at, const OpContext& context, const std::vector<Expr>& operands) {
-      std::vector<Expr> outputs(static_cast<size_t>(at.num_outputs));
-      for (const auto& [of, u] : again.earlier) outputs[static_cast<size_t>(of)] = map[static_cast<size_t>(u)];
-      return at.op->again->fn(context, operands, outputs);
+    const Shortcut way = shortcut(whole, again.output);
+    const auto shorter = [&](const OpContext& context, const std::vector<Expr>& operands) {
+      std::vector<Expr> outputs(static_cast<size_t>(way.node->num_outputs));
+      for (const auto& [of, own] : way.earlier)
+        outputs[static_cast<size_t>(of)] = map[static_cast<size_t>(again.earlier.at(own))];
+      return way.node->op->again->fn(context, operands, outputs);
     };
-    if (whole.op_name() != "fused") {
-      if (way.node != nullptr) return shorter(whole, graph_.context(whole), inputs);
-      return builder.emit(whole.op_name(), inputs, whole.attrs)[static_cast<size_t>(again.output)];
-    }
-    if (!recipe(whole, again.output).loop)
+    if (whole.op_name() != "fused" && way.node != nullptr) return shorter(graph_.context(whole), inputs);
+    if (whole.op_name() != "fused" || !recipe(whole, again.output).loop)
       return builder.emit(whole.op_name(), inputs, whole.attrs)[static_cast<size_t>(again.output)];
     const Graph& body = *whole.attrs.get<GraphRef>("body");
-    std::vector<Expr> values = builder.inline_values(body, inputs);
-    if (way.node != nullptr) {
+    std::map<int32_t, Expr> given;  // by value of the body
+    for (const auto& [own, v] : again.earlier)
+      given[body.outputs()[static_cast<size_t>(own)].value.id] = map[static_cast<size_t>(v)];
+    std::vector<Expr> values = builder.inline_values(body, inputs, given);
+    if (way.node != nullptr && uses(again, way)) {
       std::vector<Expr> operands;
       for (Value v : way.node->inputs) operands.push_back(values[static_cast<size_t>(v.id)]);
-      const Expr y = shorter(*way.node, body.context(*way.node), operands);
-      values = builder.inline_values(body, inputs, {{way.node->output().id, y}});
+      given[way.node->output().id] = shorter(body.context(*way.node), operands);
+      values = builder.inline_values(body, inputs, given);
     }
     return values[static_cast<size_t>(body.outputs()[static_cast<size_t>(again.output)].value.id)];
+  }
+
+  static bool uses(const Item& again, const Shortcut& way) {
+    return std::all_of(way.earlier.begin(), way.earlier.end(),
+                       [&](const auto& e) { return again.earlier.contains(e.second); });
   }
 
   // Emits the first computation of a node. A fused one leaves out what nobody reads any more, as kernels expect.
