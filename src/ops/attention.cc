@@ -6,7 +6,10 @@
 namespace deepseek::ops {
 namespace {
 
-TypesOrError infer_attention(const OpContext& c) {
+double hidden_score(DType dtype) { return dtype == DType::kF16 ? -6e4 : -1e30; }
+
+// q, k, v and, if there is one, the mask at `mask`.
+Status check_operands(const OpContext& c, size_t mask) {
   const TensorType &q = c.in(0), &k = c.in(1), &v = c.in(2);
   for (size_t i = 0; i < 3; ++i)
     if (!is_float(c.in(i).dtype) || c.in(i).rank() != 4 || c.in(i).dtype != q.dtype || c.in(i).dims[0] != q.dims[0] ||
@@ -16,30 +19,87 @@ TypesOrError infer_attention(const OpContext& c) {
   if (k.dims[3] != q.dims[3] || v.dims[2] != k.dims[2])
     return invalid("expected q and k of one width, k and v of one length, got {}, {} and {}", to_string(q),
                    to_string(k), to_string(v));
-  if (c.num_inputs() > 3) {
+  if (c.num_inputs() > mask) {
+    const TensorType& m = c.in(mask);
     const Dims scores{q.dims[0], q.dims[1], q.dims[2], k.dims[2]};
-    Result<Dims> dims = graph::broadcast_dims(scores, c.in(3).dims);
-    if ((c.in(3).dtype != q.dtype && c.in(3).dtype != DType::kBool) || !dims.ok() || *dims != scores)
+    Result<Dims> dims = graph::broadcast_dims(scores, m.dims);
+    if ((m.dtype != q.dtype && m.dtype != DType::kBool) || !dims.ok() || *dims != scores)
       return invalid("expected a mask of {} or bool that broadcasts to {}, got {}", to_string(q.dtype),
-                     to_string(scores), to_string(c.in(3)));
+                     to_string(scores), to_string(m));
   }
   if (c.number("scale") < 0) return invalid("expected scale >= 0, got {}", c.number("scale"));
+  return {};
+}
+
+TypesOrError infer_attention(const OpContext& c) {
+  DS_TRY(check_operands(c, 3));
+  const TensorType &q = c.in(0), &v = c.in(2);
   return std::vector<TensorType>{{q.dtype, {q.dims[0], q.dims[1], q.dims[2], v.dims[3]}}};
 }
 
-std::vector<Expr> decompose_attention(Builder& b, const OpContext& c, std::span<const Expr> in) {
-  Expr q = in[0], k = in[1], v = in[2];
-  const double scale = c.number("scale") > 0 ? c.number("scale") : 1 / std::sqrt(static_cast<double>(q.dim(3)));
-  Expr scores = matmul(q * scale, k, false, true);
+TypesOrError infer_attention_grad(const OpContext& c) {
+  DS_TRY(check_operands(c, 4));
+  const TensorType &q = c.in(0), &v = c.in(2);
+  const TensorType y{q.dtype, {q.dims[0], q.dims[1], q.dims[2], v.dims[3]}};
+  if (c.in(3) != y) return invalid("expected dy {}, got {}", to_string(y), to_string(c.in(3)));
+  std::vector<TensorType> types{q, c.in(1), v};
+  if (!c.flag("mask_gradient")) return types;
+  if (c.num_inputs() < 5 || !is_float(c.in(4).dtype)) return invalid("mask_gradient: expected a float mask");
+  types.push_back(c.in(4));
+  return types;
+}
+
+double scale_of(const OpContext& c) {
+  return c.number("scale") > 0 ? c.number("scale") : 1 / std::sqrt(static_cast<double>(c.in(0).dims[3]));
+}
+
+// softmax(scale q k^T + mask) [N,H,L,S]
+Expr probabilities(Builder& b, const OpContext& c, Expr q, Expr k, Expr mask) {
+  Expr scores = matmul(q * scale_of(c), k, false, true);
   // Far below every score, yet finite: a row that is masked throughout attends evenly rather than giving NaN.
-  Expr hidden = constant_like(scores, q.dtype() == DType::kF16 ? -6e4 : -1e30);
+  Expr hidden = constant_like(scores, hidden_score(q.dtype()));
   if (c.flag("causal")) {
     Expr row = b.op("iota", {}, {{"dims", Dims{q.dim(2), 1}}, {"axis", int64_t{0}}});
     Expr column = b.op("iota", {}, {{"dims", Dims{1, k.dim(2)}}, {"axis", int64_t{1}}});
     scores = select(greater_equal(row, column), scores, hidden);
   }
-  if (in.size() > 3) scores = in[3].dtype() == DType::kBool ? select(in[3], scores, hidden) : scores + in[3];
-  return {matmul(b.op("softmax", {scores}), v)};
+  if (mask.defined()) scores = mask.dtype() == DType::kBool ? select(mask, scores, hidden) : scores + mask;
+  return b.op("softmax", {scores});
+}
+
+std::vector<Expr> decompose_attention(Builder& b, const OpContext& c, std::span<const Expr> in) {
+  return {matmul(probabilities(b, c, in[0], in[1], in.size() > 3 ? in[3] : Expr()), in[2])};
+}
+
+std::vector<Expr> decompose_attention_grad(Builder& b, const OpContext& c, std::span<const Expr> in) {
+  Expr q = in[0], k = in[1], v = in[2], dy = in[3], mask = in.size() > 4 ? in[4] : Expr();
+  Expr p = probabilities(b, c, q, k, mask);
+  Expr ds = b.op("softmax_grad", {p, matmul(dy, v, false, true)});
+  const auto seen = [&](Expr x) {  // what is hidden does not depend on q and k
+    Expr zero = constant_like(x, 0);
+    if (mask.defined() && mask.dtype() == DType::kBool) x = select(mask, x, zero);
+    if (!c.flag("causal")) return x;
+    Expr row = b.op("iota", {}, {{"dims", Dims{q.dim(2), 1}}, {"axis", int64_t{0}}});
+    Expr column = b.op("iota", {}, {{"dims", Dims{1, k.dim(2)}}, {"axis", int64_t{1}}});
+    return select(greater_equal(row, column), x, zero);
+  };
+  Expr scores = seen(ds) * scale_of(c);
+  std::vector<Expr> out{matmul(scores, k), matmul(scores, q, true, false), matmul(p, dy, true, false)};
+  if (c.flag("mask_gradient")) out.push_back(sum_to(ds, mask.dims()));
+  return out;
+}
+
+std::vector<Expr> attention_gradient(GradContext& g) {
+  std::vector<Expr> inputs(g.inputs.begin(), g.inputs.begin() + 3);
+  inputs.push_back(g.output_grads[0]);
+  const bool mask = g.inputs.size() > 3;
+  if (mask) inputs.push_back(g.inputs[3]);
+  const bool wanted = mask && g.needs[3] && is_float(g.inputs[3].dtype());
+  std::vector<Expr> grads =
+      g.builder.emit("attention_grad", std::move(inputs),
+                     {{"scale", g.node.number("scale")}, {"causal", g.node.flag("causal")}, {"mask_gradient", wanted}});
+  grads.resize(g.inputs.size());
+  return grads;
 }
 
 }  // namespace
@@ -51,6 +111,12 @@ Status register_attention(OpRegistry& registry) {
   const auto with = [](std::vector<SampleInput> inputs, SampleInput mask) {
     inputs.push_back(std::move(mask));
     return inputs;
+  };
+  // Of inputs as attention has them.
+  const auto grad = [](const char* name, std::vector<SampleInput> inputs, Attrs attrs = {}) {
+    const Dims &q = inputs[0].type.dims, &v = inputs[2].type.dims;
+    inputs.insert(inputs.begin() + 3, f32({q[0], q[1], q[2], v[3]}));
+    return Sample{name, std::move(inputs), std::move(attrs), false};
   };
   return add_all(
       registry,
@@ -67,17 +133,39 @@ Status register_attention(OpRegistry& registry) {
         .attrs = {{"scale", AttrKind::kFloat, 0.0, "factor of the scores; 0 means 1 / sqrt(E)"},
                   {"causal", AttrKind::kBool, false, "position i sees keys 0 to i only"}},
         .infer = infer_attention,
-        .gradient = Gradient::by_decomposition(),
+        .gradient = Gradient::rule(attention_gradient),
         .reference = Reference::by_decomposition(),
         .decompose = decompose_attention,
         .precision = Precision::kParts,
-        .samples =
-            std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
-                                {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},
-                                {"causal", qkv(6, 6, 4, 4), {{"causal", true}}},
-                                {"causal_wide", qkv(3, 5, 4, 4), {{"causal", true}}},
-                                {"bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))},
-                                {"padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})}}}});
+        .samples = std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
+                                       {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},
+                                       {"causal", qkv(6, 6, 4, 4), {{"causal", true}}},
+                                       {"causal_wide", qkv(3, 5, 4, 4), {{"causal", true}}},
+                                       {"bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))},
+                                       {"padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})},
+                                       {"long", {f32({1, 2, 70, 8}), f32({1, 2, 67, 8}), f32({1, 2, 67, 8})}}}},
+       {.name = "attention_grad",
+        .doc = "Gradient of attention for q, k, v and a mask that is added; the probabilities are computed again.",
+        .inputs = std::vector<OperandSpec>{{"q", "attention's q"},
+                                           {"k", "its k"},
+                                           {"v", "its v"},
+                                           {"dy", "float [N,H,L,Ev]"},
+                                           {"mask", "its mask", true}},
+        .outputs = std::vector<OperandSpec>{{"dq", "q's type"}, {"dk", "k's type"}, {"dv", "v's type"}},
+        .attrs = {{"scale", AttrKind::kFloat, 0.0, "as in attention"},
+                  {"causal", AttrKind::kBool, false, "as in attention"},
+                  {"mask_gradient", AttrKind::kBool, false, "a fourth output: dmask, of the mask's type"}},
+        .infer = infer_attention_grad,
+        .gradient = Gradient::non_differentiable("second derivatives are not supported"),
+        .reference = Reference::by_decomposition(),
+        .decompose = decompose_attention_grad,
+        .precision = Precision::kParts,
+        .samples = std::vector<Sample>{
+            grad("self", qkv(5, 5, 4, 4)), grad("cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}),
+            grad("causal", qkv(6, 6, 4, 4), {{"causal", true}}), grad("bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))),
+            grad("bias_gradient", with(qkv(4, 5, 4, 4), f32({3, 1, 5})), {{"mask_gradient", true}}),
+            grad("padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})),
+            grad("long", {f32({1, 2, 70, 8}), f32({1, 2, 67, 8}), f32({1, 2, 67, 8})})}}});
 }
 
 }  // namespace deepseek::ops

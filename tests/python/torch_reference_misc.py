@@ -484,6 +484,14 @@ def attention(inputs, attrs):
 
 
 @reference
+def attention_grad(inputs, attrs):
+    q, k, v, dy, *mask = inputs
+    leaves = [x.detach().clone().requires_grad_() for x in ([q, k, v, *mask] if attrs.get("mask_gradient") else [q, k, v])]
+    y = attention([*leaves[:3], *(leaves[3:] or mask)], attrs)
+    return torch.autograd.grad(y, leaves, dy)
+
+
+@reference
 def interpolate(inputs, attrs):
     x = inputs[0]
     if attrs.get("mode", "nearest") == "nearest":

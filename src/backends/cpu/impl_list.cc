@@ -25,6 +25,8 @@ constexpr Row kRows[] = {
     {"depthwise_conv", {"native", make_depthwise_conv}},
     {"depthwise_conv_input_grad", {"native", make_depthwise_conv}},
     {"depthwise_conv_weight_grad", {"native", make_depthwise_conv}},
+    {"attention", {"native", make_attention}},
+    {"attention_grad", {"native", make_attention}},
     {"softmax", {"native", make_softmax}},
     {"log_softmax", {"native", make_softmax}},
     {"softmax_grad", {"native", make_softmax}},

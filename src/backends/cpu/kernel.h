@@ -72,6 +72,7 @@ KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
 KernelOrRefusal make_winograd_conv(const NodeInfo&);   // and its gradients
 KernelOrRefusal make_depthwise_conv(const NodeInfo&);  // and its gradients
 KernelOrRefusal make_copy(const NodeInfo&);
+KernelOrRefusal make_attention(const NodeInfo&);  // and its gradient
 KernelOrRefusal make_softmax(const NodeInfo&);
 KernelOrRefusal make_batch_norm(const NodeInfo&);
 KernelOrRefusal make_batch_norm_inference(const NodeInfo&);
