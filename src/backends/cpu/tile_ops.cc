@@ -129,6 +129,37 @@ void Vector1(const void* const* in, void* out, int64_t n) {
   }
 }
 
+// GCC leaves the functions of <cmath> scalar where a pragma chooses the instruction set.
+struct SqrtV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D, V x) {
+    return hn::Sqrt(x);
+  }
+};
+struct RsqrtV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V x) {
+    return hn::Div(hn::Set(d, 1.0f), hn::Sqrt(x));
+  }
+};
+struct FloorV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D, V x) {
+    return hn::Floor(x);
+  }
+};
+struct CeilV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D, V x) {
+    return hn::Ceil(x);
+  }
+};
+struct RoundV {
+  template <class D, class V>
+  static HWY_INLINE V apply(D, V x) {
+    return hn::Round(x);
+  }
+};
 struct ExpV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x) {
@@ -399,6 +430,12 @@ TileFn Find(std::string_view op, DType in, DType out) {
       if (cast && out == DType::kBF16) return FromF32ToBf16<false>;
       if (cast && out == DType::kF16) return FromF32ToF16<false>;
       if (cast) return FindConvert<float>(out);
+      if (TileFn fn = Search(op, {{"sqrt", Vector1<SqrtV>},
+                                  {"rsqrt", Vector1<RsqrtV>},
+                                  {"floor", Vector1<FloorV>},
+                                  {"ceil", Vector1<CeilV>},
+                                  {"round", Vector1<RoundV>}}))
+        return fn;
       if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
       return Search(op, {{"mul_add", MulAdd<false, false>},
                          {"mul_sub", MulAdd<false, true>},
