@@ -105,6 +105,9 @@ nb::dict op_record(const std::string& op) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  // A step holds the loss function, whose globals hold the step: such a circle is alive when the interpreter ends, and
+  // a user need not hear of it.
+  nb::set_leak_warnings(false);
   m.attr("version") = DEEPSEEK_VERSION;
   bind_trace(m);
   bind_layers(m);
