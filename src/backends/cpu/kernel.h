@@ -122,15 +122,18 @@ inline Status refuse(std::string reason) { return Status(ErrorCode::kUnsupported
 template <class F>
 class LambdaKernel : public Kernel {
  public:
-  explicit LambdaKernel(F f) : f_(std::move(f)) {}
+  explicit LambdaKernel(F f, bool in_place) : f_(std::move(f)), in_place_(in_place) {}
   Status run(const KernelArgs& args) const override { return f_(args); }
+  bool in_place(int, int) const override { return in_place_; }
 
  private:
   F f_;
+  bool in_place_;
 };
+// `in_place`: any output may be written over any input.
 template <class F>
-std::unique_ptr<Kernel> make_kernel(F f) {
-  return std::make_unique<LambdaKernel<F>>(std::move(f));
+std::unique_ptr<Kernel> make_kernel(F f, bool in_place = false) {
+  return std::make_unique<LambdaKernel<F>>(std::move(f), in_place);
 }
 
 }  // namespace deepseek::backends::cpu

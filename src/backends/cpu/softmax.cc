@@ -86,41 +86,46 @@ KernelOrRefusal make_softmax(const NodeInfo& node) {
   const Slab s{type.dims[axis], graph::product(std::span(type.dims).subspan(axis + 1))};
   const int64_t outer = type.num_elements() / (s.n * s.inner), parts = (s.inner + kWidth - 1) / kWidth;
   const std::string& op = node.context.op->name.value;
+  // A row is read whole, or element by element, before it is written: results may lie over operands.
   const bool log = op.starts_with("log_"), backward = op.ends_with("_grad");
   if (s.inner == 1)
-    return make_kernel([=](const KernelArgs& args) -> Status {
-      const float* a = static_cast<const float*>(args.in[0]);
-      const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
-      float* y = static_cast<float*>(args.out[0]);
-      const RowFunctions& rows = row_functions();
-      parallel_for(outer, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
-        for (int64_t at = begin * s.n; at < end * s.n; at += s.n) {
-          if (backward)
-            (log ? rows.log_softmax_grad : rows.softmax_grad)(a + at, b + at, s.n, y + at);
-          else
-            (log ? rows.log_softmax : rows.softmax)(a + at, s.n, y + at);
-        }
-      });
-      return {};
-    });
-  return make_kernel([=](const KernelArgs& args) -> Status {
-    const float* a = static_cast<const float*>(args.in[0]);
-    const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
-    float* y = static_cast<float*>(args.out[0]);
-    parallel_for(outer * parts, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t column = k % parts * kWidth, at = k / parts * s.n * s.inner + column;
-        const int64_t width = std::min(kWidth, s.inner - column);
-        if (!backward)
-          softmax_slab(a + at, s, width, log, y + at);
-        else if (log)
-          log_gradient(a + at, b + at, s, width, y + at);
-        else
-          gradient(a + at, b + at, s, width, y + at);
-      }
-    });
-    return {};
-  });
+    return make_kernel(
+        [=](const KernelArgs& args) -> Status {
+          const float* a = static_cast<const float*>(args.in[0]);
+          const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
+          float* y = static_cast<float*>(args.out[0]);
+          const RowFunctions& rows = row_functions();
+          parallel_for(outer, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
+            for (int64_t at = begin * s.n; at < end * s.n; at += s.n) {
+              if (backward)
+                (log ? rows.log_softmax_grad : rows.softmax_grad)(a + at, b + at, s.n, y + at);
+              else
+                (log ? rows.log_softmax : rows.softmax)(a + at, s.n, y + at);
+            }
+          });
+          return {};
+        },
+        true);
+  return make_kernel(
+      [=](const KernelArgs& args) -> Status {
+        const float* a = static_cast<const float*>(args.in[0]);
+        const float* b = backward ? static_cast<const float*>(args.in[1]) : nullptr;
+        float* y = static_cast<float*>(args.out[0]);
+        parallel_for(outer * parts, std::max<int64_t>(1, 4096 / s.n), [&](int64_t begin, int64_t end) {
+          for (int64_t k = begin; k < end; ++k) {
+            const int64_t column = k % parts * kWidth, at = k / parts * s.n * s.inner + column;
+            const int64_t width = std::min(kWidth, s.inner - column);
+            if (!backward)
+              softmax_slab(a + at, s, width, log, y + at);
+            else if (log)
+              log_gradient(a + at, b + at, s, width, y + at);
+            else
+              gradient(a + at, b + at, s, width, y + at);
+          }
+        });
+        return {};
+      },
+      true);
 }
 
 }  // namespace deepseek::backends::cpu
