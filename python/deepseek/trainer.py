@@ -140,13 +140,15 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
     step.graph tell of the last one. precision and what follows it are as for Trainer; step.state() has the loss scale and
-    how many updates were skipped, step.memory_bytes and step.notes what the last one takes and what was done for that. Given a Graph instead of a module, returns its compiled Program.
+    how many updates were skipped, step.memory_bytes and step.notes what the last one takes and what was done for that.
+    Given a Graph instead of a module, returns its compiled Program.
     """
     if isinstance(model, _core.Graph):
         return _core.compile(model)
     settings, function = _settings(loss, optimizer, None, None,
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
-                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels, "memory": memory})
+                                    "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels,
+                                    "memory": memory})
     return _core.Step(model, function, settings)
 
 

@@ -7,6 +7,7 @@
 
 #include "passes/contraction.h"
 #include "passes/decompose.h"
+#include "passes/rewrite.h"
 
 namespace deepseek::passes {
 
@@ -72,38 +73,31 @@ Result<Graph> unshare(const Graph& graph, const Contraction& groups, const OpReg
     }
   }
   if (std::find(copied.begin(), copied.end(), true) == copied.end()) return graph;
-  Builder builder(registry);
-  std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
-  for (const Input& input : graph.inputs())
-    map[static_cast<size_t>(input.value.id)] = builder.input(input.name, graph.type(input.value), input.kind);
+  std::map<int32_t, std::vector<Expr>> inputs_of;      // of copied nodes, by number
   std::map<std::pair<int32_t, int32_t>, Expr> copies;  // by value and by the group that reads it
-  const std::function<Expr(Value, int32_t)> operand = [&](Value v, int32_t group) {
-    const Node* producer = graph.producer(v);
-    const auto n = producer == nullptr ? size_t{0} : static_cast<size_t>(producer - graph.nodes().data());
-    if (producer == nullptr || !copied[n]) return map[static_cast<size_t>(v.id)];
-    Expr& copy = copies[{v.id, group}];
-    if (!copy.defined()) {
-      std::vector<Expr> inputs;
-      for (Value u : producer->inputs) inputs.push_back(operand(u, group));
-      copy = builder.op(producer->op_name(), std::move(inputs), producer->attrs);
+  const auto number = [&](const Node& node) { return static_cast<int32_t>(&node - graph.nodes().data()); };
+  const auto replace = [&](Builder& builder, const Graph&, const Node& node,
+                           const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+    const int32_t group = groups.group(number(node));
+    const std::function<std::vector<Expr>(const Node&, std::vector<Expr>)> own = [&](const Node& of,
+                                                                                     std::vector<Expr> operands) {
+      for (size_t i = 0; i < operands.size(); ++i) {
+        const Node* producer = graph.producer(of.inputs[i]);
+        if (producer == nullptr || !copied[static_cast<size_t>(number(*producer))]) continue;
+        Expr& copy = copies[{of.inputs[i].id, group}];
+        if (!copy.defined())
+          copy = builder.op(producer->op_name(), own(*producer, inputs_of.at(number(*producer))), producer->attrs);
+        operands[i] = copy;
+      }
+      return operands;
+    };
+    if (copied[static_cast<size_t>(number(node))]) {  // dead once its readers have copies
+      inputs_of[number(node)] = inputs;
+      return std::nullopt;
     }
-    return copy;
+    return builder.emit(node.op_name(), own(node, inputs), node.attrs);
   };
-  for (size_t n = 0; n < copied.size(); ++n) {
-    if (copied[n]) continue;
-    const Node& node = graph.nodes()[n];
-    builder.set_scope(node.scope);
-    std::vector<Expr> inputs;
-    for (Value v : node.inputs) inputs.push_back(operand(v, groups.group(static_cast<int32_t>(n))));
-    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
-    DS_TRY(builder.status());
-    for (size_t i = 0; i < results.size(); ++i) map[static_cast<size_t>(node.first_output.id) + i] = results[i];
-  }
-  for (const Output& output : graph.outputs()) builder.output(output.name, map[static_cast<size_t>(output.value.id)]);
-  for (const Update& update : graph.updates())
-    builder.update(map[static_cast<size_t>(graph.inputs()[static_cast<size_t>(update.input)].value.id)],
-                   map[static_cast<size_t>(update.value.id)]);
-  return builder.finish();
+  return rewrite(graph, registry, replace);
 }
 
 }  // namespace

@@ -6,26 +6,16 @@
 #include <algorithm>
 #include <cmath>
 
-#include "graph/text.h"
 #include "ops/interpreter.h"
 #include "ops/registry.h"
 #include "passes/schedule.h"
+#include "tests/passes/graphs.h"
 
 namespace deepseek::passes {
 namespace {
 
 using namespace graph;
 
-Graph parsed(const char* text) {
-  Result<Graph> graph = parse(text, ops::registry());
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return graph.ok() ? *graph : Graph(Graph::Data{});
-}
-std::vector<std::string> ops_of(const Graph& graph) {
-  std::vector<std::string> names;
-  for (const Node& node : graph.nodes()) names.push_back(node.op_name());
-  return names;
-}
 Recomputed recomputed(const Graph& graph, int64_t limit) {
   const auto cost = [](const Graph&, const Node& node) { return node.op_name() == "matmul" ? 1e9 : 1.0; };
   Result<Recomputed> result = recompute(graph, ops::registry(), limit, cost);

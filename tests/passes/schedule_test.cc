@@ -3,24 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include "graph/text.h"
 #include "ops/registry.h"
+#include "tests/passes/graphs.h"
 
 namespace deepseek::passes {
 namespace {
 
 using namespace graph;
-
-Graph parsed(const char* text) {
-  Result<Graph> graph = parse(text, ops::registry());
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return graph.ok() ? *graph : Graph(Graph::Data{});
-}
-std::vector<std::string> ops_of(const Graph& graph) {
-  std::vector<std::string> names;
-  for (const Node& node : graph.nodes()) names.push_back(node.op_name());
-  return names;
-}
 
 // Two layers, backwards: exp and sin stand for gradients, sub for updates. `first` is read by cos after its gradient.
 TEST(Schedule, UpdatesComeEarlyButAfterReadersOfTheirState) {
