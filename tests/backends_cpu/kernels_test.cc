@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backends/cpu/block_gemm.h"
 #include "backends/cpu/cpu_backend.h"
 #include "base/threads.h"
 #include "graph/text.h"
@@ -53,7 +54,7 @@ std::vector<std::string> on_reference(const runtime::Program& program) {
 
 // Natively, within tolerance of the reference, and the same bits on 1 and 3 threads; oneDNN does not promise the
 // latter.
-void check(const Call& call) {
+void check(const Call& call, const runtime::CompileOptions& options = {}) {
   const Threads threads;
   const Graph graph = graph_of(call);
   if (graph.outputs().empty()) return;
@@ -69,7 +70,7 @@ void check(const Call& call) {
   bool ours = true;
   for (int n : {1, 3}) {
     set_num_threads(n);
-    auto program = CpuBackend().compile(graph, {});
+    auto program = CpuBackend().compile(graph, options);
     ASSERT_TRUE(program.ok()) << program.status().to_string();
     EXPECT_EQ(on_reference(**program), std::vector<std::string>{}) << call.op << " " << call.sample.name;
     for (const runtime::NodeReport& r : (*program)->report())
@@ -369,6 +370,37 @@ TEST(Kernels, HalfFloatSamplesRunNatively) {
       }
     const std::vector<std::string> expected = {"matmul/empty_inner: matmul"};
     EXPECT_EQ(slow, expected);
+  }
+}
+
+// Directly, by Winograd's and by way of f32, each where it takes the sample; rounded once, at the end.
+TEST(Kernels, BlockedConvolutionsOfBf16) {
+  std::set<std::string> used;
+  for (const std::string op : {"blocked_conv", "blocked_conv_input_grad", "blocked_conv_weight_grad"}) {
+    std::vector<Sample> samples = ops::registry().find(op)->samples.value;
+    // Large enough for Winograd's, whose transforms bf16 must pay for with half the products.
+    const Dims x{5, 8, 24, 24, 16}, w{8, 8, 3, 3, 16, 16}, padding{1, 1};
+    Attrs attrs{{"padding_low", padding}, {"padding_high", padding}};
+    if (op == "blocked_conv_input_grad") attrs.set("input_dims", x);
+    if (op == "blocked_conv_weight_grad") attrs.set("kernel", Dims{3, 3});
+    samples.push_back({"large", {floats(x), floats(op == "blocked_conv_weight_grad" ? x : w)}, attrs, false, 1e-1});
+    for (Sample sample : samples) {
+      for (SampleInput& i : sample.inputs) i.type.dtype = DType::kBF16;
+      for (const auto& off : {std::vector<std::string>(), std::vector<std::string>{"winograd"}}) {
+        runtime::CompileOptions options;
+        options.disabled_implementations = off;
+        check({op, sample}, options);
+        const Graph graph = graph_of({op, sample});
+        auto program = CpuBackend().compile(graph, options);
+        ASSERT_TRUE(program.ok()) << program.status().to_string();
+        for (const runtime::NodeReport& r : (*program)->report())
+          used.insert(op + " " + r.implementation.substr(0, r.implementation.find(' ')));
+      }
+    }
+  }
+  for (const std::string op : {"blocked_conv", "blocked_conv_input_grad", "blocked_conv_weight_grad"}) {
+    EXPECT_EQ(used.count(op + " microgemm"), has_bf16_products() ? 1u : 0u);
+    EXPECT_EQ(used.count(op + " winograd"), has_bf16_products() ? 1u : 0u);
   }
 }
 

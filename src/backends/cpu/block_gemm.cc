@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "base/dtype.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -17,7 +19,7 @@ constexpr int kMostBlocks = 4;
 #if defined(__x86_64__)
 // The results of P columns and F blocks stay in P * F registers, F more hold a's vectors and one b's value, of 32.
 // Twenty-four results hide the latency of two multiply-add units.
-template <int P, int F>
+template <bool kBf16, int P, int F>
 __attribute__((target("avx512f"))) void columns(const BlockGemmShape& s, const float* const* a, const float* const* b,
                                                 int64_t count, int64_t first, float* c, bool accumulate) {
   __m512 sum[P][F];
@@ -38,7 +40,13 @@ __attribute__((target("avx512f"))) void columns(const BlockGemmShape& s, const f
       for (int p = 0; p < P; ++p) {
         const __m512 w = _mm512_set1_ps(y[p * column]);
 #pragma GCC unroll 32
-        for (int f = 0; f < F; ++f) sum[p][f] = _mm512_fmadd_ps(v[f], w, sum[p][f]);
+        for (int f = 0; f < F; ++f) {
+          // Not the intrinsic, which wants a function compiled for bf16 alone.
+          if constexpr (kBf16)
+            asm("vdpbf16ps %2, %1, %0" : "+v"(sum[p][f]) : "v"(v[f]), "v"(w));
+          else
+            sum[p][f] = _mm512_fmadd_ps(v[f], w, sum[p][f]);
+        }
       }
     }
   }
@@ -52,16 +60,31 @@ using Columns = void (*)(const BlockGemmShape&, const float* const*, const float
                          bool);
 constexpr int kMostColumns[] = {0, 16, 12, 8, 6};  // by F
 
-template <int F, int... P>
+template <bool kBf16, int F, int... P>
 constexpr std::array<Columns, 17> by_columns(std::integer_sequence<int, P...>) {
   std::array<Columns, 17> table{};
-  ((table[P + 1] = columns<P + 1, F>), ...);
+  ((table[P + 1] = columns<kBf16, P + 1, F>), ...);
   return table;
 }
-template <int F>
-constexpr std::array<Columns, 17> kOfBlocks = by_columns<F>(std::make_integer_sequence<int, kMostColumns[F]>());
-constexpr const std::array<Columns, 17>* kColumns[] = {nullptr, &kOfBlocks<1>, &kOfBlocks<2>, &kOfBlocks<3>,
-                                                       &kOfBlocks<4>};
+template <bool kBf16, int F>
+constexpr std::array<Columns, 17> kOfBlocks = by_columns<kBf16, F>(std::make_integer_sequence<int, kMostColumns[F]>());
+template <bool kBf16>
+constexpr const std::array<Columns, 17>* kColumns[] = {nullptr, &kOfBlocks<kBf16, 1>, &kOfBlocks<kBf16, 2>,
+                                                       &kOfBlocks<kBf16, 3>, &kOfBlocks<kBf16, 4>};
+
+__attribute__((target("avx512f,avx512bw"))) void pack_wide(const uint16_t* from, int64_t rows, int64_t pitch,
+                                                           uint32_t* to) {
+  for (; rows >= 2; rows -= 2, from += 2 * pitch, to += kLanes)
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = from[i] | static_cast<uint32_t>(from[pitch + i]) << 16;
+  for (int64_t i = 0; rows == 1 && i < kLanes; ++i) to[i] = from[i];
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) void narrow_wide(const float* from, int64_t n,
+                                                                                 uint16_t* to) {
+  for (int64_t i = 0; i < n; i += kLanes)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i))));
+}
 #endif
 
 bool has_wide_code(int64_t block) {
@@ -74,12 +97,38 @@ bool has_wide_code(int64_t block) {
 
 }  // namespace
 
+bool has_bf16_products() {
+#if defined(__x86_64__)
+  return has_wide_code(kHalfBlock) && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+void pack_pairs(const uint16_t* from, int64_t rows, int64_t pitch, int64_t width, uint32_t* to) {
+#if defined(__x86_64__)
+  if (width == kLanes && has_bf16_products()) return pack_wide(from, rows, pitch, to);
+#endif
+  for (int64_t row = 0; row < rows; row += 2)
+    for (int64_t i = 0; i < width; ++i)
+      *to++ = from[row * pitch + i] | (row + 1 < rows ? static_cast<uint32_t>(from[(row + 1) * pitch + i]) << 16 : 0);
+}
+
+void narrow(const float* from, int64_t n, uint16_t* to) {
+#if defined(__x86_64__)
+  if (n % kLanes == 0 && has_bf16_products()) return narrow_wide(from, n, to);
+#endif
+  for (int64_t i = 0; i < n; ++i) to[i] = f32_to_bf16(from[i]);
+}
+
 int64_t BlockGemm::most_blocks(int64_t block) { return has_wide_code(block) ? kMostBlocks : 1; }
 
 Result<BlockGemm> BlockGemm::make(const BlockGemmShape& s) {
   BlockGemm gemm;
   gemm.shape_ = s;
   gemm.wide_ = has_wide_code(s.block);
+  if (s.bf16 && (!gemm.wide_ || !has_bf16_products()))
+    return Status(ErrorCode::kUnsupported, fmt::format("no bf16 products of blocks of {} on this CPU", s.block));
   if (gemm.wide_) return gemm;
   const bool transpose = s.b_column == 1;
   MicroGemmShape micro{s.block, s.columns, s.depth, s.block, transpose ? s.b_depth : s.b_column, s.c_column, transpose};
@@ -95,7 +144,7 @@ void BlockGemm::operator()(const float** a, const float** b, int64_t count, floa
   if (wide_) {
     const int64_t parts = (shape_.columns + kMostColumns[blocks] - 1) / kMostColumns[blocks];
     const int64_t size = shape_.columns / parts, larger = shape_.columns % parts;
-    const std::array<Columns, 17>& table = *kColumns[blocks];
+    const std::array<Columns, 17>& table = *(shape_.bf16 ? kColumns<true> : kColumns<false>)[blocks];
     for (int64_t part = 0, first = 0; part < parts; ++part) {
       const int64_t n = size + (part < larger ? 1 : 0);
       table[static_cast<size_t>(n)](shape_, a, b, count, first, c, accumulate);

@@ -1,7 +1,7 @@
-// f32 convolution on blocked channels whose kernel is 3 x 3 along the last two axes, and its gradients, by Winograd's
-// minimal filtering: tiles of 6 x 6 pixels, of which neighbours share two rows, become 36 numbers per channel, in which
-// the convolution is 36 products, a quarter of the multiplications (winograd_tiles.h). Taps along a third axis are more
-// terms of these products. Rounding is a few times that of the direct sum.
+// Convolution on blocked channels, of f32 or bf16, whose kernel is 3 x 3 along the last two axes, and its gradients, by
+// Winograd's minimal filtering: tiles of 6 x 6 pixels, of which neighbours share two rows, become 36 numbers per
+// channel, in which the convolution is 36 products, a quarter of the multiplications (winograd_tiles.h). Taps along a
+// third axis are more terms of these products, which are f32. Rounding is a few times that of the direct sum.
 #include <cstring>
 
 #include "backends/cpu/block_gemm.h"
@@ -32,6 +32,14 @@ struct Tiling {
   Planes source, result;
   int64_t taps = 1, dilation = 1;                  // along the slices
   int64_t low = 0, low_height = 0, low_width = 0;  // tap 0 of pixel 0 is source pixel -low
+  size_t element = 4;                              // bytes: 4 of f32, 2 of bf16
+
+  // Element `at` of a tensor.
+  const void* from(const void* tensor, int64_t at) const {
+    return static_cast<const char*>(tensor) + at * static_cast<int64_t>(element);
+  }
+  void* to(void* tensor, int64_t at) const { return static_cast<char*>(tensor) + at * static_cast<int64_t>(element); }
+  WinogradTiles tiles() const { return winograd_tiles(element == 2); }
 
   int64_t rows() const { return (result.height + kSide - 1) / kSide; }
   int64_t columns() const { return (result.width + kSide - 1) / kSide; }
@@ -66,7 +74,8 @@ struct Tiling {
 
   // The numbers of source block c for all slots: number i of slot s, column t at v + i * step + (s * columns + t) *
   // block.
-  void transform_source(const float* src, const std::vector<Run>& runs, int64_t c, float* v, int64_t step) const {
+  void transform_source(const void* src, const std::vector<Run>& runs, int64_t c, float* v, int64_t step) const {
+    const auto input = tiles().input;
     for (const Run& run : runs)
       for (int64_t i = 0; i < run.count + halo(); ++i) {
         // Without taps a run goes on into the next row of tiles.
@@ -78,10 +87,10 @@ struct Tiling {
             std::memset(to + k * step, 0, static_cast<size_t>(columns() * source.block) * sizeof(float));
           continue;
         }
-        const float* const plane = src + source.at(at.image, c, slice);
+        const void* const plane = from(src, source.at(at.image, c, slice));
         for (int64_t t = 0; t < columns(); ++t)
-          winograd_input(plane, source.height, source.width, at.row * kSide - low_height, t * kSide - low_width,
-                         source.block, to + t * source.block, step);
+          input(plane, source.height, source.width, at.row * kSide - low_height, t * kSide - low_width, source.block,
+                to + t * source.block, step);
       }
   }
 };
@@ -126,8 +135,7 @@ class Winograd : public Kernel {
   }
   Status prepare(const KernelArgs& args) const override {
     if (fixed_weights_)
-      transform_weights(static_cast<const float*>(args.in[static_cast<size_t>(place_.weights)]),
-                        static_cast<float*>(args.prepared));
+      transform_weights(args.in[static_cast<size_t>(place_.weights)], static_cast<float*>(args.prepared));
     return {};
   }
   bool reads(int in) const override { return in != place_.weights || !fixed_weights_; }
@@ -140,12 +148,12 @@ class Winograd : public Kernel {
     auto* scratch = static_cast<float*>(args.scratch);
     const float* u = static_cast<const float*>(args.prepared);
     if (!fixed_weights_) {
-      transform_weights(static_cast<const float*>(args.in[static_cast<size_t>(place_.weights)]), scratch);
+      transform_weights(args.in[static_cast<size_t>(place_.weights)], scratch);
       u = scratch;
       scratch += weight_floats();
     }
-    const auto* src = static_cast<const float*>(args.in[static_cast<size_t>(place_.x)]);
-    auto* dst = static_cast<float*>(args.out[static_cast<size_t>(place_.result)]);
+    const void* src = args.in[static_cast<size_t>(place_.x)];
+    void* dst = args.out[static_cast<size_t>(place_.result)];
     std::vector<const void*> in;
     std::vector<void*> out;
     if (place_.after) place_.after->bind(args, {}, in, out);
@@ -171,7 +179,8 @@ class Winograd : public Kernel {
   }
 
   // Weights [blocks, src_blocks, taps, 3, 3, src_block, block] to [blocks, 36, taps, src_blocks, src_block, block].
-  void transform_weights(const float* weights, float* u) const {
+  void transform_weights(const void* weights, float* u) const {
+    const auto transform = t_.tiles().weights;
     const int64_t src_blocks = t_.source.blocks, block = t_.result.block, pair = t_.source.block * block;
     parallel_for(t_.result.blocks * src_blocks * t_.taps, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
@@ -179,17 +188,18 @@ class Winograd : public Kernel {
         const int64_t to_tap = flipped_ ? t_.taps - 1 - tap : tap;
         float* const to = u + b * weight_stride() + (to_tap * src_blocks + c) * pair;
         for (int64_t i = 0; i < t_.source.block; ++i)
-          winograd_weights(weights + p * 9 * pair + i * block, pair, flipped_, block, to + i * block,
-                           t_.taps * src_blocks * pair);
+          transform(t_.from(weights, p * 9 * pair + i * block), pair, flipped_, block, to + i * block,
+                    t_.taps * src_blocks * pair);
       }
     });
   }
 
-  void group(int64_t g, const float* src, const float* u, float* dst, float* scratch,
-             const std::vector<const void*>& in, const std::vector<void*>& out) const {
+  void group(int64_t g, const void* src, const float* u, void* dst, float* scratch, const std::vector<const void*>& in,
+             const std::vector<void*>& out) const {
     const int64_t first = g * rows_, last = std::min(t_.all_rows(), first + rows_), columns = t_.columns();
     const int64_t src_blocks = t_.source.blocks, src_block = t_.source.block, block = t_.result.block;
     const std::vector<Tiling::Run> runs = t_.runs(first, last);
+    const auto output = t_.tiles().output;
     float* const v = scratch;  // [36, src_blocks, slots, columns, src_block]
     const int64_t v_block = t_.slots(rows_) * columns * src_block, v_step = src_blocks * v_block;
     parallel_for(src_blocks, 1, [&](int64_t begin, int64_t end) {
@@ -220,8 +230,8 @@ class Winograd : public Kernel {
             const int64_t start = t_.result.at(at.image, b0 + f, at.slice), h = at.row * kSide;
             const float* const from = m + f * m_block + (r - first) * columns * block;
             for (int64_t t = 0; t < columns; ++t)
-              winograd_output(from + t * block, count * m_block, t_.result.height, t_.result.width, h, t * kSide, block,
-                              dst + start);
+              output(from + t * block, count * m_block, t_.result.height, t_.result.width, h, t * kSide, block,
+                     t_.to(dst, start));
             const int64_t row = t_.result.width * block;
             if (place_.after)
               place_.after->program.run(in, out, start + h * row, start + std::min(t_.result.height, h + kSide) * row,
@@ -269,7 +279,8 @@ class WinogradWeightGrad : public Kernel {
   std::string detail() const override { return fmt::format("blocks {} and {}", t_.source.block, t_.result.block); }
 
   Status run(const KernelArgs& args) const override {
-    const auto *x = static_cast<const float*>(args.in[0]), *dy = static_cast<const float*>(args.in[1]);
+    const WinogradTiles tiles = t_.tiles();
+    const void *x = args.in[0], *dy = args.in[1];
     auto* const u = static_cast<float*>(args.scratch);  // [blocks, 36, taps, src_blocks, src_block, block]
     float* const v = u + weight_floats();               // [36, src_blocks, slots, columns, src_block]
     float* const m = v + source_floats();               // [36, blocks, rows, columns, block]
@@ -290,8 +301,8 @@ class WinogradWeightGrad : public Kernel {
             const Tiling::Row at = t_.row(r);
             float* const to = m + (c - src_blocks) * m_block + (r - first) * columns * block;
             for (int64_t t = 0; t < columns; ++t)
-              winograd_output_grad(dy + t_.result.at(at.image, c - src_blocks, at.slice), t_.result.height,
-                                   t_.result.width, at.row * kSide, t * kSide, block, to + t * block, m_step);
+              tiles.output_grad(t_.from(dy, t_.result.at(at.image, c - src_blocks, at.slice)), t_.result.height,
+                                t_.result.width, at.row * kSide, t * kSide, block, to + t * block, m_step);
           }
         }
       });
@@ -312,14 +323,14 @@ class WinogradWeightGrad : public Kernel {
           }
       });
     }
-    auto* const dw = static_cast<float*>(args.out[0]);
+    void* const dw = args.out[0];
     parallel_for(blocks * src_blocks * t_.taps, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int64_t b = p / (src_blocks * t_.taps), c = p / t_.taps % src_blocks, tap = p % t_.taps;
         const float* const from = u + b * weight_stride() + (tap * src_blocks + c) * pair;
         for (int64_t i = 0; i < src_block; ++i)
-          winograd_weight_grad(from + i * block, t_.taps * src_blocks * pair, block, dw + p * 9 * pair + i * block,
-                               pair);
+          tiles.weight_grad(from + i * block, t_.taps * src_blocks * pair, block, t_.to(dw, p * 9 * pair + i * block),
+                            pair);
       }
     });
     return {};
@@ -347,7 +358,8 @@ bool pays(const Tiling& t, double weight_lines, double weight_transform) {
   const double taps = static_cast<double>(t.taps);
   const double direct = taps * weights * 9 * (pixels + kLine);
   const double products = taps * weights * kNumbers * (1.1 * tiles + weight_lines * kLine);
-  return products + tiles * kTransform * blocks + weight_transform * weights * taps < 0.85 * direct;
+  const double most = t.element == 2 ? 0.5 * 0.85 : 0.85;  // the direct sum has products of bf16
+  return products + tiles * kTransform * blocks + weight_transform * weights * taps < most * direct;
 }
 
 }  // namespace
@@ -358,8 +370,9 @@ KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
   if (!op.starts_with("blocked_conv")) return refuse("the heavy op is " + op);
   const bool to_input = op == "blocked_conv_input_grad", to_weights = op == "blocked_conv_weight_grad";
   const graph::OpContext context = a.body.context(a.node());
-  if (context.in(0).dtype != DType::kF32)
-    return refuse(fmt::format("dtype {} is not supported", to_string(context.in(0).dtype)));
+  const DType dtype = context.in(0).dtype;
+  if (dtype != DType::kF32 && !(dtype == DType::kBF16 && has_bf16_products()))
+    return refuse(fmt::format("dtype {} is not supported", to_string(dtype)));
   DS_ASSIGN(const ops::BlockedConvShape c, ops::blocked_conv_geometry(context));
   for (const graph::TensorType& type : {context.in(0), context.in(1), a.body.type(a.node().output())})
     if (type.num_elements() == 0) return refuse("an operand is empty");
@@ -378,6 +391,7 @@ KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
   const Planes x = planes(c.conv.in_channels, c.x_block, c.conv.input);
   const Planes y = planes(c.conv.out_channels, c.y_block, c.conv.output);
   Tiling t{x, y};
+  t.element = size_of(dtype);
   if (rank == 3) t.taps = w.kernel[0], t.dilation = w.dilation[0], t.low = w.padding_low[0];
   t.low_height = w.padding_low[rank - 2];
   t.low_width = w.padding_low[rank - 1];

@@ -17,6 +17,29 @@ namespace {                          // other files have such functions too
 using D = hn::CappedTag<float, 16>;  // blocks are multiples of it
 using V = hn::Vec<D>;
 
+// Pixels and weights are f32 or bf16, rounded to nearest even.
+template <class T>
+HWY_INLINE V Load(const void* from, int64_t at) {
+  const D t;
+  if constexpr (sizeof(T) == 4) return hn::LoadU(t, static_cast<const float*>(from) + at);
+  const hn::Rebind<uint32_t, D> u;
+  const hn::Rebind<uint16_t, D> h;
+  return hn::BitCast(t, hn::ShiftLeft<16>(hn::PromoteTo(u, hn::LoadU(h, static_cast<const uint16_t*>(from) + at))));
+}
+template <class T>
+HWY_INLINE void Store(V v, void* to, int64_t at) {
+  const D t;
+  if constexpr (sizeof(T) == 4) return hn::StoreU(v, t, static_cast<float*>(to) + at);
+  const hn::Rebind<uint32_t, D> u;
+  const hn::Rebind<int32_t, D> i;
+  const hn::Rebind<uint16_t, D> h;
+  const auto bits = hn::BitCast(u, v), high = hn::ShiftRight<16>(bits);
+  const auto up = hn::Add(hn::Set(u, 0x7fff), hn::And(high, hn::Set(u, 1)));
+  const auto nan = hn::Or(high, hn::Set(u, 0x40));
+  const auto half = hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(v)), nan, hn::ShiftRight<16>(hn::Add(bits, up)));
+  hn::StoreU(hn::DemoteTo(h, hn::BitCast(i, half)), h, static_cast<uint16_t*>(to) + at);
+}
+
 // One axis of each transform, by the matrices B^T, G and A^T of the paper.
 HWY_INLINE void Input(const V (&d)[6], V (&v)[6]) {
   const D t;
@@ -76,7 +99,8 @@ HWY_INLINE void WeightsGrad(const V (&u)[6], V (&g)[3]) {
 
 // The 36 numbers of the tile whose first pixel is (h, w) of a plane [height, width, block]; outside are zeros. Number i
 // of the block's channels goes to v + i * step.
-void InputTile(const float* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block, float* v,
+template <class T>
+void InputTile(const void* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block, float* v,
                int64_t step) {
   const D t;
   const auto lanes = static_cast<int64_t>(hn::Lanes(t));
@@ -86,7 +110,7 @@ void InputTile(const float* plane, int64_t height, int64_t width, int64_t h, int
       V d[6];
       for (int64_t i = 0; i < 6; ++i) {
         const bool inside = h + i >= 0 && h + i < height && w + j >= 0 && w + j < width;
-        d[i] = inside ? hn::LoadU(t, plane + ((h + i) * width + w + j) * block + lane) : hn::Zero(t);
+        d[i] = inside ? Load<T>(plane, ((h + i) * width + w + j) * block + lane) : hn::Zero(t);
       }
       Input(d, rows[j]);
     }
@@ -100,14 +124,15 @@ void InputTile(const float* plane, int64_t height, int64_t width, int64_t h, int
 }
 
 // A pair of blocks of the weights, [3, 3, block] of one source channel, `flipped` back to front.
-void WeightTile(const float* g, int64_t tap, bool flipped, int64_t block, float* u, int64_t step) {
+template <class T>
+void WeightTile(const void* g, int64_t tap, bool flipped, int64_t block, float* u, int64_t step) {
   const D t;
   const auto lanes = static_cast<int64_t>(hn::Lanes(t));
   for (int64_t lane = 0; lane < block; lane += lanes) {
     V rows[3][6];
     for (int64_t j = 0; j < 3; ++j) {
       V d[3];
-      for (int64_t i = 0; i < 3; ++i) d[i] = hn::LoadU(t, g + (flipped ? 8 - i * 3 - j : i * 3 + j) * tap + lane);
+      for (int64_t i = 0; i < 3; ++i) d[i] = Load<T>(g, (flipped ? 8 - i * 3 - j : i * 3 + j) * tap + lane);
       Weights(d, rows[j]);
     }
     for (int64_t i = 0; i < 6; ++i) {
@@ -120,8 +145,9 @@ void WeightTile(const float* g, int64_t tap, bool flipped, int64_t block, float*
 }
 
 // Of the 4 x 4 pixels from (h, w) on those that are inside of the plane.
+template <class T>
 void OutputTile(const float* m, int64_t step, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block,
-                float* plane) {
+                void* plane) {
   const D t;
   const auto lanes = static_cast<int64_t>(hn::Lanes(t));
   for (int64_t lane = 0; lane < block; lane += lanes) {
@@ -136,13 +162,14 @@ void OutputTile(const float* m, int64_t step, int64_t height, int64_t width, int
       V out[4];
       Output(d, out);
       for (int64_t j = 0; j < std::min<int64_t>(4, width - w); ++j)
-        hn::StoreU(out[j], t, plane + ((h + i) * width + w + j) * block + lane);
+        Store<T>(out[j], plane, ((h + i) * width + w + j) * block + lane);
     }
   }
 }
 
 // The 36 numbers of the 4 x 4 pixels of a gradient from (h, w) on; outside are zeros.
-void OutputGradTile(const float* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block, float* m,
+template <class T>
+void OutputGradTile(const void* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block, float* m,
                     int64_t step) {
   const D t;
   const auto lanes = static_cast<int64_t>(hn::Lanes(t));
@@ -151,8 +178,7 @@ void OutputGradTile(const float* plane, int64_t height, int64_t width, int64_t h
     for (int64_t j = 0; j < 4; ++j) {
       V d[4];
       for (int64_t i = 0; i < 4; ++i)
-        d[i] = h + i < height && w + j < width ? hn::LoadU(t, plane + ((h + i) * width + w + j) * block + lane)
-                                               : hn::Zero(t);
+        d[i] = h + i < height && w + j < width ? Load<T>(plane, ((h + i) * width + w + j) * block + lane) : hn::Zero(t);
       OutputGrad(d, rows[j]);
     }
     for (int64_t i = 0; i < 6; ++i) {
@@ -165,7 +191,8 @@ void OutputGradTile(const float* plane, int64_t height, int64_t width, int64_t h
 }
 
 // The nine taps of a source channel's gradient, from its 36 numbers.
-void WeightGradTile(const float* u, int64_t step, int64_t block, float* g, int64_t tap) {
+template <class T>
+void WeightGradTile(const float* u, int64_t step, int64_t block, void* g, int64_t tap) {
   const D t;
   const auto lanes = static_cast<int64_t>(hn::Lanes(t));
   for (int64_t lane = 0; lane < block; lane += lanes) {
@@ -179,10 +206,14 @@ void WeightGradTile(const float* u, int64_t step, int64_t block, float* g, int64
       const V d[6] = {rows[0][i], rows[1][i], rows[2][i], rows[3][i], rows[4][i], rows[5][i]};
       V out[3];
       WeightsGrad(d, out);
-      for (int64_t j = 0; j < 3; ++j) hn::StoreU(out[j], t, g + (i * 3 + j) * tap + lane);
+      for (int64_t j = 0; j < 3; ++j) Store<T>(out[j], g, (i * 3 + j) * tap + lane);
     }
   }
 }
+template <class T>
+constexpr WinogradTiles kTiles = {InputTile<T>, WeightTile<T>, OutputTile<T>, OutputGradTile<T>, WeightGradTile<T>};
+
+WinogradTiles Tiles(bool bf16) { return bf16 ? kTiles<uint16_t> : kTiles<float>; }
 }  // namespace
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -190,30 +221,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace deepseek::backends::cpu {
 
-HWY_EXPORT(InputTile);
-HWY_EXPORT(WeightTile);
-HWY_EXPORT(OutputTile);
-HWY_EXPORT(OutputGradTile);
-HWY_EXPORT(WeightGradTile);
+HWY_EXPORT(Tiles);
 
-void winograd_input(const float* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block, float* v,
-                    int64_t step) {
-  HWY_DYNAMIC_DISPATCH(InputTile)(plane, height, width, h, w, block, v, step);
-}
-void winograd_weights(const float* g, int64_t tap, bool flipped, int64_t block, float* u, int64_t step) {
-  HWY_DYNAMIC_DISPATCH(WeightTile)(g, tap, flipped, block, u, step);
-}
-void winograd_output(const float* m, int64_t step, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block,
-                     float* plane) {
-  HWY_DYNAMIC_DISPATCH(OutputTile)(m, step, height, width, h, w, block, plane);
-}
-void winograd_output_grad(const float* plane, int64_t height, int64_t width, int64_t h, int64_t w, int64_t block,
-                          float* m, int64_t step) {
-  HWY_DYNAMIC_DISPATCH(OutputGradTile)(plane, height, width, h, w, block, m, step);
-}
-void winograd_weight_grad(const float* u, int64_t step, int64_t block, float* g, int64_t tap) {
-  HWY_DYNAMIC_DISPATCH(WeightGradTile)(u, step, block, g, tap);
-}
+WinogradTiles winograd_tiles(bool bf16) { return HWY_DYNAMIC_DISPATCH(Tiles)(bf16); }
 
 }  // namespace deepseek::backends::cpu
 #endif
