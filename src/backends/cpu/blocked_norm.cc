@@ -1,6 +1,6 @@
-// f32 batch normalisation on blocked channels, [N, C/b, pixels, b], with the element-wise loop after it, or before its
-// gradient. A task has one block of channels: what it reads first, for statistics, it finds in cache when it reads it
-// again. Statistics are of chunks, joined by Chan et al. (1983).
+// Batch normalisation on blocked channels, [N, C/b, pixels, b], of f32 or half floats with f32 statistics, with the
+// element-wise loop after it, or before its gradient. A task has one block of channels: what it reads first, for
+// statistics, it finds in cache when it reads it again. Statistics are of chunks, joined by Chan et al. (1983).
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -18,7 +18,7 @@ using namespace graph;
 
 namespace {
 
-constexpr int64_t kChunk = 4096;  // floats
+constexpr int64_t kChunk = 4096;  // elements
 constexpr int64_t kMostLanes = 64;
 
 struct Shape {
@@ -34,6 +34,26 @@ struct Shape {
     dims.back() = block;
     return {DType::kF32, dims};
   }
+};
+
+// Elements of a tensor as f32: themselves, or in `buffer`, at most kChunk.
+class Elements {
+ public:
+  Elements(const void* tensor, DType dtype)
+      : tensor_(static_cast<const char*>(tensor)),
+        size_(static_cast<int64_t>(size_of(dtype))),
+        widen_(dtype == DType::kF32 ? nullptr : find_tile_fn("cast", dtype, DType::kF32)) {}
+  const float* at(int64_t first, int64_t n, float* buffer) const {
+    const void* from = tensor_ + first * size_;
+    if (widen_ == nullptr) return static_cast<const float*>(from);
+    widen_(&from, buffer, n);
+    return buffer;
+  }
+
+ private:
+  const char* tensor_;
+  int64_t size_;
+  TileFn widen_;
 };
 
 // What loops read that is no input of the node.
@@ -64,7 +84,10 @@ class NormBase : public Kernel {
   // Whether output o of the body is one of the anchor's.
   bool is_anchors(int o) const { return std::find(out_.begin(), out_.end(), o) != out_.end(); }
 
+  Elements elements(const void* tensor) const { return Elements(tensor, dtype_); }
+
   Shape shape_{};
+  DType dtype_ = DType::kF32;  // of x, y and their gradients
   std::vector<int> in_, out_;
   std::string detail_;
 };
@@ -79,12 +102,15 @@ class Forward : public NormBase {
     k->epsilon_ = a.node().attrs.number("epsilon");
     DS_TRY(k->find_inputs(a, 0));
     const TensorType& x = a.body.type(a.node().inputs[0]);
+    k->dtype_ = x.dtype;
     Builder builder(ops::registry());
     Status failed;
     Extractor extractor(a, builder, [&](int32_t output) {
       if (output != 0) failed = refuse("the loop reads the statistics");
-      return extractor.add_input(x, k->in_[0]) * extractor.add_input(s.per_channel(x), kFactor) +
-             extractor.add_input(s.per_channel(x), kShift);
+      const Expr wide = ops::cast(extractor.add_input(x, k->in_[0]), DType::kF32);
+      return ops::cast(
+          wide * extractor.add_input(s.per_channel(x), kFactor) + extractor.add_input(s.per_channel(x), kShift),
+          x.dtype);
     });
     std::vector<int> outputs;
     for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
@@ -133,14 +159,15 @@ class Forward : public NormBase {
   }
 
   void statistics(const KernelArgs& args, int64_t b, float* factor, float* shift) const {
-    const float *x = input(args, 0), *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3),
-                *var_in = input(args, 4);
+    const float *scale = input(args, 1), *bias = input(args, 2), *mean_in = input(args, 3), *var_in = input(args, 4);
+    const Elements x = elements(args.in[in_[0]]);
+    float buffer[kChunk];
     const int64_t block = shape_.block, most = std::max<int64_t>(1, kChunk / block);  // pixels of a chunk
     double mean[kMostLanes] = {}, squares[kMostLanes] = {}, count = 0;
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int64_t p = 0; p < shape_.pixels; p += most) {
         const int64_t pixels = std::min(most, shape_.pixels - p);
-        const float* from = x + shape_.offset(i, b) + p * block;
+        const float* from = x.at(shape_.offset(i, b) + p * block, pixels * block, buffer);
         double sum[kMostLanes] = {}, deviations[kMostLanes] = {};
         float chunk_mean[kMostLanes];
         const auto m = static_cast<double>(pixels);
@@ -179,6 +206,7 @@ class Backward : public NormBase {
     k->shape_ = s;
     DS_TRY(k->find_inputs(a, 1));
     const TensorType& x = a.body.type(a.node().inputs[1]);
+    k->dtype_ = x.dtype;
     const Value dy = a.node().inputs[0];
     Status failed;
     const auto no_output = [&](int32_t) {
@@ -213,15 +241,17 @@ class Backward : public NormBase {
     Builder builder(ops::registry());
     Extractor extractor(a, builder, no_output);
     Expr g = dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + dy_output) : extractor.value(dy);
-    Expr slope = extractor.add_input(x, k->in_[1]) * extractor.add_input(s.per_channel(x), kSlope) +
+    const auto wide = [](Expr e) { return ops::cast(e, DType::kF32); };
+    Expr slope = wide(extractor.add_input(x, k->in_[1])) * extractor.add_input(s.per_channel(x), kSlope) +
                  extractor.add_input(s.per_channel(x), kShift);
-    builder.output("dx", g * extractor.add_input(s.per_channel(x), kFactor) + slope);
+    builder.output("dx", ops::cast(wide(g) * extractor.add_input(s.per_channel(x), kFactor) + slope, x.dtype));
     DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
   size_t scratch_bytes() const override {
-    const size_t kept = keeps_dy() ? static_cast<size_t>(shape_.n * shape_.blocks * shape_.plane()) * sizeof(float) : 0;
+    const size_t kept =
+        keeps_dy() ? static_cast<size_t>(shape_.n * shape_.blocks * shape_.plane()) * size_of(dtype_) : 0;
     return static_cast<size_t>(shape_.channels()) * (3 * sizeof(float) + 2 * sizeof(double)) + kept;
   }
 
@@ -235,12 +265,14 @@ class Backward : public NormBase {
     if (before_) before_->bind(args, {}, before_in, before_out);
     if (keeps_dy()) before_out.back() = slope + channels;
     if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
-    const float *x = input(args, 1), *mean = input(args, 3);
-    const auto* dy = static_cast<const float*>(in_[0] >= 0       ? args.in[in_[0]]
-                                               : dy_output_ >= 0 ? args.out[dy_output_]
-                                                                 : before_out.back());
+    const float* mean = input(args, 3);
+    const Elements x = elements(args.in[in_[1]]);
+    const Elements dy = elements(in_[0] >= 0       ? args.in[in_[0]]
+                                 : dy_output_ >= 0 ? args.out[dy_output_]
+                                                   : before_out.back());
     const int64_t most = std::max<int64_t>(1, kChunk / shape_.block) * shape_.block;
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
+      float buffers[2][kChunk];
       for (int64_t b = begin; b < end; ++b) {
         const int64_t c = b * shape_.block;
         for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + c, shape_.block, 0.0);
@@ -248,7 +280,8 @@ class Backward : public NormBase {
           for (int64_t p = 0; p < shape_.plane(); p += most) {
             const int64_t at = shape_.offset(i, b) + p, count = std::min(most, shape_.plane() - p);
             if (before_) before_->program.run(before_in, before_out, at, at + count, nullptr);
-            add_dot_rows(dy + at, x + at, mean + c, count, shape_.block, sums + c, sums + channels + c);
+            add_dot_rows(dy.at(at, count, buffers[0]), x.at(at, count, buffers[1]), mean + c, count, shape_.block,
+                         sums + c, sums + channels + c);
           }
         coefficients(args, b, sums, factor, shift, slope);
         if (!gradient_ || out[0] == nullptr) continue;
@@ -294,10 +327,15 @@ KernelOrRefusal make_blocked_batch_norm(const NodeInfo& node) {
   const int64_t block = a.node().attrs.integer("channel_block");
   if (block == 0) return refuse("the channels are not blocked");
   if (block > kMostLanes) return refuse(fmt::format("channel_block {} is above {}", block, kMostLanes));
-  for (Value v : a.node().inputs)
-    if (a.body.type(v).dtype != DType::kF32)
-      return refuse(fmt::format("dtype {} is not supported", to_string(a.body.type(v).dtype)));
   const TensorType& x = a.body.type(a.node().inputs[0]);
+  if (!(x.dtype == DType::kF32 || x.dtype == DType::kBF16 || x.dtype == DType::kF16))
+    return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
+  for (size_t i = 0; i < a.node().inputs.size(); ++i) {
+    const DType dtype = a.body.type(a.node().inputs[i]).dtype;
+    const bool is_x = i == 0 || (i == 1 && op == "batch_norm_grad");
+    if (dtype != (is_x ? x.dtype : DType::kF32))
+      return refuse(fmt::format("operand {} of dtype {} beside {}", i, to_string(dtype), to_string(x.dtype)));
+  }
   if (x.num_elements() == 0) return refuse("the input is empty");
   const Shape s{x.dims[0], x.dims[1], x.num_elements() / (x.dims[0] * x.dims[1] * block), block};
   return op == "batch_norm_grad" ? Backward::make(a, s) : Forward::make(a, s);
