@@ -100,7 +100,7 @@ class Bf16WeightGradient : public Kernel {
   static KernelOrRefusal make(const Geometry& g, DType dtype) {
     // Of both operands' rows that go together: they stay in cache while they are multiplied, and the longer the sums
     // the less often their results are read and written.
-    constexpr int64_t kGroupBytes = 2 << 20;
+    constexpr int64_t kGroupBytes = 4 << 20;
     auto k = std::unique_ptr<Bf16WeightGradient>(new Bf16WeightGradient);
     k->g_ = g;
     k->dtype_ = dtype;
