@@ -78,9 +78,13 @@ class ElementwiseKernel : public Kernel {
 
   std::string detail() const override {
     size_t instructions = 0;
-    for (const Loop& loop : loops_) instructions += loop.program.num_instructions();
-    return loops_.size() == 1 ? fmt::format("{} tile ops", instructions)
-                              : fmt::format("{} loops, {} tile ops", loops_.size(), instructions);
+    bool code = true;
+    for (const Loop& loop : loops_) {
+      instructions += loop.program.num_instructions();
+      code = code && loop.program.has_code();
+    }
+    return fmt::format("{}{} {}", loops_.size() == 1 ? "" : fmt::format("{} loops, ", loops_.size()), instructions,
+                       code ? "ops in registers" : "tile ops");
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "backends/cpu/kernel.h"
 #include "ops/common.h"
@@ -237,7 +238,7 @@ struct TileProgram::Compiler {
       op = op == "add" ? "mul_add" : side == 0 ? "mul_sub" : "neg_mul_add";
       inputs = {product.inputs[0], product.inputs[1], node.inputs[static_cast<size_t>(1 - side)]};
     }
-    Instruction instruction{find_tile_fn(op, in, compute_dtype(result)), {}, -1};
+    Instruction instruction{find_tile_fn(op, in, compute_dtype(result)), {}, -1, -1, op, in, compute_dtype(result)};
     if (instruction.fn == nullptr)
       return refuse(fmt::format("{} has no tile operation for {}", node.op_name(),
                                 to_string(body.type(node.inputs.back()).dtype)));
@@ -264,7 +265,8 @@ struct TileProgram::Compiler {
     program.instructions_.push_back(std::move(instruction));
     if (node.op_name() == "cast" && is_half(result)) {  // a cast rounds; other results are rounded when they are stored
       const Instruction& last = program.instructions_.back();
-      program.instructions_.push_back({find_tile_fn("round_to", DType::kF32, result), {place[v]}, last.reg});
+      program.instructions_.push_back(
+          {find_tile_fn("round_to", DType::kF32, result), {place[v]}, last.reg, -1, "round_to", DType::kF32, result});
     }
     return {};
   }
@@ -314,7 +316,39 @@ struct TileProgram::Compiler {
     shapes.insert(shapes.end(), sum_dims.begin(), sum_dims.end());
     program.add_loops(dims, shapes, max_period);
     program.affine_ = affine();
+    if (!program.affine_) program.code_ = code();
     return {};
+  }
+
+  // Leaves and instructions as machine code; sums read what it stores after the outputs.
+  std::optional<TileCode> code() {
+    std::vector<TileCode::Leaf> leaves;
+    for (const Leaf& leaf : program.leaves_) {
+      const bool scalar = !leaf.periodic && leaf.strides.back() == 0 && compute_dtype(leaf.dtype) == DType::kF32;
+      const bool contiguous = !leaf.periodic && leaf.strides.back() != 0;
+      program.in_code_.push_back(scalar || contiguous);
+      leaves.push_back({contiguous ? leaf.dtype : compute_dtype(leaf.dtype), scalar});
+    }
+    for (int copy : program.leaf_copies_)
+      if (copy >= 0) return {};
+    std::vector<TileCode::Operation> operations;
+    std::map<int, int> in_register, in_output;  // values
+    const auto value = [&](const Operand& o) {
+      return o.leaf() ? o.index : o.kind == Operand::kRegister ? in_register.at(o.index) : in_output.at(o.index);
+    };
+    for (const Instruction& i : program.instructions_) {
+      TileCode::Operation operation{i.op, i.in_dtype, i.out_dtype, {}, i.output};
+      for (const Operand& o : i.in) operation.operands.push_back(value(o));
+      const int result = static_cast<int>(leaves.size() + operations.size());
+      (i.output >= 0 ? in_output[i.output] : in_register[i.reg]) = result;
+      operations.push_back(std::move(operation));
+    }
+    std::vector<TileCode::Store> stores;
+    for (const Narrowed& o : program.narrowed_)
+      stores.push_back({value(o.from), o.output, program.out_dtypes_[static_cast<size_t>(o.output)]});
+    for (size_t k = 0; k < program.sums_.size(); ++k)
+      stores.push_back({value(program.sums_[k].from), static_cast<int>(program.out_dtypes_.size() + k), DType::kF32});
+    return TileCode::make(leaves, operations, stores);
   }
 
   // The body as an Affine, if it is one. Products come before sums: taking (x - m) * s apart would lose digits of x -
@@ -506,28 +540,19 @@ void TileProgram::run_affine(std::span<const void* const> in, std::span<void* co
   }
 }
 
-void TileProgram::run(std::span<const void* const> in_memory, std::span<void* const> out_memory, int64_t begin,
-                      int64_t end, double* sums) const {
-  if (affine_) return run_affine(in_memory, out_memory, begin, end);
-  // Registers, then one buffer per leaf.
-  thread_local std::vector<uint64_t> storage;
-  thread_local std::vector<const void*> made, operand;
-  thread_local std::vector<int64_t> row_offset;  // of leaves, then of sums
-  const size_t buffers = static_cast<size_t>(num_registers_) + leaves_.size();
-  if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
-  made.assign(leaves_.size(), nullptr);
-  operand.resize(leaves_.size());
-  row_offset.resize(leaves_.size() + sums_.size());
-  char* const registers = reinterpret_cast<char*>(storage.data());
-  const int64_t inner = loops_.back(), longest = kTile / period_ * period_;
+template <class F>
+void TileProgram::walk(int64_t begin, int64_t end, int64_t longest, F f) const {
+  thread_local std::vector<int64_t> offsets;  // of leaves, then of sums
+  offsets.resize(leaves_.size() + sums_.size());
+  const int64_t inner = loops_.back();
   int64_t row = begin / inner, column = begin % inner;
   const auto enter_row = [&] {
-    std::fill(row_offset.begin(), row_offset.end(), 0);
+    std::fill(offsets.begin(), offsets.end(), 0);
     int64_t rest = row;
     for (size_t d = loops_.size() - 1; d-- > 0; rest /= loops_[d]) {
       const int64_t index = rest % loops_[d];
-      for (size_t l = 0; l < leaves_.size(); ++l) row_offset[l] += index * leaves_[l].strides[d];
-      for (size_t k = 0; k < sums_.size(); ++k) row_offset[leaves_.size() + k] += index * sums_[k].strides[d];
+      for (size_t l = 0; l < leaves_.size(); ++l) offsets[l] += index * leaves_[l].strides[d];
+      for (size_t k = 0; k < sums_.size(); ++k) offsets[leaves_.size() + k] += index * sums_[k].strides[d];
     }
   };
   enter_row();
@@ -538,51 +563,119 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
       enter_row();
     }
     const int64_t n = std::min({longest, inner - column, end - at});
+    f(offsets.data(), at, column, n);
+    at += n;
+    column += n;
+  }
+}
+
+const char* TileProgram::address(const Leaf& leaf, std::span<const void* const> in, int64_t offset,
+                                 int64_t column) const {
+  const void* const base = leaf.input >= 0 ? in[static_cast<size_t>(leaf.input)] : leaf.constant.data();
+  return static_cast<const char*>(base) +
+         (offset + (leaf.periodic ? 0 : column * leaf.strides.back())) * static_cast<int64_t>(size_of(leaf.dtype));
+}
+
+void TileProgram::add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, double* sums) const {
+  const Sum& sum = sums_[k];
+  double* to = sums + sum.offset + offset + (sum.periodic ? 0 : column * sum.strides.back());
+  if (sum.strides.back() == 0)
+    *to += sum_tile(x, n);
+  else
+    add_rows(x, n, sum.periodic ? period_ : n, to);
+}
+
+bool TileProgram::run_code(std::span<const void* const> in_memory, std::span<void* const> out_memory, int64_t begin,
+                           int64_t end, double* sums) const {
+  for (const Instruction& i : instructions_)
+    if (i.output >= 0 && out_memory[static_cast<size_t>(i.output)] == nullptr) return false;
+  for (const Narrowed& o : narrowed_)
+    if (out_memory[static_cast<size_t>(o.output)] == nullptr) return false;
+  // A buffer per leaf, then one per sum.
+  thread_local std::vector<uint64_t> storage;
+  thread_local std::vector<float> numbers;
+  thread_local std::vector<const void*> made, operand;
+  thread_local std::vector<void*> results;
+  const size_t buffers = leaves_.size() + sums_.size(), outputs = out_dtypes_.size();
+  const bool tiles = !sums_.empty() || std::find(in_code_.begin(), in_code_.end(), false) != in_code_.end();
+  if (tiles && storage.size() < buffers * kTile) storage.resize(buffers * kTile);
+  char* const memory = reinterpret_cast<char*>(storage.data());
+  made.assign(leaves_.size(), nullptr);
+  operand.resize(leaves_.size());
+  numbers.resize(leaves_.size());
+  results.resize(outputs + sums_.size());
+  for (size_t k = 0; k < sums_.size(); ++k)
+    results[outputs + k] = memory + (leaves_.size() + k) * static_cast<size_t>(kTileBytes);
+  walk(begin, end, tiles ? kTile / period_ * period_ : end - begin,
+       [&](const int64_t* offsets, int64_t at, int64_t column, int64_t n) {
+         for (size_t l = 0; l < leaves_.size(); ++l) {
+           const Leaf& leaf = leaves_[l];
+           const char* const base = address(leaf, in_memory, offsets[l], column);
+           if (!in_code_[l]) {
+             operand[l] = load(leaf, base, memory + l * static_cast<size_t>(kTileBytes), made[l] == base, n);
+             made[l] = base;
+           } else if (leaf.widen != nullptr && leaf.strides.back() == 0) {
+             const void* from[] = {base};
+             leaf.widen(from, &numbers[l], 1);
+             operand[l] = &numbers[l];
+           } else {
+             operand[l] = base;
+           }
+         }
+         for (size_t o = 0; o < outputs; ++o)
+           results[o] = static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]);
+         code_->run(operand.data(), results.data(), n);
+         for (size_t k = 0; k < sums_.size(); ++k)
+           add_sums(k, static_cast<const float*>(results[outputs + k]), offsets[leaves_.size() + k], column, n, sums);
+       });
+  return true;
+}
+
+void TileProgram::run(std::span<const void* const> in_memory, std::span<void* const> out_memory, int64_t begin,
+                      int64_t end, double* sums) const {
+  if (affine_) return run_affine(in_memory, out_memory, begin, end);
+  if (code_ && run_code(in_memory, out_memory, begin, end, sums)) return;
+  // Registers, then one buffer per leaf.
+  thread_local std::vector<uint64_t> storage;
+  thread_local std::vector<const void*> made, operand;
+  const size_t buffers = static_cast<size_t>(num_registers_) + leaves_.size();
+  if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
+  made.assign(leaves_.size(), nullptr);
+  operand.resize(leaves_.size());
+  char* const registers = reinterpret_cast<char*>(storage.data());
+  walk(begin, end, kTile / period_ * period_, [&](const int64_t* offsets, int64_t at, int64_t column, int64_t n) {
     for (size_t l = 0; l < leaves_.size(); ++l) {
-      const Leaf& leaf = leaves_[l];
-      const int64_t offset = row_offset[l] + (leaf.periodic ? 0 : column * leaf.strides.back());
-      const char* base = static_cast<const char*>(leaf.input >= 0 ? in_memory[leaf.input] : leaf.constant.data()) +
-                         offset * static_cast<int64_t>(size_of(leaf.dtype));
+      const char* const base = address(leaves_[l], in_memory, offsets[l], column);
       char* buffer = registers + (num_registers_ + static_cast<int64_t>(l)) * kTileBytes;
-      operand[l] = load(leaf, base, buffer, made[l] == base, n);
+      operand[l] = load(leaves_[l], base, buffer, made[l] == base, n);
       made[l] = base;
     }
-    const auto address = [&](const Operand& o) -> const void* {
+    const auto place = [&](const Operand& o) -> const void* {
       if (o.kind == Operand::kLeaf) return operand[o.index];
       if (o.kind == Operand::kRegister) return registers + o.index * kTileBytes;
       return static_cast<const char*>(out_memory[o.index]) + at * static_cast<int64_t>(out_sizes_[o.index]);
     };
     for (const Instruction& instruction : instructions_) {
       const void* in[4];
-      for (size_t i = 0; i < instruction.in.size(); ++i) in[i] = address(instruction.in[i]);
+      for (size_t i = 0; i < instruction.in.size(); ++i) in[i] = place(instruction.in[i]);
       void* out = registers + instruction.reg * kTileBytes;
       if (instruction.output >= 0)
         out = static_cast<char*>(out_memory[instruction.output]) +
               at * static_cast<int64_t>(out_sizes_[instruction.output]);
       instruction.fn(in, out, n);
     }
-    for (size_t k = 0; k < sums_.size(); ++k) {
-      const Sum& sum = sums_[k];
-      const auto* x = static_cast<const float*>(address(sum.from));
-      double* to =
-          sums + sum.offset + row_offset[leaves_.size() + k] + (sum.periodic ? 0 : column * sum.strides.back());
-      if (sum.strides.back() == 0)
-        *to += sum_tile(x, n);
-      else
-        add_rows(x, n, sum.periodic ? period_ : n, to);
-    }
+    for (size_t k = 0; k < sums_.size(); ++k)
+      add_sums(k, static_cast<const float*>(place(sums_[k].from)), offsets[leaves_.size() + k], column, n, sums);
     for (size_t o = 0; o < leaf_copies_.size(); ++o)
       if (leaf_copies_[o] >= 0 && out_memory[o] != nullptr)
         std::memcpy(static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]),
                     operand[leaf_copies_[o]], static_cast<size_t>(n) * out_sizes_[o]);
     for (const Narrowed& o : narrowed_) {
-      const void* in[] = {address(o.from)};
+      const void* in[] = {place(o.from)};
       if (out_memory[o.output] != nullptr)
         o.fn(in, static_cast<char*>(out_memory[o.output]) + at * static_cast<int64_t>(out_sizes_[o.output]), n);
     }
-    at += n;
-    column += n;
-  }
+  });
 }
 
 void TileProgram::store(const double* sums, std::span<void* const> out) const {

@@ -1,8 +1,8 @@
 // A graph of element-wise nodes, and of sums of their results, as one pass over memory: a list of tile operations that
-// each thread walks tile by tile, so that intermediates stay in the first-level cache. The element-wise kernel is one;
-// others run one as their epilogue on memory that is still in cache.
-// Half floats are f32 between memory and memory: widened as a tile is read, rounded where a cast says so and at the
-// end. Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
+// each thread walks tile by tile, so that intermediates stay in the first-level cache, or where there is machine code
+// for them (tile_code.h), in registers. The element-wise kernel is one; others run one as their epilogue on memory that
+// is still in cache. Half floats are f32 between memory and memory: widened as a tile is read, rounded where a cast
+// says so and at the end. Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cpu/tile_code.h"
 #include "backends/cpu/tile_ops.h"
 #include "graph/graph.h"
 
@@ -27,6 +28,7 @@ class TileProgram {
   static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2);
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
+  bool has_code() const { return code_.has_value(); }
   size_t num_instructions() const { return instructions_.size(); }
   int64_t work() const { return std::max<int64_t>(1, work_); }  // per element, in additions
   // Ranges begin and end at multiples of this.
@@ -60,6 +62,8 @@ class TileProgram {
     std::vector<Operand> in;
     int reg;  // where the result goes, unless output >= 0
     int output = -1;
+    std::string op = {};
+    DType in_dtype = DType::kF32, out_dtype = DType::kF32;
   };
   struct Narrowed {  // a half float output: the f32 result goes there at the end of a tile
     Operand from;
@@ -91,12 +95,22 @@ class TileProgram {
   };
   struct Compiler;
 
+  // f(offset of each leaf and sum, element, place in the inner loop, count) for parts of [begin, end), none longer than
+  // `longest` and each within a run of the inner loop.
+  template <class F>
+  void walk(int64_t begin, int64_t end, int64_t longest, F f) const;
+  const char* address(const Leaf& leaf, std::span<const void* const> in, int64_t offset, int64_t column) const;
+  void add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, double* sums) const;
+  bool run_code(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end,
+                double* sums) const;
   void run_affine(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end) const;
   void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes, int64_t max_period);
   const void* load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const;
 
   std::vector<Leaf> leaves_;
   std::optional<Affine> affine_;
+  std::optional<TileCode> code_;
+  std::vector<bool> in_code_;  // leaves that the code reads from memory, or as one number; others are made in a buffer
   std::vector<Instruction> instructions_;
   graph::Dims loops_;              // merged iteration dims; the last is the inner one
   int64_t period_ = 1;             // of periodic operands
