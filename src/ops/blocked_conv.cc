@@ -170,12 +170,13 @@ Expr unblock_channels(Expr x) {
   return reshape(transpose(x, order), to);
 }
 
-Expr block_weights(Expr w, int64_t a, int64_t b) {
+Expr block_weights(Expr w, int64_t a, int64_t b, bool swapped) {
   const Dims d = w.dims();
-  Dims split = {d[0] / a, a, d[1] / b, b}, order = {0, 2};
+  Dims split = {d[0] / a, a, d[1] / b, b}, order = {0, 2}, last = {3, 1};
+  if (swapped) order = {2, 0}, last = {1, 3};
   split.insert(split.end(), d.begin() + 2, d.end());
   for (size_t i = 4; i < split.size(); ++i) order.push_back(static_cast<int64_t>(i));
-  order.insert(order.end(), {3, 1});
+  order.insert(order.end(), last.begin(), last.end());
   return transpose(reshape(w, split), order);
 }
 

@@ -12,8 +12,9 @@ Dims blocked_dims(const Dims& plain, int64_t block);
 Dims unblocked_dims(const Dims& blocked);
 Expr block_channels(Expr x, int64_t block);
 Expr unblock_channels(Expr x);
-// Weights [A, B, kernel...] <-> [A/a, B/b, kernel..., b, a]
-Expr block_weights(Expr w, int64_t a, int64_t b);
+// Weights [A, B, kernel...] <-> [A/a, B/b, kernel..., b, a]; `swapped`, as the input's gradient takes them, to
+// [B/b, A/a, kernel..., a, b]
+Expr block_weights(Expr w, int64_t a, int64_t b, bool swapped = false);
 Expr unblock_weights(Expr w);
 
 // The geometry of a blocked_conv node or of one of its gradients, and the blocks of its x and y.

@@ -151,10 +151,7 @@ class Blocker {
       return true;
     }
     attrs.set("input_dims", ops::blocked_dims(node.attrs.ints("input_dims"), block.x));
-    Dims order(static_cast<size_t>(w.rank()));
-    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
-    std::swap(order[0], order[1]);
-    w = ops::block_weights(ops::transpose(w, order), block.x, block.y);
+    w = ops::block_weights(w, block.y, block.x, true);
     set_blocked(node, 0, builder_.op("blocked_" + op, {blocked(node.inputs[0], block.y), w}, std::move(attrs)));
     return true;
   }

@@ -208,6 +208,31 @@ TEST_F(TileCodeTest, HalfFloatsAndScalars) {
     }
 }
 
+// Sums by lanes, the tail's in the first ones; beside a stored result.
+TEST_F(TileCodeTest, SumsByLanes) {
+  const DType f = DType::kF32;
+  const auto code =
+      TileCode::make({{}, {}}, {{"mul", f, f, {0, 1}, 0}}, {{2, 1, f, true}, {0, 2, f, true}, {1, 3, f, false}});
+  ASSERT_TRUE(code);
+  for (const int64_t n : {1, 16, 39, 160}) {
+    std::vector<float> x, z;
+    for (int64_t i = 0; i < n; ++i) x.push_back(static_cast<float>(i % 7)), z.push_back(static_cast<float>(i % 5) - 2);
+    std::vector<float> product(x.size()), copy(x.size()), sums(TileCode::kLanes), plain(TileCode::kLanes);
+    const void* in[] = {x.data(), z.data()};
+    void* out[] = {product.data(), sums.data(), plain.data(), copy.data()};
+    code->run(in, out, n);
+    std::vector<float> expected(TileCode::kLanes), expected_plain(TileCode::kLanes);
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(product[i], x[i] * z[i]);
+      expected[i % expected.size()] += x[i] * z[i];
+      expected_plain[i % expected.size()] += x[i];
+    }
+    EXPECT_EQ(sums, expected);
+    EXPECT_EQ(plain, expected_plain);
+    EXPECT_EQ(copy, z);
+  }
+}
+
 // More operands than there are registers for addresses; a chain of sums.
 TEST_F(TileCodeTest, ManyOperands) {
   constexpr int kLeaves = 20;

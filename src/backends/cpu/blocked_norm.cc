@@ -57,7 +57,7 @@ class Elements {
 };
 
 // What loops read that is no input of the node.
-enum Source { kFactor = -1, kShift = -2, kSlope = -3 };
+enum Source { kFactor = -1, kShift = -2, kSlope = -3, kMean = -4 };
 
 void store(const KernelArgs& args, int i, int64_t at, double value) {
   if (i >= 0 && args.out[i] != nullptr) static_cast<float*>(args.out[i])[at] = static_cast<float>(value);
@@ -232,10 +232,11 @@ class Backward : public NormBase {
         outputs.push_back(dy_output);
       }
       if (!failed.ok()) return failed;
-      if (!outputs.empty()) {
-        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
-      }
       k->dy_output_ = dy_output;
+      if (!outputs.empty()) {
+        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), outputs, s.block));
+      }
+      DS_TRY(k->make_sums(a, x, std::move(outputs)));
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
@@ -247,6 +248,35 @@ class Backward : public NormBase {
     builder.output("dx", ops::cast(wide(g) * extractor.add_input(s.per_channel(x), kFactor) + slope, x.dtype));
     DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
     return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  // The loop before the gradient with both sums in it, where that is machine code.
+  Status make_sums(const Anchored& a, const TensorType& x, std::vector<int> outputs) {
+    Builder builder(ops::registry());
+    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
+    const size_t dy_place =
+        static_cast<size_t>(std::find(outputs.begin(), outputs.end(), dy_output_) - outputs.begin());
+    std::vector<Expr> values;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const Value v =
+          outputs[i] == out_[0] ? a.node().inputs[0] : a.body.outputs()[static_cast<size_t>(outputs[i])].value;
+      values.push_back(extractor.value(v));
+      builder.output(std::to_string(i), values.back());
+    }
+    const Expr dy =
+        ops::cast(dy_place < values.size() ? values[dy_place] : extractor.value(a.node().inputs[0]), DType::kF32);
+    const Expr wide = ops::cast(extractor.value(a.node().inputs[1]), DType::kF32);
+    const Expr dot = dy * (wide - extractor.add_input(shape_.per_channel(x), kMean));
+    Dims axes;
+    for (int64_t i = 0; i + 1 < x.rank(); ++i)
+      if (i != 1) axes.push_back(i);
+    for (const Expr& e : {dy, dot}) {
+      builder.output(std::to_string(outputs.size()), builder.op("sum", {e}, {{"axes", axes}, {"keepdims", true}}));
+      outputs.push_back(-1);
+    }
+    Result<Loop> loop = Loop::make(builder, extractor.sources(), std::move(outputs), shape_.block);
+    if (loop.ok() && loop->program.has_code()) sums_ = std::move(*loop);
+    return {};
   }
 
   size_t scratch_bytes() const override {
@@ -264,6 +294,12 @@ class Backward : public NormBase {
     std::vector<void*> before_out, out;
     if (before_) before_->bind(args, {}, before_in, before_out);
     if (keeps_dy()) before_out.back() = slope + channels;
+    std::vector<const void*> sums_in;
+    std::vector<void*> sums_out;
+    if (sums_) {
+      sums_->bind(args, std::array<const void*, 4>{nullptr, nullptr, nullptr, input(args, 3)}, sums_in, sums_out);
+      if (keeps_dy()) sums_out[sums_out.size() - 3] = slope + channels;
+    }
     if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
     const float* mean = input(args, 3);
     const Elements x = elements(args.in[in_[1]]);
@@ -276,7 +312,9 @@ class Backward : public NormBase {
       for (int64_t b = begin; b < end; ++b) {
         const int64_t c = b * shape_.block;
         for (int64_t k : {int64_t{0}, channels}) std::fill_n(sums + k + c, shape_.block, 0.0);
-        for (int64_t i = 0; i < shape_.n; ++i)
+        for (int64_t i = 0; sums_ && i < shape_.n; ++i)
+          sums_->program.run(sums_in, sums_out, shape_.offset(i, b), shape_.offset(i, b) + shape_.plane(), sums);
+        for (int64_t i = 0; !sums_ && i < shape_.n; ++i)
           for (int64_t p = 0; p < shape_.plane(); p += most) {
             const int64_t at = shape_.offset(i, b) + p, count = std::min(most, shape_.plane() - p);
             if (before_) before_->program.run(before_in, before_out, at, at + count, nullptr);
@@ -315,7 +353,7 @@ class Backward : public NormBase {
   }
 
   int dy_output_ = -1;
-  std::optional<Loop> before_, gradient_;
+  std::optional<Loop> before_, gradient_, sums_;
 };
 
 }  // namespace

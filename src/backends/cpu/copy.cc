@@ -2,6 +2,10 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 #include "backends/cpu/kernel.h"
 #include "base/threads.h"
 #include "ops/common.h"
@@ -49,6 +53,16 @@ void copy_row(const T* s, T* d, int64_t n, int64_t ss, int64_t ds) {
     for (int64_t i = 0; i < n; ++i) d[i * ds] = s[i * ss];
 }
 
+#if defined(__SSE2__)
+// 4 x 4 elements of 32 bits.
+void transpose_square(const uint32_t* s, uint32_t* d, int64_t sj, int64_t di) {
+  __m128 r[4];
+  for (int64_t j = 0; j < 4; ++j) r[j] = _mm_loadu_ps(reinterpret_cast<const float*>(s + j * sj));
+  _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+  for (int64_t i = 0; i < 4; ++i) _mm_storeu_ps(reinterpret_cast<float*>(d + i * di), r[i]);
+}
+#endif
+
 // d[i * di + j] = s[i + j * sj]: tiles, so that each line of either side is used whole while it is in cache.
 template <class T>
 void transpose_tile(const T* s, T* d, int64_t rows, int64_t columns, int64_t sj, int64_t di) {
@@ -56,7 +70,15 @@ void transpose_tile(const T* s, T* d, int64_t rows, int64_t columns, int64_t sj,
   for (int64_t i0 = 0; i0 < rows; i0 += kTile)
     for (int64_t j0 = 0; j0 < columns; j0 += kTile) {
       const int64_t i1 = std::min(rows, i0 + kTile), j1 = std::min(columns, j0 + kTile);
-      for (int64_t i = i0; i < i1; ++i)
+      int64_t in_squares = i0;  // rows before it are done
+#if defined(__SSE2__)
+      if constexpr (sizeof(T) == 4)
+        if ((j1 - j0) % 4 == 0)
+          for (; in_squares + 4 <= i1; in_squares += 4)
+            for (int64_t j = j0; j < j1; j += 4)
+              transpose_square(s + in_squares + j * sj, d + in_squares * di + j, sj, di);
+#endif
+      for (int64_t i = in_squares; i < i1; ++i)
         for (int64_t j = j0; j < j1; ++j) d[i * di + j] = s[i + j * sj];
     }
 }

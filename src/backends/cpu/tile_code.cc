@@ -16,7 +16,7 @@ namespace deepseek::backends::cpu {
 
 namespace {
 
-constexpr int kLanes = 16;
+constexpr int kLanes = static_cast<int>(TileCode::kLanes);
 constexpr size_t kBytes = 4096;                   // of code at first; it grows
 constexpr int kNearest = 8, kDown = 9, kUp = 10;  // immediates of vrndscaleps, without exceptions
 
@@ -24,6 +24,8 @@ bool has_instructions() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+constexpr int kMostSums = 8;
 
 struct Unsupported : std::exception {};
 
@@ -78,13 +80,21 @@ class Generator : public Xbyak::CodeGenerator {
     std::vector<int> outputs;
     for (const TileCode::Operation& op : operations_)
       if (op.output >= 0) outputs.push_back(op.output);
-    for (const TileCode::Store& s : stores_) outputs.push_back(s.output);
+    for (const TileCode::Store& s : stores_)
+      if (!s.sums) outputs.push_back(s.output);
     for (int o : outputs)
       if (next < pointers_.size() && output_pointer_.count(o) == 0) {
         mov(pointers_[next], ptr[rsi + o * 8]);
         output_pointer_[o] = static_cast<int>(next++);
       }
     xor_(ecx, ecx);
+    // Sums stay in the last registers.
+    for (const TileCode::Store& s : stores_)
+      if (s.sums) {
+        if (++num_sums_ > kMostSums) throw Unsupported();
+        const Zmm sum(32 - num_sums_);
+        vpxord(sum, sum, sum);
+      }
     Xbyak::Label again, tail, done;
     cmp(rdx, kLanes);
     jl(tail, T_NEAR);
@@ -107,6 +117,12 @@ class Generator : public Xbyak::CodeGenerator {
     xchg(rcx, rdx);
     body(true);
     L(done);
+    int sum = 32;
+    for (const TileCode::Store& s : stores_)
+      if (s.sums) {
+        mov(rax, ptr[rsi + s.output * 8]);
+        vmovups(ptr[rax], Zmm(--sum));
+      }
     if (frame > 0) add(rsp, frame);
     for (size_t i = saved.size(); i-- > 0;) pop(saved[i]);
     vzeroupper();
@@ -123,7 +139,7 @@ class Generator : public Xbyak::CodeGenerator {
   void body(bool tail) {
     tail_ = tail;
     free_vectors_.clear();
-    for (int r = 31; r >= 0; --r) free_vectors_.push_back(r);
+    for (int r = 31 - num_sums_; r >= 0; --r) free_vectors_.push_back(r);
     free_masks_ = {6, 5, 4, 3, 2, 1};
     for (Place& p : values_) p.reg = -1;
     for (size_t i = 0; i < operations_.size(); ++i) {
@@ -138,7 +154,15 @@ class Generator : public Xbyak::CodeGenerator {
       for (int v : op.operands) release(static_cast<size_t>(v), static_cast<int>(i));
       if (values_[id].last_use < 0) release(id, -1);
     }
-    for (const TileCode::Store& s : stores_) store(s.value, s.output, s.dtype);
+    int sum = 32;
+    for (const TileCode::Store& s : stores_) {
+      if (!s.sums) {
+        store(s.value, s.output, s.dtype);
+        continue;
+      }
+      const Zmm total(--sum), z = vector(s.value);
+      vaddps(tail_ ? total | k7 : total, total, z);
+    }
   }
 
   // ---- Registers.
@@ -580,6 +604,7 @@ class Generator : public Xbyak::CodeGenerator {
   std::vector<int> free_vectors_, free_masks_, temporaries_;
   std::map<uint32_t, Xbyak::Label> constants_;
   Xbyak::Label ones_;
+  int num_sums_ = 0;
   bool tail_ = false;
 };
 

@@ -30,7 +30,11 @@ class TileCode {
   struct Store {  // after all operations
     int value, output;
     DType dtype;
+    // f32: not the elements are stored but kLanes sums, of every kLanes-th of them from the first on, from the second
+    // on, ...
+    bool sums = false;
   };
+  static constexpr int64_t kLanes = 16;
 
   // Empty where there is no code for the CPU, for an operation, or where registers don't suffice.
   static std::optional<TileCode> make(const std::vector<Leaf>& leaves, const std::vector<Operation>& operations,

@@ -346,8 +346,12 @@ struct TileProgram::Compiler {
     std::vector<TileCode::Store> stores;
     for (const Narrowed& o : program.narrowed_)
       stores.push_back({value(o.from), o.output, program.out_dtypes_[static_cast<size_t>(o.output)]});
-    for (size_t k = 0; k < program.sums_.size(); ++k)
-      stores.push_back({value(program.sums_[k].from), static_cast<int>(program.out_dtypes_.size() + k), DType::kF32});
+    for (size_t k = 0; k < program.sums_.size(); ++k) {
+      Sum& sum = program.sums_[k];
+      // Tiles begin at multiples of the period, so that an element's lane says where it belongs.
+      sum.in_code = sum.strides.back() == 0 || (sum.periodic && TileCode::kLanes % program.period_ == 0);
+      stores.push_back({value(sum.from), static_cast<int>(program.out_dtypes_.size() + k), DType::kF32, sum.in_code});
+    }
     return TileCode::make(leaves, operations, stores);
   }
 
@@ -576,10 +580,13 @@ const char* TileProgram::address(const Leaf& leaf, std::span<const void* const> 
          (offset + (leaf.periodic ? 0 : column * leaf.strides.back())) * static_cast<int64_t>(size_of(leaf.dtype));
 }
 
-void TileProgram::add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, double* sums) const {
+void TileProgram::add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, bool by_lanes,
+                           double* sums) const {
   const Sum& sum = sums_[k];
   double* to = sums + sum.offset + offset + (sum.periodic ? 0 : column * sum.strides.back());
-  if (sum.strides.back() == 0)
+  if (by_lanes)
+    for (int64_t i = 0; i < TileCode::kLanes; ++i) to[sum.periodic ? i % period_ : 0] += static_cast<double>(x[i]);
+  else if (sum.strides.back() == 0)
     *to += sum_tile(x, n);
   else
     add_rows(x, n, sum.periodic ? period_ : n, to);
@@ -597,8 +604,12 @@ bool TileProgram::run_code(std::span<const void* const> in_memory, std::span<voi
   thread_local std::vector<const void*> made, operand;
   thread_local std::vector<void*> results;
   const size_t buffers = leaves_.size() + sums_.size(), outputs = out_dtypes_.size();
-  const bool tiles = !sums_.empty() || std::find(in_code_.begin(), in_code_.end(), false) != in_code_.end();
-  if (tiles && storage.size() < buffers * kTile) storage.resize(buffers * kTile);
+  const bool tiles = std::find(in_code_.begin(), in_code_.end(), false) != in_code_.end() ||
+                     std::any_of(sums_.begin(), sums_.end(), [](const Sum& sum) { return !sum.in_code; });
+  // A lane's sum, of so many numbers in f32, goes on in double.
+  constexpr int64_t kSummed = 128 * TileCode::kLanes;
+  const int64_t longest = tiles ? kTile : !sums_.empty() ? kSummed : (end - begin + period_ - 1) / period_ * period_;
+  if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
   char* const memory = reinterpret_cast<char*>(storage.data());
   made.assign(leaves_.size(), nullptr);
   operand.resize(leaves_.size());
@@ -606,28 +617,29 @@ bool TileProgram::run_code(std::span<const void* const> in_memory, std::span<voi
   results.resize(outputs + sums_.size());
   for (size_t k = 0; k < sums_.size(); ++k)
     results[outputs + k] = memory + (leaves_.size() + k) * static_cast<size_t>(kTileBytes);
-  walk(begin, end, tiles ? kTile / period_ * period_ : end - begin,
-       [&](const int64_t* offsets, int64_t at, int64_t column, int64_t n) {
-         for (size_t l = 0; l < leaves_.size(); ++l) {
-           const Leaf& leaf = leaves_[l];
-           const char* const base = address(leaf, in_memory, offsets[l], column);
-           if (!in_code_[l]) {
-             operand[l] = load(leaf, base, memory + l * static_cast<size_t>(kTileBytes), made[l] == base, n);
-             made[l] = base;
-           } else if (leaf.widen != nullptr && leaf.strides.back() == 0) {
-             const void* from[] = {base};
-             leaf.widen(from, &numbers[l], 1);
-             operand[l] = &numbers[l];
-           } else {
-             operand[l] = base;
-           }
-         }
-         for (size_t o = 0; o < outputs; ++o)
-           results[o] = static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]);
-         code_->run(operand.data(), results.data(), n);
-         for (size_t k = 0; k < sums_.size(); ++k)
-           add_sums(k, static_cast<const float*>(results[outputs + k]), offsets[leaves_.size() + k], column, n, sums);
-       });
+  walk(begin, end, longest / period_ * period_, [&](const int64_t* offsets, int64_t at, int64_t column, int64_t n) {
+    for (size_t l = 0; l < leaves_.size(); ++l) {
+      const Leaf& leaf = leaves_[l];
+      const char* const base = address(leaf, in_memory, offsets[l], column);
+      if (!in_code_[l]) {
+        operand[l] = load(leaf, base, memory + l * static_cast<size_t>(kTileBytes), made[l] == base, n);
+        made[l] = base;
+      } else if (leaf.widen != nullptr && leaf.strides.back() == 0) {
+        const void* from[] = {base};
+        leaf.widen(from, &numbers[l], 1);
+        operand[l] = &numbers[l];
+      } else {
+        operand[l] = base;
+      }
+    }
+    for (size_t o = 0; o < outputs; ++o)
+      if (out_memory[o] != nullptr)  // sums go elsewhere
+        results[o] = static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]);
+    code_->run(operand.data(), results.data(), n);
+    for (size_t k = 0; k < sums_.size(); ++k)
+      add_sums(k, static_cast<const float*>(results[outputs + k]), offsets[leaves_.size() + k], column, n,
+               sums_[k].in_code, sums);
+  });
   return true;
 }
 
@@ -665,7 +677,7 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
       instruction.fn(in, out, n);
     }
     for (size_t k = 0; k < sums_.size(); ++k)
-      add_sums(k, static_cast<const float*>(place(sums_[k].from)), offsets[leaves_.size() + k], column, n, sums);
+      add_sums(k, static_cast<const float*>(place(sums_[k].from)), offsets[leaves_.size() + k], column, n, false, sums);
     for (size_t o = 0; o < leaf_copies_.size(); ++o)
       if (leaf_copies_[o] >= 0 && out_memory[o] != nullptr)
         std::memcpy(static_cast<char*>(out_memory[o]) + at * static_cast<int64_t>(out_sizes_[o]),

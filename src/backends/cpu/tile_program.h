@@ -76,6 +76,7 @@ class TileProgram {
     graph::Dims strides;  // of the result by loop dim, 0 where it is summed
     bool periodic = false;
     int64_t size = 0, offset = 0;  // its doubles among all
+    bool in_code = false;          // the code adds up, by lanes
     double scale = 1;              // of a mean
   };
   // A program that is y = sum of coefficient * operand + shift, and perhaps max(y, 0), where coefficients and shift are
@@ -100,7 +101,7 @@ class TileProgram {
   template <class F>
   void walk(int64_t begin, int64_t end, int64_t longest, F f) const;
   const char* address(const Leaf& leaf, std::span<const void* const> in, int64_t offset, int64_t column) const;
-  void add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, double* sums) const;
+  void add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, bool by_lanes, double* sums) const;
   bool run_code(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end,
                 double* sums) const;
   void run_affine(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end) const;
