@@ -275,7 +275,7 @@ class Backward : public NormBase {
       outputs.push_back(-1);
     }
     Result<Loop> loop = Loop::make(builder, extractor.sources(), std::move(outputs), shape_.block);
-    if (loop.ok() && loop->program.has_code()) sums_ = std::move(*loop);
+    if (loop.ok() && loop->program.has_code_for_sums()) sums_ = std::move(*loop);
     return {};
   }
 

@@ -349,7 +349,7 @@ struct TileProgram::Compiler {
     for (size_t k = 0; k < program.sums_.size(); ++k) {
       Sum& sum = program.sums_[k];
       // Tiles begin at multiples of the period, so that an element's lane says where it belongs.
-      sum.in_code = sum.strides.back() == 0 || (sum.periodic && TileCode::kLanes % program.period_ == 0);
+      sum.in_code = sum.strides.back() == 0 || (sum.periodic && TileCode::best_lanes() % program.period_ == 0);
       stores.push_back({value(sum.from), static_cast<int>(program.out_dtypes_.size() + k), DType::kF32, sum.in_code});
     }
     return TileCode::make(leaves, operations, stores);
@@ -585,7 +585,7 @@ void TileProgram::add_sums(size_t k, const float* x, int64_t offset, int64_t col
   const Sum& sum = sums_[k];
   double* to = sums + sum.offset + offset + (sum.periodic ? 0 : column * sum.strides.back());
   if (by_lanes)
-    for (int64_t i = 0; i < TileCode::kLanes; ++i) to[sum.periodic ? i % period_ : 0] += static_cast<double>(x[i]);
+    for (int64_t i = 0; i < code_->lanes(); ++i) to[sum.periodic ? i % period_ : 0] += static_cast<double>(x[i]);
   else if (sum.strides.back() == 0)
     *to += sum_tile(x, n);
   else
@@ -607,8 +607,8 @@ bool TileProgram::run_code(std::span<const void* const> in_memory, std::span<voi
   const bool tiles = std::find(in_code_.begin(), in_code_.end(), false) != in_code_.end() ||
                      std::any_of(sums_.begin(), sums_.end(), [](const Sum& sum) { return !sum.in_code; });
   // A lane's sum, of so many numbers in f32, goes on in double.
-  constexpr int64_t kSummed = 128 * TileCode::kLanes;
-  const int64_t longest = tiles ? kTile : !sums_.empty() ? kSummed : (end - begin + period_ - 1) / period_ * period_;
+  const int64_t summed = 128 * code_->lanes();
+  const int64_t longest = tiles ? kTile : !sums_.empty() ? summed : (end - begin + period_ - 1) / period_ * period_;
   if (storage.size() < buffers * kTile) storage.resize(buffers * kTile);
   char* const memory = reinterpret_cast<char*>(storage.data());
   made.assign(leaves_.size(), nullptr);

@@ -29,6 +29,10 @@ class TileProgram {
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
   bool has_code() const { return code_.has_value(); }
+  // Whether sums stay in registers too.
+  bool has_code_for_sums() const {
+    return has_code() && std::all_of(sums_.begin(), sums_.end(), [](const Sum& sum) { return sum.in_code; });
+  }
   size_t num_instructions() const { return instructions_.size(); }
   int64_t work() const { return std::max<int64_t>(1, work_); }  // per element, in additions
   // Ranges begin and end at multiples of this.
