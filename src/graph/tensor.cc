@@ -4,12 +4,41 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 
 namespace deepseek::graph {
 
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Memory from the kernel, zeros that cost nothing until somebody touches them, in pages of 2 MiB where they fit and the
+// system has them: a step of gigabytes is bound by page tables otherwise, and its first run by half a million faults.
+std::shared_ptr<void> map_pages(size_t bytes) {
+  const size_t spare = bytes >= kHugePage ? kHugePage : 0;  // to begin at a huge page
+  void* const mapped = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  void* data = mapped;
+  if (size_t space = bytes + spare; spare > 0) {
+    data = std::align(kHugePage, bytes, data, space);
+#if defined(MADV_HUGEPAGE)
+    madvise(data, bytes, MADV_HUGEPAGE);  // a hint: where it fails, pages are small
+#endif
+  }
+  return std::shared_ptr<void>(data, [mapped, size = bytes + spare](void*) { munmap(mapped, size); });
+}
+
+}  // namespace
+
 Tensor::Tensor(TensorType type) : type_(std::move(type)) {
   const size_t bytes = (std::max<size_t>(type_.num_bytes(), 1) + 63) / 64 * 64;
+  // What malloc would map afresh, too.
+  if (constexpr size_t kMapped = size_t{4} << 20; bytes >= kMapped) {
+    owner_ = map_pages(bytes);
+    data_ = owner_.get();
+    return;
+  }
   data_ = std::aligned_alloc(64, bytes);
   if (data_ == nullptr) throw std::bad_alloc();
   owner_ = std::shared_ptr<void>(data_, [](void* p) { std::free(p); });
@@ -21,12 +50,11 @@ Tensor::Tensor(TensorType type, void* data, std::shared_ptr<void> owner)
 Tensor Tensor::zeros(DType dtype, Dims dims) {
   const TensorType type{dtype, std::move(dims)};
   const size_t bytes = type.num_bytes();
-  // Large ones come from the kernel, whose pages are zeros that cost nothing until somebody touches them: an
-  // optimiser's moments are then first touched by all threads, in the first step.
+  // Large ones are zeros as they come: an optimiser's moments are first touched by all threads, in the first step.
   if (constexpr size_t kMapped = size_t{1} << 20; bytes >= kMapped) {
-    void* const data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) throw std::bad_alloc();
-    return Tensor(type, data, std::shared_ptr<void>(data, [bytes](void* p) { munmap(p, bytes); }));
+    std::shared_ptr<void> pages = map_pages(bytes);
+    void* const data = pages.get();
+    return Tensor(type, data, std::move(pages));
   }
   Tensor t(type);
   std::memset(t.data_, 0, bytes);

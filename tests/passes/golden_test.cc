@@ -25,6 +25,7 @@
 #include "passes/fuse_elementwise.h"
 #include "passes/fuse_horizontal.h"
 #include "passes/mixed_precision.h"
+#include "passes/norm_again.h"
 #include "passes/simplify.h"
 
 namespace deepseek::passes {
@@ -67,6 +68,7 @@ const std::map<std::string, Result<Graph> (*)(const Graph&)> kPasses = {
     {"fuse_horizontal",
      [](const Graph& g) { return fuse_horizontal(g, ops::registry(), [](const Graph&) { return true; }); }},
     {"mixed_precision", [](const Graph& g) { return mixed_precision(g, DType::kBF16, ops::registry()); }},
+    {"norm_again", [](const Graph& g) { return norm_again(g, ops::registry(), around_norms); }},
     {"simplify", [](const Graph& g) { return simplify(g, ops::registry()); }},
 };
 

@@ -226,7 +226,11 @@ class Backward : public NormBase {
         builder.output(std::to_string(o), extractor.value(v));
         outputs.push_back(o);
       }
-      if (dy_output < 0 && k->in_[0] < 0) {
+      if (dy_output < 0 && k->in_[0] < 0 && few_inputs(a)) {
+        DS_TRY(k->make_sums(a, x, outputs));
+        k->again_ = k->sums_.has_value();
+      }
+      if (dy_output < 0 && k->in_[0] < 0 && !k->again_) {
         dy_output = k->out_[0];
         builder.output("dy", extractor.value(dy));
         outputs.push_back(dy_output);
@@ -236,7 +240,7 @@ class Backward : public NormBase {
       if (!outputs.empty()) {
         DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), outputs, s.block));
       }
-      DS_TRY(k->make_sums(a, x, std::move(outputs)));
+      if (!k->again_) DS_TRY(k->make_sums(a, x, std::move(outputs)));
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
@@ -248,6 +252,19 @@ class Backward : public NormBase {
     builder.output("dx", ops::cast(wide(g) * extractor.add_input(s.per_channel(x), kFactor) + slope, x.dtype));
     DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
     return std::unique_ptr<Kernel>(std::move(k));
+  }
+
+  // Whether dy, of one tensor of x's size beside x, is as cheap to compute again as to write and read.
+  static bool few_inputs(const Anchored& a) {
+    Builder builder(ops::registry());
+    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
+    extractor.value(a.node().inputs[0]);
+    int large = 0;
+    for (int source : extractor.sources()) {
+      const Value v = a.body.inputs()[static_cast<size_t>(source)].value;
+      large += v != a.node().inputs[1] && a.body.type(v).dims == a.body.type(a.node().inputs[1]).dims;
+    }
+    return large <= 1;
   }
 
   // The loop before the gradient with both sums in it, where that is machine code.
@@ -305,7 +322,8 @@ class Backward : public NormBase {
     const Elements x = elements(args.in[in_[1]]);
     const Elements dy = elements(in_[0] >= 0       ? args.in[in_[0]]
                                  : dy_output_ >= 0 ? args.out[dy_output_]
-                                                   : before_out.back());
+                                 : keeps_dy()      ? before_out.back()
+                                                   : nullptr);
     const int64_t most = std::max<int64_t>(1, kChunk / shape_.block) * shape_.block;
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
       float buffers[2][kChunk];
@@ -334,7 +352,7 @@ class Backward : public NormBase {
 
  private:
   // Whether dy is computed, and no output has a place for it.
-  bool keeps_dy() const { return in_[0] < 0 && dy_output_ < 0; }
+  bool keeps_dy() const { return in_[0] < 0 && dy_output_ < 0 && !again_; }
 
   // dx = scale * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = factor * dy + slope * x + shift
   void coefficients(const KernelArgs& args, int64_t b, const double* sums, float* factor, float* shift,
@@ -353,6 +371,7 @@ class Backward : public NormBase {
   }
 
   int dy_output_ = -1;
+  bool again_ = false;  // dy is computed for the sums and once more for dx
   std::optional<Loop> before_, gradient_, sums_;
 };
 

@@ -14,6 +14,7 @@
 #include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
 #include "passes/fuse_horizontal.h"
+#include "passes/norm_again.h"
 #include "passes/rewrite.h"
 #include "passes/schedule.h"
 #include "passes/simplify.h"
@@ -70,6 +71,11 @@ constexpr Pass kPasses[] = {
        return passes::decompose(graph, ops::registry(), [](const Graph&, const Node& node) {
          return node.op_name() == "batch_norm_inference" && node.attrs.integer("channel_block") > 0;
        });
+     }},
+    // On loops that are still nodes, and before they become kernels.
+    {"norm_again",
+     [](const Graph& graph, const runtime::CompileOptions&) {
+       return passes::norm_again(graph, ops::registry(), loops_around);
      }},
     {"fuse_elementwise",
      [](const Graph& graph, const runtime::CompileOptions&) {

@@ -201,13 +201,13 @@ class Generator : public Xbyak::CodeGenerator {
   }
 
   // ---- Memory.
-  Xbyak::RegExp at(int pointer, const Xbyak::Reg64& base, int index, DType dtype) {
-    Xbyak::Reg64 reg = rax;
-    if (pointer >= 0)
-      reg = pointers_[static_cast<size_t>(pointer)];
-    else
-      mov(rax, ptr[base + index * 8]);
-    return reg + rcx * static_cast<int>(size_of(dtype));
+  Xbyak::Reg64 base(int pointer, const Xbyak::Reg64& all, int index) {
+    if (pointer >= 0) return pointers_[static_cast<size_t>(pointer)];
+    mov(rax, ptr[all + index * 8]);
+    return rax;
+  }
+  Xbyak::RegExp at(int pointer, const Xbyak::Reg64& all, int index, DType dtype) {
+    return base(pointer, all, index) + rcx * static_cast<int>(size_of(dtype));
   }
 
   // Where value v is, a leaf being loaded when it is first asked for.
@@ -220,6 +220,10 @@ class Generator : public Xbyak::CodeGenerator {
     const TileCode::Leaf& leaf = leaves_[v];
     if (leaf.scalar) {
       vbroadcastss(z, dword[rsp + leaf_slot_[v] * 4]);
+      return z;
+    }
+    if (leaf.vector) {
+      vmovups(z, ptr[base(leaf_pointer_[v], rdi, value)]);
       return z;
     }
     const Xbyak::RegExp address = at(leaf_pointer_[v], rdi, value, leaf.dtype);
@@ -731,7 +735,7 @@ std::optional<TileCode> TileCode::make(const std::vector<Leaf>& leaves, const st
     TileCode code;
     code.function_ = generator->getCode<Function>();
     code.lanes_ = lanes;
-    for (const Leaf& leaf : leaves) code.leaf_sizes_.push_back(leaf.scalar ? 0 : size_of(leaf.dtype));
+    for (const Leaf& leaf : leaves) code.leaf_sizes_.push_back(leaf.scalar || leaf.vector ? 0 : size_of(leaf.dtype));
     const auto output = [&](int o, size_t size, bool sums) {
       const size_t count = std::max(code.output_sizes_.size(), static_cast<size_t>(o) + 1);
       code.output_sizes_.resize(count);

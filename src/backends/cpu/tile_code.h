@@ -19,6 +19,7 @@ class TileCode {
   struct Leaf {
     DType dtype = DType::kF32;  // f32, a half float or bool
     bool scalar = false;        // f32: one number that all elements share
+    bool vector = false;        // f32: lanes() numbers that all vectors share
   };
   // Values count leaves first, then results of operations in order. `out` is the dtype of the result; half floats are
   // f32 until they are stored.
@@ -52,7 +53,7 @@ class TileCode {
 
   Function function_ = nullptr;  // of whole vectors
   int64_t lanes_ = 0;
-  std::vector<size_t> leaf_sizes_, output_sizes_;  // of elements; 0 of a scalar, and of what isn't stored
+  std::vector<size_t> leaf_sizes_, output_sizes_;  // of elements; 0 of what all share, and of what isn't stored
   std::vector<bool> sums_;                         // by output
   std::shared_ptr<const void> memory_;             // where the code is
 };

@@ -326,8 +326,9 @@ struct TileProgram::Compiler {
     for (const Leaf& leaf : program.leaves_) {
       const bool scalar = !leaf.periodic && leaf.strides.back() == 0 && compute_dtype(leaf.dtype) == DType::kF32;
       const bool contiguous = !leaf.periodic && leaf.strides.back() != 0;
-      program.in_code_.push_back(scalar || contiguous);
-      leaves.push_back({contiguous ? leaf.dtype : compute_dtype(leaf.dtype), scalar});
+      const bool vector = leaf.periodic && leaf.dtype == DType::kF32 && program.period_ == TileCode::best_lanes();
+      program.in_code_.push_back(scalar || contiguous || vector);
+      leaves.push_back({contiguous ? leaf.dtype : compute_dtype(leaf.dtype), scalar, vector});
     }
     for (int copy : program.leaf_copies_)
       if (copy >= 0) return {};
