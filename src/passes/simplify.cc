@@ -110,6 +110,20 @@ Expr join_parts(const Found& f) {
   return result;
 }
 
+// dy - e^y * sum(dy) along the axis, where dy is zeros but for one element in each row, as a loss by class gives it: dy
+// itself, as large as y, need not be made.
+Expr picked_gradient(const Found& f) {
+  Expr y = f.at("y"), v = f.at("v");
+  const int64_t rank = y.rank(), axis = (f.node.attrs.integer("axis") + rank) % rank;
+  const Node& put = *f.graph.producer(f.value("dy"));
+  if ((put.attrs.integer("axis") + rank) % rank != axis || v.dim(axis) != 1) return {};
+  Dims dims(static_cast<size_t>(rank), 1);
+  dims[static_cast<size_t>(axis)] = y.dim(axis);
+  Expr number = f.builder.op("iota", {}, {{"dims", dims}, {"axis", axis}, {"dtype", DType::kI32}});
+  Expr here = ops::equal(number, ops::cast(f.at("i"), number.dtype()));
+  return ops::select(here, v, ops::zeros_like(v)) - ops::exp(y) * v;
+}
+
 std::vector<Rule> make_rules() {
   std::vector<Rule> rules;
   // Numbers that change nothing.
@@ -147,6 +161,9 @@ std::vector<Rule> make_rules() {
                                 ? ops::cast(f.at("x"), f.type().dtype)
                                 : Expr();
                    }});
+  rules.push_back({"log_softmax_picked",
+                   op("log_softmax_grad", {any("y"), op("put_along_axis_add", {any("v"), any("i")}).as("dy")}),
+                   picked_gradient});
   // The product reads either order.
   const Pattern turned = op("transpose", {any("x")}).attr("permutation", swaps_matrix);
   rules.push_back({"matmul_transpose_a", op("matmul", {turned, any("b")}), [](const Found& f) {

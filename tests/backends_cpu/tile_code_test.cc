@@ -261,6 +261,22 @@ TEST_P(TileCodeTest, ManyOperands) {
     for (int64_t k = 0; k < kCount; ++k) EXPECT_EQ(y[i][k], static_cast<float>(k * (i + 1) * (i + 2) / 2));
 }
 
+TEST_P(TileCodeTest, ComparesIntegers) {
+  const DType f = DType::kF32, i = DType::kI32;
+  const auto code =
+      make({{i, false}, {i, true}, {}},
+           {{"equal", i, DType::kBool, {0, 1}, -1}, {"cast", DType::kBool, f, {3}, -1}, {"add", f, f, {4, 2}, 0}}, {});
+  ASSERT_TRUE(code);
+  const int32_t wanted = -7;
+  std::vector<int32_t> x;
+  std::vector<float> z, y(37);
+  for (int32_t k = 0; k < 37; ++k) x.push_back(k % 3 == 1 ? wanted : k << 20), z.push_back(static_cast<float>(k));
+  const void* in[] = {x.data(), &wanted, z.data()};
+  void* out[] = {y.data()};
+  code->run(in, out, 37);
+  for (size_t k = 0; k < y.size(); ++k) EXPECT_EQ(y[k], z[k] + (x[k] == wanted ? 1.0f : 0.0f));
+}
+
 TEST_P(TileCodeTest, SaysWhatItHasNoCodeFor) {
   const DType f = DType::kF32;
   EXPECT_FALSE(make({{}, {}}, {{"pow", f, f, {0, 1}, 0}}, {}));

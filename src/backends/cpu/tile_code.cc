@@ -227,7 +227,7 @@ class Generator : public Xbyak::CodeGenerator {
       return z;
     }
     const Xbyak::RegExp address = at(leaf_pointer_[v], rdi, value, leaf.dtype);
-    if (leaf.dtype == DType::kF32) {
+    if (leaf.dtype == DType::kF32 || leaf.dtype == DType::kI32) {
       vmovups(z, ptr[address]);
     } else if (leaf.dtype == DType::kBF16) {
       vpmovzxwd(z, ptr[address]);
@@ -379,7 +379,7 @@ class Generator : public Xbyak::CodeGenerator {
     const auto& in = op.operands;
     if (op.in == DType::kBool && op.op != "cast") return emit_logical(op, id);
     if (op.out == DType::kBool) return emit_comparison(op, id);
-    if (op.op == "select") {
+    if (op.op == "select" && op.out == DType::kF32) {
       const Mask m = mask(in[0]);
       const Vec a = vector(in[1]), b = vector(in[2]), y = result(id);
       if (wide_)
@@ -482,6 +482,15 @@ class Generator : public Xbyak::CodeGenerator {
   }
 
   void emit_comparison(const TileCode::Operation& op, size_t id) {
+    if (op.in == DType::kI32 && op.op == "equal") {
+      const Vec a = vector(op.operands[0]), b = vector(op.operands[1]);
+      const Mask m = mask_result(id);
+      if (wide_)
+        vpcmpeqd(Xbyak::Opmask(m.reg), a, b);
+      else
+        vpcmpeqd(vec(m.reg), a, b);
+      return;
+    }
     if (op.in != DType::kF32) throw Unsupported();
     static const std::map<std::string, int> kPredicates = {
         {"equal", kEqual},        {"less", kLess},       {"less_equal", kLessEqual},

@@ -17,8 +17,8 @@ namespace deepseek::backends::cpu {
 class TileCode {
  public:
   struct Leaf {
-    DType dtype = DType::kF32;  // f32, a half float or bool
-    bool scalar = false;        // f32: one number that all elements share
+    DType dtype = DType::kF32;  // f32, a half float, bool, or i32, which is only compared
+    bool scalar = false;        // f32 or i32: one number that all elements share
     bool vector = false;        // f32: lanes() numbers that all vectors share
   };
   // Values count leaves first, then results of operations in order. `out` is the dtype of the result; half floats are

@@ -324,7 +324,8 @@ struct TileProgram::Compiler {
   std::optional<TileCode> code() {
     std::vector<TileCode::Leaf> leaves;
     for (const Leaf& leaf : program.leaves_) {
-      const bool scalar = !leaf.periodic && leaf.strides.back() == 0 && compute_dtype(leaf.dtype) == DType::kF32;
+      const bool scalar = !leaf.periodic && leaf.strides.back() == 0 &&
+                          (compute_dtype(leaf.dtype) == DType::kF32 || leaf.dtype == DType::kI32);
       const bool contiguous = !leaf.periodic && leaf.strides.back() != 0;
       const bool vector = leaf.periodic && leaf.dtype == DType::kF32 && program.period_ == TileCode::best_lanes();
       program.in_code_.push_back(scalar || contiguous || vector);
