@@ -6,6 +6,7 @@
 #include "backends/cpu/tile_program.h"
 #include "base/threads.h"
 #include "graph/builder.h"
+#include "ops/common.h"
 #include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
@@ -178,9 +179,22 @@ Result<Loop> whole_loop(const Graph& body) {
   return loop;
 }
 
+// A sum alone that keeps its last axis adds rows to rows, which the kernel of reductions does without a copy.
+bool adds_rows(const NodeInfo& node) {
+  const std::string& op = node.context.op->name.value;
+  if ((op != "sum" && op != "mean") || node.context.in(0).dtype != DType::kF32) return false;
+  const Dims& dims = node.context.in(0).dims;
+  const Result<Dims> axes = ops::normalize_axes(node.context.ints("axes"), static_cast<int64_t>(dims.size()));
+  if (!axes.ok() || axes->empty()) return false;
+  for (size_t axis = dims.size(); axis-- > 0;)
+    if (dims[axis] > 1) return std::find(axes->begin(), axes->end(), static_cast<int64_t>(axis)) == axes->end();
+  return false;
+}
+
 }  // namespace
 
 KernelOrRefusal make_elementwise(const NodeInfo& node) {
+  if (adds_rows(node)) return refuse("a sum of rows");
   DS_ASSIGN(const Graph body, body_of(node));
   const std::vector<size_t> group = components(body);
   std::vector<size_t> wanted;  // components that the node returns something of

@@ -211,7 +211,7 @@ struct TileProgram::Compiler {
 
   Status sum(const Node& node) {
     const Value x = node.inputs[0];
-    if (body.type(x).dtype != DType::kF32)
+    if (compute_dtype(body.type(x).dtype) != DType::kF32)
       return refuse(fmt::format("sums of {} in a loop", to_string(body.type(x).dtype)));
     if (body.type(x).dims != dims) return refuse("a sum of a broadcast value");
     const int output = output_of[node.output().id];
@@ -693,9 +693,17 @@ void TileProgram::run(std::span<const void* const> in_memory, std::span<void* co
 }
 
 void TileProgram::store(const double* sums, std::span<void* const> out) const {
-  for (const Sum& sum : sums_)
-    for (int64_t i = 0; i < sum.size; ++i)
-      static_cast<float*>(out[sum.output])[i] = static_cast<float>(sums[sum.offset + i] * sum.scale);
+  for (const Sum& sum : sums_) {
+    const DType dtype = out_dtypes_[static_cast<size_t>(sum.output)];
+    void* const to = out[static_cast<size_t>(sum.output)];
+    for (int64_t i = 0; i < sum.size; ++i) {
+      const double value = sums[sum.offset + i] * sum.scale;
+      if (dtype == DType::kF32)
+        static_cast<float*>(to)[i] = static_cast<float>(value);
+      else
+        store_from_double(dtype, to, i, value);
+    }
+  }
 }
 
 }  // namespace deepseek::backends::cpu
