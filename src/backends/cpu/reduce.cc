@@ -48,16 +48,43 @@ float initial(Kind kind) {
   return kind == Kind::kSum ? 0.0f : kind == Kind::kProd ? 1.0f : kind == Kind::kMax ? -INFINITY : INFINITY;
 }
 
-DS_SIMD float row(Kind kind, const float* x, int64_t n) {
+// lanes[j] = combine(lanes[j], x[i * 16 + j]): a loop per kind, and no memory that could be x's, so that it becomes
+// vectors.
+constexpr int kLanes = 16;
+#define DS_LANES(name, expression)                             \
+  DS_SIMD void name(const float* x, int64_t n, float* lanes) { \
+    float a[kLanes];                                           \
+    std::copy_n(lanes, kLanes, a);                             \
+    for (int64_t i = 0; i < n; i += kLanes)                    \
+      for (int j = 0; j < kLanes; ++j) {                       \
+        const float b = x[i + j];                              \
+        a[j] = expression;                                     \
+      }                                                        \
+    std::copy_n(a, kLanes, lanes);                             \
+  }
+DS_LANES(add_lanes, a[j] + b)
+DS_LANES(multiply_lanes, a[j] * b)
+DS_LANES(largest_lanes, b <= a[j] || a[j] != a[j] ? a[j] : b)
+DS_LANES(smallest_lanes, b >= a[j] || a[j] != a[j] ? a[j] : b)
+#undef DS_LANES
+
+float row(Kind kind, const float* x, int64_t n) {
   if (n > 256) return combine(kind, row(kind, x, n / 2), row(kind, x + n / 2, n - n / 2));
-  float lanes[16];
-  std::fill_n(lanes, 16, initial(kind));
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int j = 0; j < 16; ++j) lanes[j] = combine(kind, lanes[j], x[i + j]);
-  for (; i < n; ++i) lanes[i % 16] = combine(kind, lanes[i % 16], x[i]);
+  if (n < 2 * kLanes) {
+    float acc = initial(kind);
+    for (int64_t i = 0; i < n; ++i) acc = combine(kind, acc, x[i]);
+    return acc;
+  }
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, initial(kind));
+  int64_t i = n / kLanes * kLanes;
+  (kind == Kind::kSum    ? add_lanes
+   : kind == Kind::kProd ? multiply_lanes
+   : kind == Kind::kMax  ? largest_lanes
+                         : smallest_lanes)(x, i, lanes);
+  for (; i < n; ++i) lanes[i % kLanes] = combine(kind, lanes[i % kLanes], x[i]);
   float acc = lanes[0];
-  for (int j = 1; j < 16; ++j) acc = combine(kind, acc, lanes[j]);
+  for (int j = 1; j < kLanes; ++j) acc = combine(kind, acc, lanes[j]);
   return acc;
 }
 
@@ -96,6 +123,17 @@ void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale
         for (int64_t j = 0; j < p.c; ++j) y[i * p.c + j] *= scale;
       }
     });
+    return;
+  }
+  if (constexpr int64_t kParts = 64; p.a * p.b * p.c == 1 && p.d >= kParts * 1024) {
+    float partial[kParts];
+    parallel_for(kParts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t first = p.d * k / kParts, last = p.d * (k + 1) / kParts;
+        partial[k] = row(kind, x + first, last - first);
+      }
+    });
+    *y = row(kind, partial, kParts) * scale;
     return;
   }
   parallel_for(p.a * p.c, std::max<int64_t>(1, 32768 / (p.b * p.d)), [&](int64_t begin, int64_t end) {
@@ -178,6 +216,7 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     const bool reduced = slot == &plan.b || slot == &plan.d;
     if (next < loops.size() && loops[next].reduced == reduced) *slot = loops[next++].size;
   }
+  if (plan.c == 1 && plan.d == 1) std::swap(plan.b, plan.d);  // along rows
   if (x.dtype != DType::kF32 || next != loops.size()) {
     const double count =
         op == "mean" ? static_cast<double>(x.num_elements()) / static_cast<double>(node.outputs[0].num_elements()) : 1;
