@@ -349,6 +349,12 @@ TEST(Kernels, HalfFloats) {
     check({"layer_norm", {"mixed", {x({9, 130}), floats({130}), floats({130})}, {}, true, 2e-2}});
     check({"conv", {"plain", {x({2, 5, 9, 9}), x({6, 5, 3, 3})}, {}, true, 2e-2}});
     check({"max_pool", {"plain", {x({2, 3, 8, 8})}, {{"kernel", Dims{2, 2}}}}});
+    const Dims one{1, 1, 0};
+    const Attrs window{
+        {"kernel", Dims{3, 3, 1}}, {"stride", Dims{2, 2, 1}}, {"padding_low", one}, {"padding_high", one}};
+    check({"max_pool", {"blocked", {x({2, 3, 9, 8, 16})}, window}});
+    check({"max_pool_grad",
+           {"sums", {x({2, 3, 40, 40}), index({2, 3, 40, 40}, 60, DType::kI32)}, {{"input_dims", Dims{2, 3, 9, 9}}}}});
     check({"dropout", {"half", {x({1001}), index({2}, 1000)}, {}}});
   }
 }

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #if defined(__SSE2__)
-#include <xmmintrin.h>
+#include <emmintrin.h>
 #endif
 
 #include "backends/cpu/kernel.h"
@@ -54,7 +54,26 @@ void copy_row(const T* s, T* d, int64_t n, int64_t ss, int64_t ds) {
 }
 
 #if defined(__SSE2__)
-// 4 x 4 elements of 32 bits.
+// Sides of the squares that are transposed in registers, by the size of an element.
+constexpr int64_t square_side(size_t size) { return size == 2 ? 8 : size == 4 ? 4 : 0; }
+
+void transpose_square(const uint16_t* s, uint16_t* d, int64_t sj, int64_t di) {
+  __m128i r[8], t[8];
+  for (int64_t j = 0; j < 8; ++j) r[j] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + j * sj));
+  for (int j = 0; j < 4; ++j) {  // pairs of rows j and j + 4, three times: the numbers of a column come together
+    t[2 * j] = _mm_unpacklo_epi16(r[j], r[j + 4]);
+    t[2 * j + 1] = _mm_unpackhi_epi16(r[j], r[j + 4]);
+  }
+  for (int j = 0; j < 4; ++j) {
+    r[2 * j] = _mm_unpacklo_epi16(t[j], t[j + 4]);
+    r[2 * j + 1] = _mm_unpackhi_epi16(t[j], t[j + 4]);
+  }
+  for (int j = 0; j < 4; ++j) {
+    t[2 * j] = _mm_unpacklo_epi16(r[j], r[j + 4]);
+    t[2 * j + 1] = _mm_unpackhi_epi16(r[j], r[j + 4]);
+  }
+  for (int64_t i = 0; i < 8; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(d + i * di), t[i]);
+}
 void transpose_square(const uint32_t* s, uint32_t* d, int64_t sj, int64_t di) {
   __m128 r[4];
   for (int64_t j = 0; j < 4; ++j) r[j] = _mm_loadu_ps(reinterpret_cast<const float*>(s + j * sj));
@@ -72,10 +91,10 @@ void transpose_tile(const T* s, T* d, int64_t rows, int64_t columns, int64_t sj,
       const int64_t i1 = std::min(rows, i0 + kTile), j1 = std::min(columns, j0 + kTile);
       int64_t in_squares = i0;  // rows before it are done
 #if defined(__SSE2__)
-      if constexpr (sizeof(T) == 4)
-        if ((j1 - j0) % 4 == 0)
-          for (; in_squares + 4 <= i1; in_squares += 4)
-            for (int64_t j = j0; j < j1; j += 4)
+      if constexpr (constexpr int64_t kSide = square_side(sizeof(T)); kSide > 0)
+        if ((j1 - j0) % kSide == 0)
+          for (; in_squares + kSide <= i1; in_squares += kSide)
+            for (int64_t j = j0; j < j1; j += kSide)
               transpose_square(s + in_squares + j * sj, d + in_squares * di + j, sj, di);
 #endif
       for (int64_t i = in_squares; i < i1; ++i)

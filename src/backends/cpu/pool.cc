@@ -1,11 +1,14 @@
-// f32 max and average pooling of 1 to 3 spatial axes, forward and backward: direct loops, one plane per task.
+// Max pooling of f32 and bf16 and average pooling of f32 of 1 to 3 spatial axes, forward and backward: direct loops,
+// one plane per task.
 #include "ops/pool.h"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
+#include "backends/cpu/elements.h"
 #include "backends/cpu/kernel.h"
+#include "backends/cpu/tile_ops.h"
 #include "base/simd.h"
 #include "base/threads.h"
 
@@ -24,6 +27,7 @@ namespace deepseek::backends::cpu {
 struct Pool3 {
   int64_t planes, in[3], out[3], kernel[3], stride[3], low[3], dilation[3];
 };
+using MaxRowFn = void (*)(const Pool3& p, const void* x, int64_t a, void* y, int32_t* indices);
 }  // namespace deepseek::backends::cpu
 #endif
 
@@ -33,9 +37,26 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Row a of a plane's result where the last axis holds the channels of a block: windows don't slide over it, and its
 // elements go side by side. The first of equal values wins, and NaN wins over all.
-void MaxRow(const Pool3& p, const float* x, int64_t a, float* y, int32_t* indices) {
+template <class T>
+void MaxRow(const Pool3& p, const void* x, int64_t a, void* y, int32_t* indices) {
   const hn::CappedTag<float, 16> d;
+  const hn::Rebind<uint32_t, decltype(d)> du;
+  const hn::Rebind<uint16_t, decltype(d)> dh;
   const hn::Rebind<int32_t, decltype(d)> di;
+  const auto load = [&](int64_t at) HWY_ATTR {
+    if constexpr (sizeof(T) == 4)
+      return hn::LoadU(d, static_cast<const float*>(x) + at);
+    else
+      return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, static_cast<const uint16_t*>(x) + at))));
+  };
+  const auto store = [&](auto v, int64_t at) HWY_ATTR {
+    if constexpr (sizeof(T) == 4) {
+      hn::StoreU(v, d, static_cast<float*>(y) + at);
+    } else {  // one of x's numbers, so that nothing is rounded
+      const auto high = hn::BitCast(di, hn::ShiftRight<16>(hn::BitCast(du, v)));
+      hn::StoreU(hn::DemoteTo(dh, high), dh, static_cast<uint16_t*>(y) + at);
+    }
+  };
   const int64_t n = static_cast<int64_t>(hn::Lanes(d)), lanes = p.in[2];
   // The taps [first, last) that are inside.
   const auto inside = [&p](int axis, int64_t at, int64_t* first, int64_t* last) {
@@ -55,18 +76,20 @@ void MaxRow(const Pool3& p, const float* x, int64_t a, float* y, int32_t* indice
       for (int64_t i = i0; i < i1; ++i)
         for (int64_t j = j0; j < j1; ++j) {
           const int64_t at = ((top + i * p.dilation[0]) * p.in[1] + left + j * p.dilation[1]) * lanes + lane;
-          const auto v = hn::LoadU(d, x + at);
+          const auto v = load(at);
           const auto take = any ? hn::Or(hn::Gt(v, best), hn::Ne(v, v)) : hn::Eq(best, best);
           any = true;
           best = hn::IfThenElse(take, v, best);
           if (indices != nullptr)
             index = hn::IfThenElse(hn::RebindMask(di, take), hn::Iota(di, static_cast<int32_t>(at)), index);
         }
-      if (y != nullptr) hn::StoreU(best, d, y + b * lanes + lane);
+      if (y != nullptr) store(best, b * lanes + lane);
       if (indices != nullptr) hn::StoreU(index, di, indices + b * lanes + lane);
     }
   }
 }
+
+MaxRowFn FindMaxRow(bool bf16) { return bf16 ? MaxRow<uint16_t> : MaxRow<float>; }
 
 }  // namespace deepseek::backends::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -76,7 +99,7 @@ namespace deepseek::backends::cpu {
 
 using graph::Dims;
 
-HWY_EXPORT(MaxRow);
+HWY_EXPORT(FindMaxRow);
 
 namespace {
 
@@ -151,14 +174,15 @@ DS_SIMD void lanes_add(const float* x, int64_t n, float factor, float* sum) {
 }
 
 // Row a of every plane's result.
-Status max_lanes(const Pool3& p, const float* x, float* y, int32_t* indices) {
-  const int64_t lanes = p.in[2], in_size = p.in[0] * p.in[1] * lanes, row = p.out[1] * lanes;
+void max_lanes(const Pool3& p, bool bf16, const void* x, void* y, int32_t* indices) {
+  const int64_t in_size = p.in[0] * p.in[1] * p.in[2], row = p.out[1] * p.in[2], element = bf16 ? 2 : 4;
+  const MaxRowFn max_row = HWY_DYNAMIC_DISPATCH(FindMaxRow)(bf16);
   parallel_for(p.planes * p.out[0], std::max<int64_t>(1, 4096 / row), [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) HWY_DYNAMIC_DISPATCH(MaxRow)
-    (p, x + task / p.out[0] * in_size, task % p.out[0], y == nullptr ? nullptr : y + task * row,
-     indices == nullptr ? nullptr : indices + task * row);
+    for (int64_t task = begin; task < end; ++task)
+      max_row(p, static_cast<const char*>(x) + task / p.out[0] * in_size * element, task % p.out[0],
+              y == nullptr ? nullptr : static_cast<char*>(y) + task * row * element,
+              indices == nullptr ? nullptr : indices + task * row);
   });
-  return {};
 }
 
 Status require_f32(const NodeInfo& node) {
@@ -170,13 +194,17 @@ Status require_f32(const NodeInfo& node) {
 }  // namespace
 
 KernelOrRefusal make_max_pool(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
   DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
-  return make_kernel([p = widen(s)](const KernelArgs& args) -> Status {
+  const bool bf16 = node.context.in(0).dtype == DType::kBF16 && has_lanes(widen(s));
+  if (!bf16) DS_TRY(require_f32(node));
+  return make_kernel([p = widen(s), bf16](const KernelArgs& args) -> Status {
+    if (has_lanes(p)) {
+      max_lanes(p, bf16, args.in[0], args.out[0], static_cast<int32_t*>(args.out[1]));
+      return {};
+    }
     const float* x = static_cast<const float*>(args.in[0]);
     float* y = static_cast<float*>(args.out[0]);
     int32_t* indices = static_cast<int32_t*>(args.out[1]);
-    if (has_lanes(p)) return max_lanes(p, x, y, indices);
     const int64_t in_size = p.in[0] * p.in[1] * p.in[2], out_size = p.out[0] * p.out[1] * p.out[2];
     for_outputs(p, [&](int64_t plane, int64_t at, int64_t a, int64_t b, int64_t c) {
       const float* from = x + plane * in_size;
@@ -196,20 +224,30 @@ KernelOrRefusal make_max_pool(const NodeInfo& node) {
 }
 
 KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
   const graph::TensorType &dx = node.outputs[0], &dy = node.context.in(0);
+  const bool bf16 = dy.dtype == DType::kBF16;
+  if (!bf16) DS_TRY(require_f32(node));
   const int64_t planes = dx.dims[0] * dx.dims[1];
   if (planes == 0) return refuse("the input is empty");
   const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
   return make_kernel([=](const KernelArgs& args) -> Status {
-    const float* from = static_cast<const float*>(args.in[0]);
     const int32_t* indices = static_cast<const int32_t*>(args.in[1]);
-    float* to = static_cast<float*>(args.out[0]);
     parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
-      std::memset(to + begin * in_size, 0, static_cast<size_t>((end - begin) * in_size) * sizeof(float));
-      for (int64_t plane = begin; plane < end; ++plane)
+      const auto add = [&](int64_t plane, const auto* from, float* to) {
+        std::fill_n(to, in_size, 0.0f);
         for (int64_t i = 0; i < out_size; ++i)
-          to[plane * in_size + indices[plane * out_size + i]] += from[plane * out_size + i];
+          to[indices[plane * out_size + i]] += static_cast<float>(from[plane * out_size + i]);
+      };
+      std::vector<float> sums(static_cast<size_t>(bf16 ? in_size : 0));  // of a plane
+      for (int64_t plane = begin; plane < end; ++plane) {
+        if (!bf16) {
+          add(plane, static_cast<const float*>(args.in[0]), static_cast<float*>(args.out[0]) + plane * in_size);
+          continue;
+        }
+        add(plane, static_cast<const BF16*>(args.in[0]), sums.data());
+        const void* in[] = {sums.data()};
+        find_tile_fn("cast", DType::kF32, DType::kBF16)(in, static_cast<BF16*>(args.out[0]) + plane * in_size, in_size);
+      }
     });
     return {};
   });
