@@ -7,6 +7,7 @@
 
 #include "backends/cpu/block_gemm.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/tile_program.h"
 #include "base/threads.h"
 #include "graph/text.h"
 #include "ops/dsl.h"
@@ -409,6 +410,19 @@ TEST(Kernels, BlockedConvolutionsOfBf16) {
     EXPECT_EQ(used.count(op + " microgemm"), has_bf16_products() ? 1u : 0u);
     EXPECT_EQ(used.count(op + " winograd"), has_bf16_products() ? 1u : 0u);
   }
+}
+
+// Half outputs are stored one after another: none lies over an operand that a later one is a copy of.
+TEST(Kernels, HalfOutputsLeaveWhatAnotherCopies) {
+  Builder b(ops::registry());
+  const TensorType type{DType::kBF16, {64}};
+  Expr x = b.input("x", type), y = b.input("y", type);
+  b.output("negative", -y);
+  b.output("copy", x);
+  const Result<TileProgram> program = TileProgram::compile(*b.finish());
+  ASSERT_TRUE(program.ok()) << program.status().to_string();
+  EXPECT_FALSE(program->in_place(0, 0));
+  EXPECT_TRUE(program->in_place(0, 1));
 }
 
 // Loops of several shapes in one node, with and without sums, on shared inputs; tiny ones among large ones.

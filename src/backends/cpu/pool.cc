@@ -57,6 +57,7 @@ void MaxRow(const Pool3& p, const void* x, int64_t a, void* y, int32_t* indices)
       hn::StoreU(hn::DemoteTo(dh, high), dh, static_cast<uint16_t*>(y) + at);
     }
   };
+  const auto count = hn::Iota(di, 0);  // goes by way of memory, so once
   const int64_t n = static_cast<int64_t>(hn::Lanes(d)), lanes = p.in[2];
   // The taps [first, last) that are inside.
   const auto inside = [&p](int axis, int64_t at, int64_t* first, int64_t* last) {
@@ -81,7 +82,8 @@ void MaxRow(const Pool3& p, const void* x, int64_t a, void* y, int32_t* indices)
           any = true;
           best = hn::IfThenElse(take, v, best);
           if (indices != nullptr)
-            index = hn::IfThenElse(hn::RebindMask(di, take), hn::Iota(di, static_cast<int32_t>(at)), index);
+            index =
+                hn::IfThenElse(hn::RebindMask(di, take), hn::Add(count, hn::Set(di, static_cast<int32_t>(at))), index);
         }
       if (y != nullptr) store(best, b * lanes + lane);
       if (indices != nullptr) hn::StoreU(index, di, indices + b * lanes + lane);

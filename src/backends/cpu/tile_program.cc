@@ -467,6 +467,8 @@ bool TileProgram::in_place(int out, int in) const {
       if (reads(sum.from)) return false;
     for (int copy : leaf_copies_)
       if (copy == static_cast<int>(l)) return false;
+    for (const Narrowed& other : narrowed_)  // stored one after another
+      if (reads(other.from) && other.output != out) return false;
   }
   return true;
 }
