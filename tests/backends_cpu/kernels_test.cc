@@ -330,6 +330,47 @@ TEST(Kernels, ScansEqualTheReferenceForAnyThreadsAndSteps) {
   for (int64_t i = 0; i < (*out)[0].num_elements(); ++i) EXPECT_NEAR((*out)[0].at(i), (*expected)[0].data[i], 1e-5);
 }
 
+// Every cast, where loops are machine code and where they are not.
+TEST(Kernels, CastsBetweenAllTypes) {
+  const DType all[] = {DType::kBool, DType::kU8,   DType::kI8,  DType::kI32, DType::kI64,
+                       DType::kF16,  DType::kBF16, DType::kF32, DType::kF64};
+  for (const DType from : all)
+    for (const DType to : all) {
+      if (from == to) continue;
+      const Fill fill = from == DType::kBool ? Fill::kBool : is_float(from) ? Fill::kNormal : Fill::kIndices;
+      check({"cast", {"all", {input(from, {1003}, fill, 100)}, {{"dtype", to}}}});
+    }
+}
+
+// bf16 convolutions whose weights are known keep them packed.
+TEST(Kernels, KnownWeightsOfBf16) {
+  Builder b(ops::registry());
+  Tensor w = Tensor::zeros(DType::kF32, {48, 32, 1, 1});
+  for (int64_t i = 0; i < w.num_elements(); ++i) w.as<float>()[i] = static_cast<float>(i * 7 % 23 - 11) / 16;
+  Expr x = b.input("x", {DType::kBF16, {2, 32, 9, 11}});
+  Expr y = b.op("conv", {x, b.constant(w.cast(DType::kBF16))});
+  b.output("y", ops::cast(ops::relu(y), DType::kF32));
+  const Result<Graph> graph = b.finish();
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  std::vector<std::vector<Tensor>> results;
+  const Tensor input =
+      testing::to_tensor(testing::sample_inputs(Sample{"", {{{DType::kBF16, {2, 32, 9, 11}}, Fill::kNormal, 2}}})[0]);
+  for (const auto& off : {std::vector<std::string>(), std::vector<std::string>{"microgemm", "winograd", "onednn"}}) {
+    runtime::CompileOptions options;
+    options.disabled_implementations = off;
+    auto program = CpuBackend().compile(*graph, options);
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    for (int run = 0; run < 2; ++run) {
+      auto out = (*program)->run(std::span(&input, 1));
+      ASSERT_TRUE(out.ok()) << out.status().to_string();
+      results.push_back(std::move(*out));
+    }
+  }
+  for (size_t r = 1; r < results.size(); ++r)
+    for (int64_t i = 0; i < results[0][0].num_elements(); ++i)
+      ASSERT_NEAR(results[0][0].at(i), results[r][0].at(i), 8e-3 * std::max(1.0, std::fabs(results[r][0].at(i)))) << i;
+}
+
 // In f32 inside, rounded once at the end; only casts round on the way.
 TEST(Kernels, HalfFloats) {
   for (DType h : {DType::kBF16, DType::kF16}) {

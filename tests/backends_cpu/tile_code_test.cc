@@ -282,6 +282,10 @@ TEST_P(TileCodeTest, SaysWhatItHasNoCodeFor) {
   EXPECT_FALSE(make({{}, {}}, {{"pow", f, f, {0, 1}, 0}}, {}));
   EXPECT_FALSE(make({{DType::kI32, false}}, {{"neg", DType::kI32, DType::kI32, {0}, 0}}, {}));
   EXPECT_FALSE(make({{DType::kF64, false}}, {{"cast", DType::kF64, f, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{DType::kBool, false}}, {{"cast", DType::kBool, DType::kI32, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{}}, {{"cast", f, DType::kI64, {0}, 0}}, {}));
+  const DType i = DType::kI32;
+  EXPECT_FALSE(make({{DType::kBool, false}, {i, false}}, {{"select", i, i, {0, 1, 1}, 0}}, {}));
   // More values at once than registers.
   std::vector<Operation> operations;
   for (int i = 0; i < 40; ++i) operations.push_back({"neg", f, f, {0}, -1});

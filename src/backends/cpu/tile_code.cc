@@ -379,7 +379,8 @@ class Generator : public Xbyak::CodeGenerator {
     const auto& in = op.operands;
     if (op.in == DType::kBool && op.op != "cast") return emit_logical(op, id);
     if (op.out == DType::kBool) return emit_comparison(op, id);
-    if (op.op == "select" && op.out == DType::kF32) {
+    if (op.op != "round_to" && op.out != DType::kF32) throw Unsupported();
+    if (op.op == "select") {
       const Mask m = mask(in[0]);
       const Vec a = vector(in[1]), b = vector(in[2]), y = result(id);
       if (wide_)
@@ -398,7 +399,7 @@ class Generator : public Xbyak::CodeGenerator {
           vandps(y, vec(m.reg), number(1.0f));
         return;
       }
-      if (op.in != DType::kF32 || op.out != DType::kF32) throw Unsupported();
+      if (op.in != DType::kF32) throw Unsupported();
       const Vec a = vector(in[0]);
       vmovaps(result(id), a);
       return;
@@ -416,7 +417,7 @@ class Generator : public Xbyak::CodeGenerator {
       }
       return;
     }
-    if (op.in != DType::kF32 || op.out != DType::kF32) throw Unsupported();
+    if (op.in != DType::kF32) throw Unsupported();
     static const std::map<std::string, void (Generator::*)(const Vec&, const std::vector<Vec>&)> kOps = {
         {"add", &Generator::emit_add},         {"sub", &Generator::emit_sub},
         {"mul", &Generator::emit_mul},         {"div", &Generator::emit_div},
