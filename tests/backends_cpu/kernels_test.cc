@@ -398,6 +398,13 @@ TEST(Kernels, HalfFloats) {
     check({"max_pool_grad",
            {"sums", {x({2, 3, 40, 40}), index({2, 3, 40, 40}, 60, DType::kI32)}, {{"input_dims", Dims{2, 3, 9, 9}}}}});
     check({"dropout", {"half", {x({1001}), index({2}, 1000)}, {}}});
+    // Statistics and gradients of parameters are f32 beside a half x; planes cross chunks.
+    const SampleInput wide = x({3, 2, 17, 19, 16}), vector = floats({32});
+    const SampleInput positive = input(DType::kF32, {32}, Fill::kPositive);
+    const Attrs block{{"channel_block", int64_t{16}}};
+    check({"batch_norm", {"half", {wide, vector, vector, vector, positive}, block, true, 2e-3}});
+    check({"batch_norm_inference", {"half", {wide, vector, vector, vector, positive}, block, true, 2e-3}});
+    check({"batch_norm_grad", {"half", {wide, wide, vector, vector, positive}, block, true, 1e-2}});
   }
 }
 
