@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 
 // Memory from the kernel, zeros that cost nothing until somebody touches them, in pages of 2 MiB where they fit and the
-// system has them: a step of gigabytes is bound by page tables otherwise, and its first run by half a million faults.
+// system has them: the first run of a step of gigabytes is half a million faults otherwise.
 std::shared_ptr<void> map_pages(size_t bytes) {
   const size_t spare = bytes >= kHugePage ? kHugePage : 0;  // to begin at a huge page
   void* const mapped = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -27,8 +27,6 @@ constexpr int64_t kWeightBytes = 24 * 1024;
 // Taps times blocks of a product's sum, by which reading and writing the result no longer counts.
 constexpr int64_t kLongProduct = 36;
 
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 // Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
 class Accumulate : public Kernel {
  public:
@@ -92,7 +90,7 @@ class Accumulate : public Kernel {
   Status run(const KernelArgs& args) const override {
     const auto* weights = static_cast<const float*>(args.in[place_.weights]);
     if (bf16_) {
-      void* const packed = fixed_weights_ ? args.prepared : static_cast<char*>(args.scratch) + windows_bytes();
+      void* const packed = fixed_weights_ ? args.prepared : static_cast<char*>(args.scratch) + window_bytes(geometry_);
       if (!fixed_weights_) pack_weights(weights, static_cast<uint32_t*>(packed));
       weights = static_cast<const float*>(packed);
     }
@@ -128,7 +126,7 @@ class Accumulate : public Kernel {
     });
     return {};
   }
-  size_t scratch_bytes() const override { return windows_bytes() + (fixed_weights_ ? 0 : packed_bytes()); }
+  size_t scratch_bytes() const override { return window_bytes(geometry_) + (fixed_weights_ ? 0 : packed_bytes()); }
   std::string detail() const override {
     return fmt::format("blocks {} and {}{}", weight_rows_, block_, place_.after ? ", with a loop after it" : "");
   }
@@ -143,7 +141,6 @@ class Accumulate : public Kernel {
     BlockGemm gemm;
   };
 
-  size_t windows_bytes() const { return aligned(window_bytes(geometry_)); }
   size_t packed_bytes() const { return bf16_ ? static_cast<size_t>(blocks_ * weight_stride_) * sizeof(uint32_t) : 0; }
   // From a block of sums to the next: those of f32 are the result.
   int64_t sum_plane() const { return (bf16_ ? tile_rows_ : static_cast<int64_t>(rows_.size())) * columns_ * block_; }
@@ -199,10 +196,6 @@ class Accumulate : public Kernel {
   RowTaps rows_;
 };
 
-}  // namespace
-
-namespace {
-
 // By measurement: a vector of AVX-512 does; with those of AVX2 the products want two rows of two vectors.
 int64_t block_of(int64_t channels) {
   for (const int64_t block : {32, 16, 8})
@@ -249,7 +242,7 @@ KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
   const Geometry g = geometry(s, op != "blocked_conv_input_grad", dtype);
   if (dtype == DType::kBF16 && (!has_bf16_products() || g.x_block % 2 != 0 || g.y_block % 2 != 0))
     return refuse("bf16 on this CPU, or in blocks of an odd number of channels");
-  if (op == "blocked_conv_weight_grad") return make_blocked_weight_gradient(g, a.body.type(a.node().output()).dtype);
+  if (op == "blocked_conv_weight_grad") return make_blocked_weight_gradient(g);
   const bool to_y = op == "blocked_conv";
   DS_ASSIGN(ConvPlace place, place_of(a, to_y ? s.y_block : s.x_block));
   const bool fixed = node.is_fixed(static_cast<size_t>(place.weights));

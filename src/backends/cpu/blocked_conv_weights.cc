@@ -28,15 +28,9 @@ class WeightGradient : public Kernel {
     }
     k->shares_ = Shares(g.y_blocks, g.y_block, (num_threads() + g.x_blocks - 1) / g.x_blocks);
     k->tile_rows_ = std::max<int64_t>(1, kTileBytes / std::max<int64_t>(1, w.y * g.y_block * 4));
-    // by_tap: the pairs of rows per tile and tap
     const RowTaps rows = row_taps(g, true);
-    const int64_t count = g.y_rows(), taps = g.axes[0].kernel * g.axes[1].kernel;
-    for (int64_t first = 0; first < count; first += k->tile_rows_) {
-      std::vector<std::vector<RowPair>> tile(static_cast<size_t>(taps));
-      for (int64_t y = first; y < std::min(count, first + k->tile_rows_); ++y)
-        for (const RowTap& rt : rows[static_cast<size_t>(y)]) tile[static_cast<size_t>(rt.tap)].push_back({rt.row, y});
-      k->tiles_.push_back(std::move(tile));
-    }
+    for (int64_t first = 0; first < g.y_rows(); first += k->tile_rows_)
+      k->tiles_.push_back(pairs_by_tap(g, rows, first, std::min(g.y_rows(), first + k->tile_rows_)));
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
@@ -83,12 +77,9 @@ class WeightGradient : public Kernel {
     Overlap overlap;
     BlockGemm gemm;
   };
-  struct RowPair {
-    int64_t x, y;
-  };
   Geometry g_;
   std::vector<Column> columns_;
-  std::vector<std::vector<std::vector<RowPair>>> tiles_;
+  std::vector<TapPairs> tiles_;
   Shares shares_;
   int64_t tile_rows_ = 1;
 };
@@ -97,13 +88,12 @@ class WeightGradient : public Kernel {
 // along a row, with zeros where it falls outside; then all threads multiply them. Sums are f32.
 class Bf16WeightGradient : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g, DType dtype) {
+  static KernelOrRefusal make(const Geometry& g) {
     // Of both operands' rows that go together: they stay in cache while they are multiplied, and the longer the sums
     // the less often their results are read and written.
     constexpr int64_t kGroupBytes = 4 << 20;
     auto k = std::unique_ptr<Bf16WeightGradient>(new Bf16WeightGradient);
     k->g_ = g;
-    k->dtype_ = dtype;
     const Axis &w = g.axes[2], &h = g.axes[1];
     k->pairs_ = (w.y + 1) / 2;
     k->shares_ = Shares(g.y_blocks, g.y_block, (num_threads() + g.x_blocks - 1) / g.x_blocks);
@@ -116,13 +106,12 @@ class Bf16WeightGradient : public Kernel {
     if (g.axes[0].kernel > 1) step = step / h.y * h.y;  // whole slices, which share those of x
     step = std::clamp<int64_t>(step, g.axes[0].kernel > 1 ? h.y : 1, g.y_rows());
     for (int64_t first = 0; first < g.y_rows(); first += step) {
-      Part part{first, std::min(g.y_rows(), first + step), g.x_rows(), 0, {}};
-      part.pairs.resize(static_cast<size_t>(g.axes[0].kernel * h.kernel));
-      for (int64_t y = part.first; y < part.last; ++y)
-        for (const RowTap& rt : rows[static_cast<size_t>(y)]) {
-          part.pairs[static_cast<size_t>(rt.tap)].push_back({rt.row, y});
-          part.x_first = std::min(part.x_first, rt.row);
-          part.x_last = std::max(part.x_last, rt.row + 1);
+      const int64_t last = std::min(g.y_rows(), first + step);
+      Part part{first, last, g.x_rows(), 0, pairs_by_tap(g, rows, first, last)};
+      for (const std::vector<RowPair>& tap : part.pairs)
+        for (const RowPair& pair : tap) {
+          part.x_first = std::min(part.x_first, pair.x);
+          part.x_last = std::max(part.x_last, pair.x + 1);
         }
       part.x_first = std::min(part.x_first, part.x_last);
       k->most_y_ = std::max(k->most_y_, part.last - part.first);
@@ -136,17 +125,16 @@ class Bf16WeightGradient : public Kernel {
 
   size_t scratch_bytes() const override {
     const int64_t packed = y_offset(g_.y_blocks, 0) + x_offset(g_.x_blocks, 0, 0);
-    return windows_bytes() + static_cast<size_t>(packed + (dtype_ == DType::kF32 ? 0 : num_sums())) * sizeof(float);
+    return window_bytes(g_) + static_cast<size_t>(packed + num_sums()) * sizeof(float);
   }
   std::string detail() const override { return fmt::format("blocks {} and {}", g_.weight_rows, g_.y_block); }
 
   Status run(const KernelArgs& args) const override {
     const auto* x = static_cast<const uint16_t*>(copy_windows(g_, args.in[0], args.scratch));
-    auto* const memory = reinterpret_cast<float*>(static_cast<char*>(args.scratch) + windows_bytes());
+    auto* const memory = reinterpret_cast<float*>(static_cast<char*>(args.scratch) + window_bytes(g_));
     float* const packed_y = memory;                               // [y_blocks, images, rows, pairs, y_block]
     float* const packed_x = packed_y + y_offset(g_.y_blocks, 0);  // [x_blocks, kernel, images, rows, pairs, x_block]
-    float* const sums =
-        dtype_ == DType::kF32 ? static_cast<float*>(args.out[0]) : packed_x + x_offset(g_.x_blocks, 0, 0);
+    float* const sums = packed_x + x_offset(g_.x_blocks, 0, 0);
     bool add = false;
     for (int64_t n = 0; n < g_.batch; n += images_)
       for (const Part& part : parts_) {
@@ -155,7 +143,6 @@ class Bf16WeightGradient : public Kernel {
         multiply(group, packed_x, packed_y, sums, add);
         add = true;
       }
-    if (dtype_ == DType::kF32) return {};
     parallel_for(num_sums() / kHalfBlock, 1024, [&](int64_t begin, int64_t end) {
       narrow(sums + begin * kHalfBlock, (end - begin) * kHalfBlock,
              static_cast<uint16_t*>(args.out[0]) + begin * kHalfBlock);
@@ -164,12 +151,9 @@ class Bf16WeightGradient : public Kernel {
   }
 
  private:
-  struct RowPair {
-    int64_t x, y;
-  };
   struct Part {  // rows of an image
     int64_t first, last, x_first, x_last;
-    std::vector<std::vector<RowPair>> pairs;  // by tap along depth and height
+    TapPairs pairs;
   };
   struct Group {
     const Part& part;
@@ -186,7 +170,6 @@ class Bf16WeightGradient : public Kernel {
   int64_t tap_size() const { return g_.weight_rows * g_.y_block; }
   int64_t sum_stride() const { return g_.x_blocks * g_.taps() * tap_size(); }  // from a block of y to the next
   int64_t num_sums() const { return g_.y_blocks * sum_stride(); }
-  size_t windows_bytes() const { return (window_bytes(g_) + 63) / 64 * 64; }
 
   void pack(const Group& group, const uint16_t* x, const uint16_t* dy, float* packed_x, float* packed_y) const {
     const Part& part = group.part;
@@ -258,7 +241,6 @@ class Bf16WeightGradient : public Kernel {
   }
 
   Geometry g_;
-  DType dtype_ = DType::kBF16;
   BlockGemm gemm_;
   Shares shares_;
   std::vector<Part> parts_;
@@ -268,8 +250,8 @@ class Bf16WeightGradient : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_blocked_weight_gradient(const Geometry& g, DType dtype) {
-  if (g.element == 2) return Bf16WeightGradient::make(g, dtype);
+KernelOrRefusal make_blocked_weight_gradient(const Geometry& g) {
+  if (g.element == 2) return Bf16WeightGradient::make(g);
   return WeightGradient::make(g);
 }
 

@@ -227,7 +227,7 @@ class Backward : public NormBase {
         outputs.push_back(o);
       }
       if (dy_output < 0 && k->in_[0] < 0 && few_inputs(a)) {
-        DS_TRY(k->make_sums(a, x, outputs));
+        k->make_sums(a, x, outputs);
         k->again_ = k->sums_.has_value();
       }
       if (dy_output < 0 && k->in_[0] < 0 && !k->again_) {
@@ -237,10 +237,10 @@ class Backward : public NormBase {
       }
       if (!failed.ok()) return failed;
       k->dy_output_ = dy_output;
-      if (!outputs.empty()) {
-        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), outputs, s.block));
+      if (!k->again_) k->make_sums(a, x, outputs);
+      if (!k->sums_ && !outputs.empty()) {
+        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
       }
-      if (!k->again_) DS_TRY(k->make_sums(a, x, std::move(outputs)));
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
     Builder builder(ops::registry());
@@ -268,7 +268,7 @@ class Backward : public NormBase {
   }
 
   // The loop before the gradient with both sums in it, where that is machine code.
-  Status make_sums(const Anchored& a, const TensorType& x, std::vector<int> outputs) {
+  void make_sums(const Anchored& a, const TensorType& x, std::vector<int> outputs) {
     Builder builder(ops::registry());
     Extractor extractor(a, builder, [](int32_t) { return Expr(); });
     const size_t dy_place =
@@ -293,7 +293,6 @@ class Backward : public NormBase {
     }
     Result<Loop> loop = Loop::make(builder, extractor.sources(), std::move(outputs), shape_.block);
     if (loop.ok() && loop->program.has_code_for_sums()) sums_ = std::move(*loop);
-    return {};
   }
 
   size_t scratch_bytes() const override {
@@ -309,21 +308,19 @@ class Backward : public NormBase {
     float *shift = factor + channels, *slope = shift + channels;
     std::vector<const void*> before_in, in;
     std::vector<void*> before_out, out;
+    void* const kept = slope + channels;  // dy, where no output has a place for it
     if (before_) before_->bind(args, {}, before_in, before_out);
-    if (keeps_dy()) before_out.back() = slope + channels;
+    if (before_ && keeps_dy()) before_out.back() = kept;
     std::vector<const void*> sums_in;
     std::vector<void*> sums_out;
     if (sums_) {
       sums_->bind(args, std::array<const void*, 4>{nullptr, nullptr, nullptr, input(args, 3)}, sums_in, sums_out);
-      if (keeps_dy()) sums_out[sums_out.size() - 3] = slope + channels;
+      if (keeps_dy()) sums_out[sums_out.size() - 3] = kept;
     }
     if (gradient_) gradient_->bind(args, std::array<const void*, 3>{factor, shift, slope}, in, out);
     const float* mean = input(args, 3);
     const Elements x = elements(args.in[in_[1]]);
-    const Elements dy = elements(in_[0] >= 0       ? args.in[in_[0]]
-                                 : dy_output_ >= 0 ? args.out[dy_output_]
-                                 : keeps_dy()      ? before_out.back()
-                                                   : nullptr);
+    const Elements dy = elements(in_[0] >= 0 ? args.in[in_[0]] : dy_output_ >= 0 ? args.out[dy_output_] : kept);
     const int64_t most = std::max<int64_t>(1, kChunk / shape_.block) * shape_.block;
     parallel_for(shape_.blocks, 1, [&](int64_t begin, int64_t end) {
       float buffers[2][kChunk];
@@ -371,8 +368,8 @@ class Backward : public NormBase {
   }
 
   int dy_output_ = -1;
-  bool again_ = false;  // dy is computed for the sums and once more for dx
-  std::optional<Loop> before_, gradient_, sums_;
+  bool again_ = false;                            // dy is computed for the sums and once more for dx
+  std::optional<Loop> before_, gradient_, sums_;  // before_ or sums_
 };
 
 }  // namespace

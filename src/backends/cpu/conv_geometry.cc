@@ -68,7 +68,8 @@ Geometry geometry(const ops::BlockedConvShape& s, bool reads_x, DType dtype) {
 
 size_t window_bytes(const Geometry& g) {
   const auto rows = static_cast<int64_t>(g.windows.rows.size());
-  return static_cast<size_t>(g.batch * g.x_blocks * rows * g.windows.count * g.x_block) * g.element;
+  const size_t bytes = static_cast<size_t>(g.batch * g.x_blocks * rows * g.windows.count * g.x_block) * g.element;
+  return (bytes + 63) / 64 * 64;
 }
 
 namespace {
@@ -118,6 +119,13 @@ RowTaps row_taps(const Geometry& g, bool to_y) {
         }
     }
   return rows;
+}
+
+TapPairs pairs_by_tap(const Geometry& g, const RowTaps& rows, int64_t first, int64_t last) {
+  TapPairs pairs(static_cast<size_t>(g.axes[0].kernel * g.axes[1].kernel));
+  for (int64_t y = first; y < last; ++y)
+    for (const RowTap& rt : rows[static_cast<size_t>(y)]) pairs[static_cast<size_t>(rt.tap)].push_back({rt.row, y});
+  return pairs;
 }
 
 }  // namespace deepseek::backends::cpu

@@ -43,6 +43,7 @@ struct Geometry {
 // `reads_x`: not the gradient by x, which is written pixel by pixel.
 Geometry geometry(const ops::BlockedConvShape& s, bool reads_x, DType dtype);
 
+// Of that copy, up to the next cache line.
 size_t window_bytes(const Geometry& g);
 // x as the products read it: itself, or the copy of its windows in `scratch`.
 const void* copy_windows(const Geometry& g, const void* x, void* scratch);
@@ -54,7 +55,15 @@ struct RowTap {
 using RowTaps = std::vector<std::vector<RowTap>>;
 RowTaps row_taps(const Geometry& g, bool to_y);
 
-// Of the convolution's weights, in `dtype`.
-KernelOrRefusal make_blocked_weight_gradient(const Geometry& g, DType dtype);
+// By (depth, height) tap: the rows of x and y that it joins.
+struct RowPair {
+  int64_t x, y;
+};
+using TapPairs = std::vector<std::vector<RowPair>>;
+// Of rows [first, last) of y; `rows` are row_taps to y.
+TapPairs pairs_by_tap(const Geometry& g, const RowTaps& rows, int64_t first, int64_t last);
+
+// Of the convolution's weights.
+KernelOrRefusal make_blocked_weight_gradient(const Geometry& g);
 
 }  // namespace deepseek::backends::cpu

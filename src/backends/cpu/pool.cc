@@ -234,6 +234,7 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
   const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
   return make_kernel([=](const KernelArgs& args) -> Status {
     const int32_t* indices = static_cast<const int32_t*>(args.in[1]);
+    const TileFn narrow = find_tile_fn("cast", DType::kF32, DType::kBF16);
     parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
       const auto add = [&](int64_t plane, const auto* from, float* to) {
         std::fill_n(to, in_size, 0.0f);
@@ -248,7 +249,7 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
         }
         add(plane, static_cast<const BF16*>(args.in[0]), sums.data());
         const void* in[] = {sums.data()};
-        find_tile_fn("cast", DType::kF32, DType::kBF16)(in, static_cast<BF16*>(args.out[0]) + plane * in_size, in_size);
+        narrow(in, static_cast<BF16*>(args.out[0]) + plane * in_size, in_size);
       }
     });
     return {};
