@@ -26,7 +26,7 @@ std::string runs(const char* op, size_t sample, DType dtype) {
 }
 
 TEST(OpDocs, ASampleNamesWhatRunsIt) {
-  EXPECT_EQ(runs("matmul", 0, DType::kF32), "onednn");
+  EXPECT_EQ(runs("matmul", 0, DType::kF32), "gemm");
   EXPECT_EQ(runs("matmul", 0, DType::kI32), "");  // inference wants floats
   EXPECT_EQ(runs("softmax", 0, DType::kF32), "native");
   EXPECT_EQ(runs("softmax", 0, DType::kBF16), "widened");

@@ -47,8 +47,10 @@ class ElementwiseKernel : public Kernel {
   Status run(const KernelArgs& args) const override {
     auto* sums = static_cast<double*>(args.scratch);
     std::fill_n(sums, sums_, 0.0);
-    parallel_for(parts_, std::max<int64_t>(1, parts_ * kGrain / operations_),
-                 [&](int64_t begin, int64_t end) { run_parts(args, begin, end, sums); });
+    const int64_t shares = std::clamp<int64_t>(operations_ / kGrain, 1, num_threads());
+    parallel_for(shares, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) run_share(args, s, shares, sums);
+    });
     for (const Loop& loop : loops_) {
       const int64_t count = loop.program.num_sums();
       if (count == 0) continue;
@@ -99,19 +101,23 @@ class ElementwiseKernel : public Kernel {
     std::vector<void*> out;
   };
 
-  void run_parts(const KernelArgs& args, int64_t begin, int64_t end, double* sums) const {
-    auto loop = std::upper_bound(loops_.begin(), loops_.end(), begin,
-                                 [](int64_t part, const Loop& l) { return part < l.first_part; });
-    for (--loop; loop != loops_.end() && loop->first_part < end; ++loop) {
-      const Operands operands(*loop, args);
-      const int64_t from = std::max(begin - loop->first_part, int64_t{0});
-      const int64_t to = std::min(end - loop->first_part, loop->parts);
-      if (const int64_t count = loop->program.num_sums(); count > 0) {
+  // Each thread gets its share of each loop: as other kernels split rows like this, it finds in its core's cache what
+  // it wrote before.
+  void run_share(const KernelArgs& args, int64_t share, int64_t shares, double* sums) const {
+    for (const Loop& loop : loops_) {
+      int64_t from = share * loop.parts / shares, to = (share + 1) * loop.parts / shares;
+      if (loop.parts < shares) {  // the parts of short loops go round
+        from = (share + shares - loop.first_part % shares) % shares;
+        to = std::min(from + 1, loop.parts);
+      }
+      if (from >= to) continue;
+      const Operands operands(loop, args);
+      if (const int64_t count = loop.program.num_sums(); count > 0) {
         for (int64_t p = from; p < to; ++p)
-          loop->program.run(operands.in, operands.out, loop->begin_of(p), loop->begin_of(p + 1),
-                            sums + loop->first_sum + p * count);
+          loop.program.run(operands.in, operands.out, loop.begin_of(p), loop.begin_of(p + 1),
+                           sums + loop.first_sum + p * count);
       } else {
-        loop->program.run(operands.in, operands.out, loop->begin_of(from), loop->begin_of(to), nullptr);
+        loop.program.run(operands.in, operands.out, loop.begin_of(from), loop.begin_of(to), nullptr);
       }
     }
   }

@@ -11,6 +11,7 @@ struct Row {
   Implementation implementation;
 };
 constexpr Row kRows[] = {
+    {"matmul", {"gemm", make_gemm}},
     {"matmul", {"onednn", make_onednn_matmul}},
     {"conv", {"onednn", make_onednn_conv}},
     {"conv_input_grad", {"onednn", make_onednn_conv}},

@@ -66,6 +66,7 @@ std::vector<Implementation> implementations(std::string_view op);
 KernelOrRefusal make_reference(const NodeInfo&);
 KernelOrRefusal make_elementwise(const NodeInfo&);
 KernelOrRefusal make_reduce(const NodeInfo&);
+KernelOrRefusal make_gemm(const NodeInfo&);
 KernelOrRefusal make_onednn_matmul(const NodeInfo&);
 KernelOrRefusal make_onednn_conv(const NodeInfo&);
 KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
