@@ -494,6 +494,44 @@ TEST(Kernels, ManyLoopsInOneNode) {
           1e-4}});
 }
 
+// Rows that are shorter than a vector, more of them than go side by side; and the same along an outer axis.
+TEST(Kernels, SoftmaxOfFewClasses) {
+  for (const int64_t classes : {1, 2, 15, 16, 17})
+    for (const char* op : {"softmax", "log_softmax"})
+      for (const int64_t axis : {0, 1}) {
+        const SampleInput x = floats(axis == 0 ? Dims{classes, 201} : Dims{201, classes});
+        const Attrs along{{"axis", axis}};
+        check({op, {"few classes", {x}, along, false, 1e-5}});
+        check({std::string(op) + "_grad", {"few classes", {x, x}, along, false, 1e-5}});
+      }
+}
+
+// Numbers of a row beside few columns: tiles span rows, in which these repeat.
+TEST(Kernels, RowsOfFewColumns) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64})
+    for (const int64_t columns : {2, 3, 31, 32, 33}) {
+      Builder b(ops::registry());
+      const TensorType all{dtype, {7, 101, columns}}, rows{dtype, {7, 101, 1}}, inner{dtype, {101, 1}};
+      Expr x = b.input("x", all), r = b.input("r", rows), c = b.input("c", {dtype, {columns}});
+      Expr i = b.input("i", inner);
+      Expr y = (x - r) * c + i;
+      b.output("y", y);
+      if (dtype == DType::kF32) {
+        b.output("by column", ops::sum(y, {0, 1}));
+        b.output("of all", ops::sum(x * r));
+      }
+      const Result<Graph> body = b.finish();
+      ASSERT_TRUE(body.ok());
+      const auto values = [](const TensorType& t) { return input(t.dtype, t.dims); };
+      check({"fused",
+             {"loops",
+              {values(all), values(rows), values({dtype, {columns}}), values(inner)},
+              {{"body", std::make_shared<const Graph>(*body)}},
+              false,
+              dtype == DType::kBF16 ? 1e-2 : 1e-4}});
+    }
+}
+
 // One loop must not write over what another one of the node still reads.
 TEST(Kernels, LoopsThatShareAnInputLeaveIt) {
   const Threads threads;

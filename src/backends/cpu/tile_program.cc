@@ -69,6 +69,23 @@ bool is_tile_op(const Graph& graph, const Node& node) {
 }
 
 // Axes that all operands step through alike become one loop.
+// The most steps of an inner loop through which operands that stay the same are copied out, so that tiles span rows.
+constexpr int64_t kMostStays = 32;
+
+// Each of n / times elements as often as that.
+template <class T>
+void repeat_each(const void* from, int64_t n, int64_t times, void* to) {
+  const T* in = static_cast<const T*>(from);
+  T* out = static_cast<T*>(to);
+  for (const T* const end = out + n; out < end; out += times) std::fill_n(out, times, *in++);
+}
+void repeat_each(const void* from, size_t size, int64_t n, int64_t times, void* to) {
+  if (size == 1) return repeat_each<uint8_t>(from, n, times, to);
+  if (size == 2) return repeat_each<uint16_t>(from, n, times, to);
+  if (size == 4) return repeat_each<uint32_t>(from, n, times, to);
+  repeat_each<uint64_t>(from, n, times, to);
+}
+
 void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, int64_t max_period) {
   std::vector<Dims> strides, merged(shapes.size());
   for (const Dims& shape : shapes) strides.push_back(broadcast_strides(shape, dims.size()));
@@ -91,35 +108,37 @@ void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, i
     loops_.push_back(1);
     for (Dims& m : merged) m.push_back(0);
   }
-  // A short inner loop that some operands repeat in each step of the next one: both are one loop with a period.
-  std::vector<bool> periodic(shapes.size());
+  // A short inner loop that some operands repeat in each step of the next one: both are one loop with a period. The
+  // same where operands stay at an element through few steps; sums don't, they would be of the short loop.
+  std::vector<Leaf::Walk> walks(shapes.size());
   if (const size_t last = loops_.size() - 1; last > 0 && loops_[last] <= max_period) {
     bool all = true;
     for (size_t l = 0; l < merged.size(); ++l) {
       const int64_t outer = merged[l][last - 1], inner = merged[l][last];
-      periodic[l] = outer == 0 && inner == 1;
-      all = all && (periodic[l] || outer == inner * loops_[last]);
+      if (outer == 0 && inner == 1) walks[l] = Leaf::kPeriodic;
+      if (outer == 1 && inner == 0 && loops_[last] <= kMostStays && l < leaves_.size()) walks[l] = Leaf::kStays;
+      all = all && (walks[l] != Leaf::kSteps || outer == inner * loops_[last]);
     }
     if (all) {
       period_ = loops_[last];
       loops_[last - 1] *= period_;
       loops_.pop_back();
       for (size_t l = 0; l < merged.size(); ++l) {
-        merged[l][last - 1] = merged[l][last];
+        if (walks[l] != Leaf::kStays) merged[l][last - 1] = merged[l][last];
         merged[l].pop_back();
       }
     } else {
-      std::fill(periodic.begin(), periodic.end(), false);
+      std::fill(walks.begin(), walks.end(), Leaf::kSteps);
     }
   }
   for (size_t l = 0; l < shapes.size(); ++l) {
     if (l < leaves_.size()) {
       leaves_[l].strides = merged[l];
-      leaves_[l].periodic = periodic[l];
+      leaves_[l].walk = walks[l];
     } else {
       Sum& sum = sums_[l - leaves_.size()];
       sum.strides = merged[l];
-      sum.periodic = periodic[l];
+      sum.periodic = walks[l] == Leaf::kPeriodic;
     }
   }
 }
@@ -324,10 +343,11 @@ struct TileProgram::Compiler {
   std::optional<TileCode> code() {
     std::vector<TileCode::Leaf> leaves;
     for (const Leaf& leaf : program.leaves_) {
-      const bool scalar = !leaf.periodic && leaf.strides.back() == 0 &&
+      const bool scalar = leaf.walk == Leaf::kSteps && leaf.strides.back() == 0 &&
                           (compute_dtype(leaf.dtype) == DType::kF32 || leaf.dtype == DType::kI32);
-      const bool contiguous = !leaf.periodic && leaf.strides.back() != 0;
-      const bool vector = leaf.periodic && leaf.dtype == DType::kF32 && program.period_ == TileCode::best_lanes();
+      const bool contiguous = leaf.plain();
+      const bool vector =
+          leaf.walk == Leaf::kPeriodic && leaf.dtype == DType::kF32 && program.period_ == TileCode::best_lanes();
       program.in_code_.push_back(scalar || contiguous || vector);
       leaves.push_back({contiguous ? leaf.dtype : compute_dtype(leaf.dtype), scalar, vector});
     }
@@ -386,9 +406,9 @@ struct TileProgram::Compiler {
     const auto leaf = [&](Value v) {
       Form f;
       const Leaf& l = program.leaves_[static_cast<size_t>(place[v.id].index)];
-      if (l.dtype != DType::kF32) return f;
+      if (l.dtype != DType::kF32 || l.walk == Leaf::kStays) return f;
       f.known = true;
-      if (l.periodic || l.strides.back() == 0)
+      if (!l.plain())
         f.shift = op(Affine::Op::kLeaf, place[v.id].index, kNone);
       else
         f.terms.push_back({place[v.id].index, kNone});
@@ -459,7 +479,7 @@ bool TileProgram::in_place(int out, int in) const {
     int64_t step = 1;
     for (size_t i = loops_.size(); i-- > 0; step *= loops_[i])
       if (leaves_[l].strides[i] != step && loops_[i] != 1) return false;
-    if (leaves_[l].periodic || size_of(leaves_[l].dtype) != out_sizes_[out]) return false;
+    if (leaves_[l].walk != Leaf::kSteps || size_of(leaves_[l].dtype) != out_sizes_[out]) return false;
     const auto reads = [&](const Operand& o) { return o.leaf() && o.index == static_cast<int>(l); };
     for (size_t i = written + 1; i < instructions_.size(); ++i)
       if (std::any_of(instructions_[i].in.begin(), instructions_[i].in.end(), reads)) return false;
@@ -477,16 +497,21 @@ bool TileProgram::in_place(int out, int in) const {
 // the buffer was filled from this base before.
 const void* TileProgram::load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const {
   const void* from[] = {base};
-  const bool repeats = leaf.periodic || leaf.strides.back() == 0;
-  if (!repeats) {
+  if (leaf.plain()) {
     if (leaf.widen == nullptr) return base;
     leaf.widen(from, buffer, n);
     return buffer;
   }
-  if (same) return buffer;
   const size_t size = leaf.widen != nullptr ? sizeof(float) : size_of(leaf.dtype);
+  if (leaf.walk == Leaf::kStays) {
+    float wide[kTile];
+    if (leaf.widen != nullptr) leaf.widen(from, wide, n / period_);
+    repeat_each(leaf.widen != nullptr ? wide : base, size, n, period_, buffer);
+    return buffer;
+  }
+  if (same) return buffer;
   const int64_t length = std::min(kTile, loops_.back());
-  if (leaf.periodic) {
+  if (leaf.walk == Leaf::kPeriodic) {
     if (leaf.widen != nullptr)
       leaf.widen(from, buffer, period_);
     else
@@ -523,7 +548,7 @@ void TileProgram::run_affine(std::span<const void* const> in, std::span<void* co
       float* const to = values[i];
       if (op.kind == Affine::Op::kLeaf) {
         const float* const from = base(op.a);
-        const bool periodic = leaves_[static_cast<size_t>(op.a)].periodic;
+        const bool periodic = leaves_[static_cast<size_t>(op.a)].walk == Leaf::kPeriodic;
         for (int64_t k = 0; k < width; ++k) to[k] = from[periodic ? k % period_ : 0];
         continue;
       }
@@ -580,8 +605,9 @@ void TileProgram::walk(int64_t begin, int64_t end, int64_t longest, F f) const {
 const char* TileProgram::address(const Leaf& leaf, std::span<const void* const> in, int64_t offset,
                                  int64_t column) const {
   const void* const base = leaf.input >= 0 ? in[static_cast<size_t>(leaf.input)] : leaf.constant.data();
+  const int64_t steps = leaf.walk == Leaf::kPeriodic ? 0 : leaf.walk == Leaf::kStays ? column / period_ : column;
   return static_cast<const char*>(base) +
-         (offset + (leaf.periodic ? 0 : column * leaf.strides.back())) * static_cast<int64_t>(size_of(leaf.dtype));
+         (offset + steps * leaf.strides.back()) * static_cast<int64_t>(size_of(leaf.dtype));
 }
 
 void TileProgram::add_sums(size_t k, const float* x, int64_t offset, int64_t column, int64_t n, bool by_lanes,

@@ -24,7 +24,8 @@ class TileProgram {
  public:
   // `body`'s outputs have the shape of the iteration space, or are sum or mean of a value of that shape, which nothing
   // else reads. Composite nodes are taken apart. kUnsupported with the reason where a node has no tile operation.
-  // An inner loop of at most `max_period` steps, which some operands repeat, is joined with the next one.
+  // An inner loop of at most `max_period` steps, which some operands repeat, is joined with the next one; so is one of
+  // a few steps in which some operands stay where they are.
   static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2);
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
@@ -52,8 +53,12 @@ class TileProgram {
     int input = -1;  // -1: constant
     graph::Tensor constant;
     DType dtype;
-    graph::Dims strides;     // in elements, by loop dim; the inner one is 0 or 1
-    bool periodic = false;   // the inner loop goes round and round the first period_ elements
+    graph::Dims strides;  // in elements, by loop dim; the inner one is 0 or 1
+    // The inner loop steps through elements, goes round and round the first period_ of them, or stays at each for
+    // period_ steps.
+    enum Walk { kSteps, kPeriodic, kStays } walk = kSteps;
+    // Whether an element of the loop is at its stride.
+    bool plain() const { return walk == kSteps && strides.back() != 0; }
     TileFn widen = nullptr;  // half floats: to f32
   };
   struct Operand {
