@@ -85,4 +85,16 @@ def names() -> list[str]:
     return _core.dataset_names()
 
 
-__all__ = ["Dataset", "Splits", "as_dataset", "load", "names"]
+if typing.TYPE_CHECKING:
+    from .tables import Pipeline, open, read, write
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Pipeline", "open", "read", "write"):
+        from . import tables
+
+        return getattr(tables, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Dataset", "Pipeline", "Splits", "as_dataset", "load", "names", "open", "read", "write"]

@@ -1,0 +1,164 @@
+"""Tables: files to Arrow and back, and pipelines that clean them. Offered by deepseek.data, which imports this when it is first asked,
+since it loads Arrow."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import typing
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError('tables need pyarrow; pip install "deepseek[data]"') from error
+
+from . import _tables
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+
+def read(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, str] | None = None, columns: Sequence[str] | None = None,
+         delimiter: str = ",", header: bool = True, null_values: Sequence[str] | None = None) -> pa.Table:
+    """The table in a file: CSV, TSV, JSON lines, Parquet or Arrow IPC (Feather), by the file's suffix or by `format`.
+
+    types: for text, types of columns where the inferred ones are not wanted, {"id": "string"}: bool, int8 to uint64, float, double,
+      string, date, timestamp, category.
+    columns: only these, in this order. Default: all.
+    delimiter, header: of CSV; without a header columns are f0, f1, ...
+    null_values: what else than an empty field is missing in CSV. Default: NA, N/A, NaN, nan, NULL, null, None, ?.
+    Raises FileNotFoundError, OSError, or ValueError that names the file, the row, what was expected and what stands there.
+    """
+    return open(path, format=format, types=types, columns=columns, delimiter=delimiter, header=header, null_values=null_values,
+                _whole=True).read_all()
+
+
+def open(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, str] | None = None, columns: Sequence[str] | None = None,
+         delimiter: str = ",", header: bool = True, null_values: Sequence[str] | None = None, _whole: bool = False) -> pa.RecordBatchReader:
+    """As read(), but batch by batch, for files larger than memory. CSV's types are those of the first megabyte, unless `types` says more."""
+    stream = _tables.open(os.fspath(path), format, dict(types or {}), list(columns or []), delimiter, header,
+                          _tables.null_values() if null_values is None else list(null_values), _whole)
+    return pa.RecordBatchReader._import_from_c_capsule(stream)
+
+
+def write(table: Any, path: str | os.PathLike[str], *, format: str = "", delimiter: str = ",", header: bool = True) -> None:
+    """Writes a table, of any kind that Pipeline takes, as CSV, TSV, Parquet or Arrow IPC. The file is replaced whole or not at all."""
+    _tables.write(_as_arrow(table).__arrow_c_stream__(), os.fspath(path), format, delimiter, header)
+
+
+def _is_pandas(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "pandas" and type(value).__name__ == "DataFrame"
+
+
+def _as_arrow(value: Any) -> pa.Table:
+    if isinstance(value, pa.Table):
+        return value
+    if _is_pandas(value):
+        return pa.Table.from_pandas(value, preserve_index=False)
+    if isinstance(value, dict):
+        return pa.table({name: pa.array(column) for name, column in value.items()})
+    if hasattr(value, "__arrow_c_stream__"):
+        return pa.table(value)
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and getattr(value, "ndim", 0) == 2:
+        return pa.table({f"f{i}": pa.array(value[:, i]) for i in range(value.shape[1])})
+    raise TypeError("expected a table (pandas, Polars, Arrow, a dict of columns, a NumPy array [rows, columns]), "
+                    f"got {type(value).__name__}")
+
+
+def _like(table: pa.Table, value: Any) -> Any:
+    """The table as what came in."""
+    if _is_pandas(value):
+        frame = table.to_pandas()
+        if len(frame) == len(value):
+            frame.index = value.index
+        return frame
+    if isinstance(value, dict):
+        return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns)}
+    if type(value).__module__.partition(".")[0] == "polars":
+        import polars
+
+        return polars.from_arrow(table)
+    if getattr(value, "ndim", 0) == 2 and not hasattr(value, "__arrow_c_stream__"):
+        import numpy as np
+
+        return np.stack([column.to_numpy() for column in table.columns], axis=1)
+    return table
+
+
+class Pipeline:
+    """Steps that learn from training data and then change tables the same way everywhere.
+
+        pipeline = Pipeline([("impute", {"strategy": "median"}), "duplicates", ("outliers", {"method": "sigma"})])
+        train = pipeline.fit_transform(train)
+        test = pipeline.transform(test)
+        pipeline.save("pipeline.json")  # Pipeline.load() where the model is served
+
+    steps: names, or pairs of a name and its options; Pipeline.steps() tells which there are, from_yaml() reads them from a file.
+    Tables are pandas or Polars frames, Arrow tables, dicts of columns or NumPy arrays [rows, columns]; the result is of the same kind.
+    Arrow's memory is not copied; NaN of floats counts as missing.
+    Raises ValueError for unknown steps, options and columns, with the nearest name.
+    """
+
+    def __init__(self, steps: Iterable[str | tuple[str, Mapping[str, Any]]]) -> None:
+        listed = [step if isinstance(step, str) else {step[0]: dict(step[1])} for step in steps]
+        self._pipeline = _tables.Pipeline.parse(json.dumps({"steps": listed}), "steps")
+
+    @classmethod
+    def _of(cls, pipeline: _tables.Pipeline) -> Pipeline:
+        made = cls.__new__(cls)
+        made._pipeline = pipeline
+        return made
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Pipeline:
+        """Of a file `steps: [{impute: {strategy: median}}, duplicates]`; mistakes are all named, each with its line."""
+        return cls._of(_tables.Pipeline.parse(pathlib.Path(path).read_text("utf-8"), os.fspath(path)))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Pipeline:
+        """A fitted one that save() wrote."""
+        return cls._of(_tables.Pipeline.load(os.fspath(path)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """As JSON; every number keeps its bits."""
+        self._pipeline.save(os.fspath(path))
+
+    @staticmethod
+    def steps() -> dict[str, str]:
+        """What each step does, and its options with defaults."""
+        return {kind: f"{doc}\n{options}" for kind, doc, options in _tables.steps()}
+
+    @property
+    def fitted(self) -> bool:
+        return self._pipeline.fitted
+
+    def fit(self, table: Any) -> Pipeline:
+        """Learns from training data."""
+        self._pipeline.fit_transform(_as_arrow(table).__arrow_c_stream__())
+        return self
+
+    def fit_transform(self, table: Any) -> Any:
+        """Learns from training data and changes it; only here steps leave out rows."""
+        return self._run(self._pipeline.fit_transform, table)
+
+    def transform(self, table: Any) -> Any:
+        """The same changes for other data, which keeps all its rows. Further columns are left out; one that is missing, or of a type that
+        does not convert without loss, is a ValueError that names it."""
+        return self._run(self._pipeline.transform, table)
+
+    def notes(self) -> list[str]:
+        """What the steps found in training data: "impute: price: 3 of 10 missing, median 2.5"."""
+        return self._pipeline.notes()
+
+    @staticmethod
+    def _run(method: Any, table: Any) -> Any:
+        stream = method(_as_arrow(table).__arrow_c_stream__())
+        return _like(pa.RecordBatchReader._import_from_c_capsule(stream).read_all(), table)
+
+    def __len__(self) -> int:
+        return len(self._pipeline)
+
+__all__ = ["Pipeline", "open", "read", "write"]

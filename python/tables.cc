@@ -1,0 +1,137 @@
+// The extension module `_tables`: files, pipelines. Tables come in and go out as Arrow streams (the C data interface),
+// so that no column is copied. A module of its own, since it loads Arrow.
+#include <arrow/c/bridge.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "tables/files.h"
+#include "tables/pipeline.h"
+#include "tables/statistics.h"
+
+namespace nb = nanobind;
+using namespace deepseek;
+using namespace deepseek::tables;
+
+namespace {
+
+void check(const Status& status) {
+  if (status.ok()) return;
+  PyObject* type = PyExc_RuntimeError;
+  switch (status.code()) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kDataCorrupt: type = PyExc_ValueError; break;
+    case ErrorCode::kNotFound: type = PyExc_FileNotFoundError; break;
+    case ErrorCode::kUnsupported: type = PyExc_NotImplementedError; break;
+    case ErrorCode::kIo: type = PyExc_OSError; break;
+    case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
+    case ErrorCode::kInternal: break;
+  }
+  PyErr_SetString(type, status.to_string().c_str());
+  throw nb::python_error();
+}
+template <class F>
+auto without_gil(F f) {
+  auto result = [&] {
+    nb::gil_scoped_release release;
+    return f();
+  }();
+  check(result.ok() ? Status() : result.status());
+  return std::move(result).value();
+}
+
+// What __arrow_c_stream__() returns: the reader in a capsule that frees what nobody took.
+nb::object to_capsule(std::shared_ptr<arrow::RecordBatchReader> reader) {
+  auto* stream = new ArrowArrayStream;
+  check(from_arrow(arrow::ExportRecordBatchReader(std::move(reader), stream)));
+  return nb::steal(PyCapsule_New(stream, "arrow_array_stream", [](PyObject* capsule) {
+    auto* s = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule, "arrow_array_stream"));
+    if (s->release != nullptr) s->release(s);
+    delete s;
+  }));
+}
+
+Table from_capsule(nb::handle capsule) {
+  auto* stream = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule.ptr(), "arrow_array_stream"));
+  if (stream == nullptr) throw nb::python_error();
+  return without_gil([&]() -> Result<Table> {
+    DS_ARROW_ASSIGN(const auto reader, arrow::ImportRecordBatchReader(stream));
+    return from_arrow(reader->ToTable());
+  });
+}
+
+}  // namespace
+
+NB_MODULE(_tables, m) {
+  m.def(
+      "open",
+      [](const std::string& path, const std::string& format, std::map<std::string, std::string> types,
+         std::vector<std::string> columns, const std::string& delimiter, bool header,
+         std::vector<std::string> null_values, bool whole) {
+        FileOptions options{format, std::move(types), std::move(columns), delimiter, header, std::move(null_values)};
+        return to_capsule(without_gil([&]() -> Result<std::shared_ptr<arrow::RecordBatchReader>> {
+          if (!whole) return open_table(path, options);
+          DS_ASSIGN(const Table table, read_table(path, options));
+          return std::shared_ptr<arrow::RecordBatchReader>(std::make_shared<arrow::TableBatchReader>(table));
+        }));
+      },
+      nb::arg("path"), nb::arg("format"), nb::arg("types"), nb::arg("columns"), nb::arg("delimiter"), nb::arg("header"),
+      nb::arg("null_values"), nb::arg("whole"), "An Arrow stream of the file's batches; `whole`: read at once.");
+  m.def("null_values", [] { return FileOptions().null_values; });
+  m.def(
+      "write",
+      [](nb::handle stream, const std::string& path, const std::string& format, const std::string& delimiter,
+         bool header) {
+        const Table table = from_capsule(stream);
+        Status status;
+        {
+          nb::gil_scoped_release release;
+          status = write_table(*table, path, {.format = format, .delimiter = delimiter, .header = header});
+        }
+        check(status);
+      },
+      nb::arg("stream"), nb::arg("path"), nb::arg("format"), nb::arg("delimiter"), nb::arg("header"));
+  m.def("steps", [] {
+    nb::list list;
+    for (const StepInfo& info : steps()) {
+      OptionTable options;
+      const auto step = info.make();
+      step->describe(options);
+      list.append(nb::make_tuple(info.kind, info.doc, options.help()));
+    }
+    return list;
+  });
+
+  nb::class_<Pipeline>(m, "Pipeline")
+      .def_static(
+          "parse",
+          [](const std::string& yaml, const std::string& where) {
+            return without_gil([&] { return Pipeline::parse(yaml, where); });
+          },
+          nb::arg("yaml"), nb::arg("where"))
+      .def_static(
+          "load", [](const std::string& path) { return without_gil([&] { return Pipeline::load(path); }); },
+          nb::arg("path"))
+      .def(
+          "save", [](const Pipeline& p, const std::string& path) { check(p.save(path)); }, nb::arg("path"))
+      .def_prop_ro("fitted", &Pipeline::fitted)
+      .def("notes", &Pipeline::notes)
+      .def("__len__", &Pipeline::size)
+      .def(
+          "fit_transform",
+          [](Pipeline& p, nb::handle stream) {
+            const Table table = from_capsule(stream);
+            return to_capsule(
+                std::make_shared<arrow::TableBatchReader>(without_gil([&] { return p.fit_transform(table); })));
+          },
+          nb::arg("stream"))
+      .def(
+          "transform",
+          [](const Pipeline& p, nb::handle stream) {
+            const Table table = from_capsule(stream);
+            return to_capsule(
+                std::make_shared<arrow::TableBatchReader>(without_gil([&] { return p.transform(table); })));
+          },
+          nb::arg("stream"));
+}

@@ -1,0 +1,407 @@
+// Basic cleaning: missing values, outliers, constant columns.
+#include <arrow/compute/api.h>
+#include <arrow/compute/initialize.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tables/edit.h"
+#include "tables/statistics.h"
+#include "tables/step.h"
+
+namespace deepseek::tables {
+
+namespace {
+
+using Json = nlohmann::json;
+
+Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::Datum>& args,
+                          const arrow::compute::FunctionOptions* options = nullptr) {
+  static const arrow::Status started = arrow::compute::Initialize();
+  DS_ARROW(started);
+  return from_arrow(arrow::compute::CallFunction(function, args, options));
+}
+
+// The columns that a step works on: those of the option, which must be there and be taken, or all that are taken.
+Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names,
+                                const std::string& step, bool numeric_only) {
+  std::vector<int> columns;
+  for (const std::string& name : names) {
+    DS_ASSIGN(const int column, find_column(schema, name, step + ": columns"));
+    if (numeric_only && !holds_numbers(*schema.field(column)->type()))
+      return invalid("{}: column '{}' is {}, expected numbers", step, name, schema.field(column)->type()->ToString());
+    columns.push_back(column);
+  }
+  for (int c = 0; c < schema.num_fields() && names.empty(); ++c)
+    if (!numeric_only || holds_numbers(*schema.field(c)->type())) columns.push_back(c);
+  return columns;
+}
+
+Result<Table> set_column(const Table& table, int column, const Column& values) {
+  return from_arrow(table->SetColumn(column, table->field(column)->WithType(values->type()), values));
+}
+Result<Table> add_column(const Table& table, const std::string& name, const Column& values, const std::string& step) {
+  if (table->schema()->GetFieldIndex(name) >= 0 || !table->schema()->GetAllFieldIndices(name).empty())
+    return invalid("{}: the column '{}' that it makes is there already; rename it", step, name);
+  return from_arrow(table->AddColumn(table->num_columns(), arrow::field(name, values->type()), values));
+}
+
+// The most frequent value, the least of them if there are several; null where nothing is there.
+Result<std::shared_ptr<arrow::Scalar>> mode_of(const arrow::ChunkedArray& column) {
+  const auto data = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+  DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(data)}));
+  const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
+  const auto counts = std::static_pointer_cast<arrow::Int64Array>(pairs->field(1));
+  std::shared_ptr<arrow::Scalar> best = arrow::MakeNullScalar(column.type());
+  int64_t most = 0;
+  for (int64_t i = 0; i < pairs->length(); ++i) {
+    if (pairs->field(0)->IsNull(i) || counts->Value(i) < most) continue;
+    DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Scalar> value, pairs->field(0)->GetScalar(i));
+    if (holds_numbers(*column.type()) && value->ToString() == "nan") continue;
+    if (counts->Value(i) == most) {
+      DS_ASSIGN(const arrow::Datum less, call("less", {arrow::Datum(value), arrow::Datum(best)}));
+      if (!less.scalar_as<arrow::BooleanScalar>().value) continue;
+    }
+    most = counts->Value(i);
+    best = value;
+  }
+  return best;
+}
+
+double as_double(const arrow::Scalar& scalar) {
+  const auto cast = scalar.CastTo(arrow::float64());
+  return cast.ok() && (*cast)->is_valid ? std::static_pointer_cast<arrow::DoubleScalar>(*cast)->value
+                                        : std::numeric_limits<double>::quiet_NaN();
+}
+
+class Impute : public Step {
+ public:
+  std::string kind() const override { return "impute"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all"});
+    t.field("strategy", strategy_,
+            {.doc = "what missing numbers (nulls and NaN) become",
+             .choices = {"median", "mean", "mode", "constant", "forward", "none"}});
+    t.field("other", other_,
+            {.doc = "the same for columns that are not numbers", .choices = {"mode", "constant", "forward", "none"}});
+    t.field("value", value_, {.doc = "of `constant`, read as the column's type"});
+    t.field("flag", flag_, {.doc = "adds a column <name>_missing of booleans for each column that has missing values"});
+  }
+
+  Status fit(const arrow::Table& table) override {
+    filled_.clear();
+    notes_.clear();
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), false));
+    for (const int c : columns) {
+      const std::string& name = table.field(c)->name();
+      const arrow::ChunkedArray& column = *table.column(c);
+      const bool numeric = holds_numbers(*column.type());
+      Filled f{numeric ? strategy_ : other_, column.type(), arrow::MakeNullScalar(column.type()), false};
+      if (f.strategy == "none") continue;
+      const Moments m = numeric ? moments(column) : Moments{column.length() - column.null_count(), column.null_count()};
+      f.flag = flag_ && m.missing > 0;
+      DS_TRY(learn(name, column, m, f));
+      if (m.missing > 0)
+        notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, m.missing, column.length(), f.strategy,
+                                     f.value->is_valid ? f.value->ToString() : ""));
+      filled_[name] = std::move(f);
+    }
+    return {};
+  }
+
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const auto& [name, f] : filled_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      const Column column = result->column(c);
+      if (f.flag) {
+        DS_ASSIGN(const Column marks, flags(missing(*column)));
+        DS_ASSIGN(result, add_column(result, name + "_missing", marks, kind()));
+      }
+      DS_ASSIGN(const Column values, replaced(name, *column, f));
+      DS_ASSIGN(result, set_column(result, c, values));
+    }
+    return result;
+  }
+
+  Json state() const override {
+    Json columns = Json::object();
+    for (const auto& [name, f] : filled_) {
+      Json& to = columns[name];
+      to["strategy"] = f.strategy;
+      to["type"] = f.type->ToString();
+      to["flag"] = f.flag;
+      if (holds_numbers(*f.type) && f.value->is_valid)
+        to["value"] = number_to_json(as_double(*f.value));
+      else if (f.value->is_valid)
+        to["value"] = f.value->ToString();
+    }
+    return {{"columns", columns}};
+  }
+  Status set_state(const Json& state) override {
+    filled_.clear();
+    for (const auto& [name, from] : state.at("columns").items()) {
+      Filled f;
+      f.strategy = from.at("strategy").get<std::string>();
+      f.flag = from.at("flag").get<bool>();
+      DS_ASSIGN(f.type, type_of_name(from.at("type").get<std::string>()));
+      f.value = arrow::MakeNullScalar(f.type);
+      if (from.contains("value")) {
+        if (holds_numbers(*f.type)) {
+          DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(number_from_json(from.at("value")))->CastTo(f.type));
+        } else {
+          DS_ARROW_ASSIGN(f.value, arrow::Scalar::Parse(f.type, from.at("value").get<std::string>()));
+        }
+      }
+      filled_[name] = std::move(f);
+    }
+    return {};
+  }
+  std::vector<std::string> notes() const override { return notes_; }
+
+ private:
+  struct Filled {
+    std::string strategy;
+    std::shared_ptr<arrow::DataType> type;  // of the result
+    std::shared_ptr<arrow::Scalar> value;
+    bool flag = false;
+  };
+
+  Status learn(const std::string& name, const arrow::ChunkedArray& column, const Moments& m, Filled& f) const {
+    if (f.strategy == "forward") return {};
+    if (f.strategy == "constant") {
+      auto parsed = arrow::Scalar::Parse(column.type(), value_);
+      if (!parsed.ok())
+        return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column.type()->ToString(), name);
+      f.value = *parsed;
+      return {};
+    }
+    if (f.strategy == "mode") {
+      DS_ASSIGN(f.value, mode_of(column));
+    } else {
+      const double value = m.count == 0           ? std::numeric_limits<double>::quiet_NaN()
+                           : f.strategy == "mean" ? m.mean
+                                                  : quantiles(column, {0.5})[0];
+      // Integers stay integers where the value is one, which training data decides for good.
+      if (value != std::floor(value) && arrow::is_integer(column.type()->id())) f.type = arrow::float64();
+      if (m.count > 0) {
+        DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(value)->CastTo(f.type));
+      }
+    }
+    if (!f.value->is_valid && m.missing > 0)
+      return invalid(
+          "impute: column '{}' has no value at all, so no {}; leave it out by the step constant, or use the strategy "
+          "constant",
+          name, f.strategy);
+    return {};
+  }
+
+  Result<Column> replaced(const std::string& name, const arrow::ChunkedArray& column, const Filled& f) const {
+    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+    if (f.strategy == "forward") {
+      Column source = same;
+      if (holds_numbers(*column.type())) {
+        std::vector<uint8_t> keep = missing(column);
+        for (uint8_t& k : keep) k = k == 0;
+        DS_ASSIGN(source, mask(column, keep));
+      }
+      DS_ASSIGN(const arrow::Datum filled, call("fill_null_forward", {arrow::Datum(source)}));
+      return filled.chunked_array();
+    }
+    if (!f.value->is_valid) return Column(same);
+    const bool numeric = holds_numbers(*column.type());
+    if (!f.type->Equals(column.type()) && !(numeric && f.type->id() == arrow::Type::DOUBLE))
+      return invalid("impute: column '{}' is {}, expected {}", name, column.type()->ToString(), f.type->ToString());
+    if (numeric) return fill(column, as_double(*f.value), f.type);
+    DS_ASSIGN(const arrow::Datum filled, call("coalesce", {arrow::Datum(same), arrow::Datum(f.value)}));
+    return filled.chunked_array();
+  }
+
+  std::vector<std::string> columns_;
+  std::string strategy_ = "median", other_ = "mode", value_ = "0";
+  bool flag_ = false;
+  std::map<std::string, Filled> filled_;
+  std::vector<std::string> notes_;
+};
+
+class Outliers : public Step {
+ public:
+  std::string kind() const override { return "outliers"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all numbers"});
+    t.field("method", method_,
+            {.doc = "sigma: mean +- factor standard deviations (n - 1); mad: median +- factor * 1.4826 median "
+                    "absolute deviations; iqr: quartiles -+ factor * their distance",
+             .choices = {"sigma", "mad", "iqr"}});
+    t.field("factor", factor_, {.doc = "0: 3 for sigma, 3.5 for mad, 1.5 for iqr", .min = 0});
+    t.field("action", action_,
+            {.doc = "clip to the bounds, make null, leave out the row (of training data only), or add a column "
+                    "<name>_outlier of booleans",
+             .choices = {"clip", "null", "drop", "flag"}});
+  }
+
+  Status fit(const arrow::Table& table) override {
+    bounds_.clear();
+    notes_.clear();
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), true));
+    const double factor = factor_ > 0 ? factor_ : method_ == "sigma" ? 3 : method_ == "mad" ? 3.5 : 1.5;
+    for (const int c : columns) {
+      const arrow::ChunkedArray& column = *table.column(c);
+      double center = 0, low = 0, high = 0;
+      if (method_ == "sigma") {
+        const Moments m = moments(column);
+        center = m.mean;
+        low = high = factor * m.stddev(1);
+      } else if (method_ == "mad") {
+        center = quantiles(column, {0.5})[0];
+        DS_ASSIGN(const Column deviations, distances(column, center));
+        low = high = factor * 1.4826 * quantiles(*deviations, {0.5})[0];
+      } else {
+        const std::vector<double> q = quantiles(column, {0.25, 0.75});
+        center = q[0];
+        low = factor * (q[1] - q[0]);
+        high = q[1] - q[0] + low;
+      }
+      const std::string& name = table.field(c)->name();
+      if (!std::isfinite(center - low) || !std::isfinite(center + high)) continue;  // no values, or infinite ones
+      bounds_[name] = {center - low, center + high};
+      const std::vector<uint8_t> out = outside(column, center - low, center + high);
+      if (const auto count = std::count(out.begin(), out.end(), 1); count > 0)
+        notes_.push_back(
+            fmt::format("{}: {} of {} outside of [{}, {}]", name, count, column.length(), center - low, center + high));
+    }
+    return {};
+  }
+
+  Result<Table> transform(const Table& table, bool fitting) const override {
+    Table result = table;
+    std::vector<uint8_t> keep;
+    for (const auto& [name, bounds] : bounds_) {
+      const auto [low, high] = bounds;
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      const Column column = result->column(c);
+      if (!holds_numbers(*column->type()))
+        return invalid("outliers: column '{}' is {}, expected numbers", name, column->type()->ToString());
+      if (action_ == "clip") {
+        DS_ASSIGN(const Column clipped, clip(*column, low, high));
+        DS_ASSIGN(result, set_column(result, c, clipped));
+        continue;
+      }
+      std::vector<uint8_t> out = outside(*column, low, high);
+      if (action_ == "flag") {
+        DS_ASSIGN(const Column marks, flags(out));
+        DS_ASSIGN(result, add_column(result, name + "_outlier", marks, kind()));
+        continue;
+      }
+      for (uint8_t& o : out) o = o == 0;
+      if (action_ == "null") {
+        DS_ASSIGN(const Column masked, mask(*column, out));
+        DS_ASSIGN(result, set_column(result, c, masked));
+      } else if (fitting) {
+        keep.resize(out.size(), 1);
+        for (size_t i = 0; i < out.size(); ++i) keep[i] &= out[i];
+      }
+    }
+    return keep.empty() ? result : keep_rows(result, keep);
+  }
+
+  Json state() const override {
+    Json bounds = Json::object();
+    for (const auto& [name, b] : bounds_) bounds[name] = {number_to_json(b.first), number_to_json(b.second)};
+    return {{"bounds", bounds}};
+  }
+  Status set_state(const Json& state) override {
+    bounds_.clear();
+    for (const auto& [name, b] : state.at("bounds").items())
+      bounds_[name] = {number_from_json(b.at(0)), number_from_json(b.at(1))};
+    return {};
+  }
+  std::vector<std::string> notes() const override { return notes_; }
+
+ private:
+  static Result<Column> distances(const arrow::ChunkedArray& column, double center) {
+    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+    DS_ASSIGN(const arrow::Datum shifted, call("subtract", {arrow::Datum(same), arrow::Datum(center)}));
+    DS_ASSIGN(const arrow::Datum sizes, call("abs", {shifted}));
+    return sizes.chunked_array();
+  }
+
+  std::vector<std::string> columns_;
+  std::string method_ = "sigma", action_ = "clip";
+  double factor_ = 0;
+  std::map<std::string, std::pair<double, double>> bounds_;
+  std::vector<std::string> notes_;
+};
+
+class Constant : public Step {
+ public:
+  std::string kind() const override { return "constant"; }
+  void describe(OptionTable& t) override { t.field("columns", columns_, {.doc = "which may be left out; empty: all"}); }
+  Status fit(const arrow::Table& table) override {
+    left_out_.clear();
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), false));
+    for (const int c : columns) {
+      DS_ASSIGN(const bool same, all_same(*table.column(c)));
+      if (same) left_out_.push_back(table.field(c)->name());
+    }
+    if (table.num_rows() < 2) left_out_.clear();  // one row says nothing
+    return {};
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const std::string& name : left_out_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
+    }
+    return result;
+  }
+  Json state() const override { return {{"left_out", left_out_}}; }
+  Status set_state(const Json& state) override {
+    left_out_ = state.at("left_out").get<std::vector<std::string>>();
+    return {};
+  }
+  std::vector<std::string> notes() const override {
+    std::vector<std::string> notes;
+    for (const std::string& name : left_out_) notes.push_back(name + ": one value only, left out");
+    return notes;
+  }
+
+ private:
+  // A missing value is one of its own.
+  static Result<bool> all_same(const arrow::ChunkedArray& column) {
+    if (holds_numbers(*column.type())) {
+      const Moments m = moments(column);
+      return m.count == 0 || (m.missing == 0 && m.min == m.max);
+    }
+    if (column.null_count() > 0) return column.null_count() == column.length();
+    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+    const arrow::compute::CountOptions all(arrow::compute::CountOptions::ALL);
+    DS_ASSIGN(const arrow::Datum distinct, call("count_distinct", {arrow::Datum(same)}, &all));
+    return distinct.scalar_as<arrow::Int64Scalar>().value <= 1;
+  }
+
+  std::vector<std::string> columns_, left_out_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_impute() { return std::make_unique<Impute>(); }
+std::unique_ptr<Step> make_outliers() { return std::make_unique<Outliers>(); }
+std::unique_ptr<Step> make_constant() { return std::make_unique<Constant>(); }
+
+nlohmann::json number_to_json(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
+}
+double number_from_json(const nlohmann::json& value) {
+  if (!value.is_string()) return value.get<double>();
+  const auto text = value.get<std::string>();
+  return text == "Infinity"    ? std::numeric_limits<double>::infinity()
+         : text == "-Infinity" ? -std::numeric_limits<double>::infinity()
+                               : std::numeric_limits<double>::quiet_NaN();
+}
+
+}  // namespace deepseek::tables

@@ -1,0 +1,298 @@
+#include "tables/files.h"
+
+#include <arrow/csv/api.h>
+#include <arrow/io/api.h>
+#include <arrow/ipc/api.h>
+#include <arrow/json/api.h>
+#include <arrow/util/compression.h>
+#include <parquet/arrow/reader.h>
+#include <parquet/arrow/writer.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/strings.h"
+#include "io/atomic_file.h"
+
+namespace deepseek::tables {
+
+namespace {
+
+using Reader = std::shared_ptr<arrow::RecordBatchReader>;
+
+struct Suffix {
+  std::string_view suffix, format;
+};
+constexpr Suffix kSuffixes[] = {{".csv", "csv"},         {".txt", "csv"},      {".tsv", "tsv"},
+                                {".jsonl", "jsonl"},     {".ndjson", "jsonl"}, {".json", "jsonl"},
+                                {".parquet", "parquet"}, {".pq", "parquet"},   {".arrow", "arrow"},
+                                {".feather", "arrow"},   {".ipc", "arrow"}};
+constexpr std::pair<std::string_view, arrow::Compression::type> kCompressions[] = {
+    {".gz", arrow::Compression::GZIP},
+    {".bz2", arrow::Compression::BZ2},
+    {".zst", arrow::Compression::ZSTD},
+    {".lz4", arrow::Compression::LZ4_FRAME}};
+
+std::string lower_suffix(const std::filesystem::path& path) {
+  std::string suffix = path.extension().string();
+  std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](unsigned char c) { return std::tolower(c); });
+  return suffix;
+}
+
+struct Kind {
+  std::string format;
+  arrow::Compression::type compression = arrow::Compression::UNCOMPRESSED;
+};
+
+Result<Kind> kind_of(const std::string& name, const FileOptions& options) {
+  Kind kind;
+  std::filesystem::path path = name;
+  for (const auto& [suffix, compression] : kCompressions)
+    if (lower_suffix(path) == suffix) {
+      kind.compression = compression;
+      path.replace_extension();
+    }
+  kind.format = options.format;
+  for (const Suffix& s : kSuffixes)
+    if (kind.format.empty() && lower_suffix(path) == s.suffix) kind.format = s.format;
+  if (kind.format.empty())
+    return invalid("'{}': its name does not say what it is; name the format: csv, tsv, jsonl, parquet or arrow", name);
+  if (kind.format != "csv" && kind.format != "tsv" && kind.format != "jsonl" && kind.format != "parquet" &&
+      kind.format != "arrow")
+    return invalid("'{}': unknown format '{}'; there are csv, tsv, jsonl, parquet and arrow", name, kind.format);
+  if (kind.compression != arrow::Compression::UNCOMPRESSED && (kind.format == "parquet" || kind.format == "arrow"))
+    return invalid("'{}': {} files are compressed inside; unpack the file first", name, kind.format);
+  return kind;
+}
+
+// As a stream, unpacked; errors of the system name the file.
+Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path, const Kind& kind) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return invalid("'{}' is a folder, expected a file", path);
+  auto opened = arrow::io::ReadableFile::Open(path);
+  if (!opened.ok()) return io::system_error("read", path, errno);
+  std::shared_ptr<arrow::io::InputStream> stream = *opened;
+  if (kind.compression == arrow::Compression::UNCOMPRESSED) return stream;
+  DS_ARROW_ASSIGN(std::unique_ptr<arrow::util::Codec> codec, arrow::util::Codec::Create(kind.compression));
+  DS_ARROW_ASSIGN(stream, arrow::io::CompressedInputStream::Make(codec.get(), stream));
+  // The stream keeps what it needs of the codec.
+  return stream;
+}
+
+Result<std::shared_ptr<arrow::Schema>> wanted_types(const FileOptions& options) {
+  std::vector<std::shared_ptr<arrow::Field>> fields;
+  for (const auto& [name, type] : options.types) {
+    DS_ASSIGN(std::shared_ptr<arrow::DataType> known, type_of_name(type));
+    fields.push_back(arrow::field(name, std::move(known)));
+  }
+  return arrow::schema(fields);
+}
+
+struct CsvOptions {
+  arrow::csv::ReadOptions read = arrow::csv::ReadOptions::Defaults();
+  arrow::csv::ParseOptions parse = arrow::csv::ParseOptions::Defaults();
+  arrow::csv::ConvertOptions convert = arrow::csv::ConvertOptions::Defaults();
+};
+Result<CsvOptions> csv_options(const Kind& kind, const FileOptions& options) {
+  CsvOptions o;
+  const std::string delimiter = kind.format == "tsv" && options.delimiter == "," ? "\t" : options.delimiter;
+  if (delimiter.size() != 1) return invalid("delimiter: expected one character, got '{}'", options.delimiter);
+  o.parse.delimiter = delimiter[0];
+  o.parse.newlines_in_values = true;
+  o.read.autogenerate_column_names = !options.header;
+  o.convert.null_values = options.null_values;
+  o.convert.null_values.emplace_back();
+  o.convert.strings_can_be_null = true;
+  o.convert.quoted_strings_can_be_null = false;
+  o.convert.include_columns = options.columns;
+  DS_ASSIGN(const std::shared_ptr<arrow::Schema> types, wanted_types(options));
+  for (const auto& field : types->fields()) o.convert.column_types[field->name()] = field->type();
+  return o;
+}
+
+Status named(Status status, const std::string& path) {
+  return status.ok() ? status : Status(status.code(), fmt::format("'{}': {}", path, status.message()));
+}
+template <class T>
+Result<T> named(arrow::Result<T> result, const std::string& path) {
+  if (!result.ok()) return named(from_arrow(result.status()), path);
+  return std::move(result).ValueUnsafe();
+}
+
+// Keeps the reader that its batches come from, and puts the file's name into their errors.
+class NamedReader : public arrow::RecordBatchReader {
+ public:
+  NamedReader(std::string path, Reader inner, std::shared_ptr<void> keeps = {})
+      : path_(std::move(path)), keeps_(std::move(keeps)), inner_(std::move(inner)) {}
+  std::shared_ptr<arrow::Schema> schema() const override { return inner_->schema(); }
+  arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch>* batch) override {
+    const arrow::Status status = inner_->ReadNext(batch);
+    return status.ok() ? status : status.WithMessage("'", path_, "': ", status.message());
+  }
+
+ private:
+  std::string path_;
+  std::shared_ptr<void> keeps_;
+  Reader inner_;
+};
+
+// The batches of an IPC file, one by one.
+class IpcReader : public arrow::RecordBatchReader {
+ public:
+  explicit IpcReader(std::shared_ptr<arrow::ipc::RecordBatchFileReader> file) : file_(std::move(file)) {}
+  std::shared_ptr<arrow::Schema> schema() const override { return file_->schema(); }
+  arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch>* batch) override {
+    if (next_ >= file_->num_record_batches()) {
+      batch->reset();
+      return {};
+    }
+    return file_->ReadRecordBatch(next_++).Value(batch);
+  }
+
+ private:
+  std::shared_ptr<arrow::ipc::RecordBatchFileReader> file_;
+  int next_ = 0;
+};
+
+// Other columns left out, and types that a format carries itself changed to those that options want.
+class ChosenReader : public arrow::RecordBatchReader {
+ public:
+  ChosenReader(Reader inner, std::vector<int> columns, std::shared_ptr<arrow::Schema> schema)
+      : inner_(std::move(inner)), columns_(std::move(columns)), schema_(std::move(schema)) {}
+  std::shared_ptr<arrow::Schema> schema() const override { return schema_; }
+  arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch>* batch) override {
+    ARROW_RETURN_NOT_OK(inner_->ReadNext(batch));
+    if (*batch == nullptr) return {};
+    ARROW_ASSIGN_OR_RAISE(*batch, (*batch)->SelectColumns(columns_));
+    return {};
+  }
+
+ private:
+  Reader inner_;
+  std::vector<int> columns_;
+  std::shared_ptr<arrow::Schema> schema_;
+};
+
+Result<Reader> choose(Reader reader, const std::vector<std::string>& names) {
+  if (names.empty()) return reader;
+  std::vector<int> columns;
+  std::vector<std::shared_ptr<arrow::Field>> fields;
+  for (const std::string& name : names) {
+    DS_ASSIGN(const int column, find_column(*reader->schema(), name, "columns"));
+    columns.push_back(column);
+    fields.push_back(reader->schema()->field(column));
+  }
+  return Reader(std::make_shared<ChosenReader>(std::move(reader), std::move(columns), arrow::schema(fields)));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options) {
+  DS_ASSIGN(const Kind kind, kind_of(path, options));
+  if (kind.format == "parquet" || kind.format == "arrow") {
+    if (!options.types.empty())
+      return invalid("'{}': {} files carry their types; `types` is for text", path, kind.format);
+    DS_ASSIGN(const auto stream, open_stream(path, kind));
+    const auto file = std::static_pointer_cast<arrow::io::ReadableFile>(stream);
+    if (kind.format == "arrow") {
+      DS_ASSIGN(auto ipc, named(arrow::ipc::RecordBatchFileReader::Open(file), path));
+      return choose(std::make_shared<NamedReader>(path, std::make_shared<IpcReader>(std::move(ipc))), options.columns);
+    }
+    DS_ASSIGN(auto parquet, named(parquet::arrow::OpenFile(file, arrow::default_memory_pool()), path));
+    parquet->set_use_threads(true);
+    DS_ASSIGN(auto batches, named(parquet->GetRecordBatchReader(), path));
+    return choose(
+        std::make_shared<NamedReader>(path, Reader(std::move(batches)), std::shared_ptr<void>(std::move(parquet))),
+        options.columns);
+  }
+  DS_ASSIGN(const auto stream, open_stream(path, kind));
+  if (kind.format == "jsonl") {
+    auto parse = arrow::json::ParseOptions::Defaults();
+    parse.newlines_in_values = false;
+    DS_ASSIGN(parse.explicit_schema, wanted_types(options));
+    DS_ASSIGN(auto json,
+              named(arrow::json::StreamingReader::Make(stream, arrow::json::ReadOptions::Defaults(), parse), path));
+    return choose(std::make_shared<NamedReader>(path, std::move(json)), options.columns);
+  }
+  DS_ASSIGN(const CsvOptions csv, csv_options(kind, options));
+  DS_ASSIGN(auto reader, named(arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), stream, csv.read,
+                                                                 csv.parse, csv.convert),
+                               path));
+  return Reader(std::make_shared<NamedReader>(path, std::move(reader)));
+}
+
+Result<Table> read_table(const std::string& path, const FileOptions& options) {
+  DS_ASSIGN(const Kind kind, kind_of(path, options));
+  if (kind.format == "csv" || kind.format == "tsv") {  // blocks in parallel, and types from all of them
+    DS_ASSIGN(CsvOptions csv, csv_options(kind, options));
+    const auto read = [&]() -> Result<Table> {
+      DS_ASSIGN(const auto stream, open_stream(path, kind));
+      DS_ASSIGN(auto reader, named(arrow::csv::TableReader::Make(arrow::io::default_io_context(), stream, csv.read,
+                                                                 csv.parse, csv.convert),
+                                   path));
+      return named(reader->Read(), path);
+    };
+    Result<Table> table = read();
+    if (table.ok() || table.status().code() == ErrorCode::kNotFound) return table;
+    csv.read.use_threads = false;  // once more in order: only then errors name the row
+    return read();
+  }
+  DS_ASSIGN(const auto reader, open_table(path, options));
+  return from_arrow(reader->ToTable());
+}
+
+namespace {
+
+// Arrow's writers on the writer of an atomic file.
+class Sink : public arrow::io::OutputStream {
+ public:
+  explicit Sink(const io::WriteBytes& write) : write_(write) {}
+  using OutputStream::Write;
+  arrow::Status Write(const void* data, int64_t n) override {
+    const Status status = write_({static_cast<const std::byte*>(data), static_cast<size_t>(n)});
+    if (!status.ok()) return arrow::Status::IOError(status.message());
+    position_ += n;
+    return {};
+  }
+  arrow::Result<int64_t> Tell() const override { return position_; }
+  arrow::Status Close() override {
+    closed_ = true;
+    return {};
+  }
+  bool closed() const override { return closed_; }
+
+ private:
+  const io::WriteBytes& write_;
+  int64_t position_ = 0;
+  bool closed_ = false;
+};
+
+Status write_rows(const arrow::Table& table, const Kind& kind, const FileOptions& options,
+                  const std::shared_ptr<Sink>& sink) {
+  if (kind.format == "parquet")
+    return from_arrow(parquet::arrow::WriteTable(table, arrow::default_memory_pool(), sink));
+  if (kind.format == "arrow") {
+    DS_ARROW_ASSIGN(const auto writer, arrow::ipc::MakeFileWriter(sink, table.schema()));
+    DS_ARROW(writer->WriteTable(table));
+    return from_arrow(writer->Close());
+  }
+  auto csv = arrow::csv::WriteOptions::Defaults();
+  csv.delimiter = kind.format == "tsv" && options.delimiter == "," ? '\t' : options.delimiter[0];
+  csv.include_header = options.header;
+  return from_arrow(arrow::csv::WriteCSV(table, csv, sink.get()));
+}
+
+}  // namespace
+
+Status write_table(const arrow::Table& table, const std::string& path, const FileOptions& options) {
+  DS_ASSIGN(const Kind kind, kind_of(path, options));
+  if (kind.format == "jsonl") return invalid("'{}': tables are written as csv, tsv, parquet or arrow", path);
+  if (kind.compression != arrow::Compression::UNCOMPRESSED)
+    return invalid("'{}': text is written unpacked; use .parquet for small files", path);
+  if (options.delimiter.size() != 1) return invalid("delimiter: expected one character, got '{}'", options.delimiter);
+  return io::write_file_atomic(path, [&](const io::WriteBytes& write) {
+    return named(write_rows(table, kind, options, std::make_shared<Sink>(write)), path);
+  });
+}
+
+}  // namespace deepseek::tables

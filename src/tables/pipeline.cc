@@ -1,0 +1,203 @@
+#include "tables/pipeline.h"
+
+#include <arrow/compute/api.h>
+#include <arrow/compute/initialize.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/strings.h"
+#include "io/atomic_file.h"
+
+namespace deepseek::tables {
+
+namespace {
+
+using Json = nlohmann::json;
+constexpr const char* kFormat = "deepseek pipeline";
+constexpr int kVersion = 1;
+
+std::string kinds() {
+  std::vector<std::string> names;
+  for (const StepInfo& info : steps()) names.push_back(info.kind);
+  return join(names, ", ");
+}
+
+arrow::Result<arrow::Datum> cast(const Column& column, const std::shared_ptr<arrow::DataType>& type) {
+  static const arrow::Status started = arrow::compute::Initialize();
+  ARROW_RETURN_NOT_OK(started);
+  return arrow::compute::Cast(arrow::Datum(column), type);
+}
+
+// Text as Polars keeps it, as plain strings, which Arrow's functions take.
+Result<Table> without_views(const Table& table) {
+  Table result = table;
+  for (int c = 0; c < table->num_columns(); ++c) {
+    if (table->field(c)->type()->id() != arrow::Type::STRING_VIEW) continue;
+    DS_ARROW_ASSIGN(const arrow::Datum text, cast(table->column(c), arrow::utf8()));
+    DS_ARROW_ASSIGN(result, result->SetColumn(c, table->field(c)->WithType(arrow::utf8()), text.chunked_array()));
+  }
+  return result;
+}
+
+}  // namespace
+
+const std::vector<StepInfo>& steps() {
+  static const std::vector<StepInfo> list = {
+      {"impute", "fills missing values", make_impute},
+      {"outliers", "bounds numbers, or marks or leaves out what is outside", make_outliers},
+      {"duplicates", "leaves out rows that came before (of training data)", make_duplicates},
+      {"constant", "leaves out columns of one value", make_constant},
+  };
+  return list;
+}
+
+Result<std::unique_ptr<Step>> make_step(const std::string& kind) {
+  std::vector<std::string> names;
+  for (const StepInfo& info : steps()) {
+    if (info.kind == kind) return info.make();
+    names.push_back(info.kind);
+  }
+  const std::string near = nearest(kind, names);
+  return invalid("unknown step '{}'{}; there are {}", kind,
+                 near.empty() ? std::string() : fmt::format(", did you mean '{}'?", near), kinds());
+}
+
+Result<Pipeline> Pipeline::parse(std::string_view yaml, const std::string& where) {
+  Pipeline pipeline;
+  std::vector<std::string> mistakes;
+  try {
+    const YAML::Node root = YAML::Load(std::string(yaml));
+    if (!root.IsMap() || root.size() != 1 || !root["steps"].IsDefined() || !root["steps"].IsSequence())
+      return invalid("{}: expected 'steps:' with a list of steps; there are {}", where, kinds());
+    for (const YAML::Node& item : root["steps"]) {
+      const int line = item.Mark().line;
+      const bool plain = item.IsScalar(), map = item.IsMap() && item.size() == 1;
+      if (!plain && !map) {
+        mistakes.push_back(fmt::format("{}:{}: expected a step's name, or its name with options", where, line + 1));
+        continue;
+      }
+      const auto kind = plain ? item.as<std::string>() : item.begin()->first.as<std::string>();
+      Result<std::unique_ptr<Step>> step = make_step(kind);
+      if (!step.ok()) {
+        mistakes.push_back(fmt::format("{}:{}: {}", where, line + 1, step.status().message()));
+        continue;
+      }
+      OptionTable options;
+      (*step)->describe(options);
+      if (map && !item.begin()->second.IsNull()) {
+        YAML::Emitter out;
+        out << YAML::Flow << item.begin()->second;
+        // As many lines before it as there were, so that errors name the right one.
+        const Status status = options.load_yaml(std::string(static_cast<size_t>(line), '\n') + out.c_str(), where);
+        if (!status.ok()) mistakes.push_back(status.message());
+      }
+      pipeline.steps_.push_back(std::move(step).value());
+    }
+  } catch (const YAML::Exception& e) {
+    return invalid("{}:{}: {}", where, e.mark.line + 1, e.msg);
+  }
+  if (!mistakes.empty()) return invalid("{}", join(mistakes, "\n"));
+  return pipeline;
+}
+
+Result<Pipeline> Pipeline::load(const std::string& path) {
+  DS_ASSIGN(const std::vector<std::byte> bytes, io::read_file(path));
+  const auto corrupt = [&](const std::string& why) {
+    return make_error(ErrorCode::kDataCorrupt, "'{}' is no pipeline that was saved: {}", path, why);
+  };
+  Pipeline pipeline;
+  try {
+    const auto* text = reinterpret_cast<const char*>(bytes.data());
+    const Json root = Json::parse(text, text + bytes.size());
+    if (root.at("format") != kFormat) return corrupt("another format");
+    if (root.at("version") != kVersion)
+      return corrupt(fmt::format("version {}, this program reads {}", root.at("version").dump(), kVersion));
+    for (const Json& input : root.at("inputs")) pipeline.inputs_.push_back({input.at(0), input.at(1)});
+    for (const Json& saved : root.at("steps")) {
+      DS_ASSIGN(std::unique_ptr<Step> step, make_step(saved.at("step").get<std::string>()));
+      OptionTable options;
+      step->describe(options);
+      DS_TRY(options.load_yaml(saved.at("options").get<std::string>(), path));
+      DS_TRY(step->set_state(saved.at("state")));
+      pipeline.steps_.push_back(std::move(step));
+    }
+  } catch (const Json::exception& e) {
+    return corrupt(e.what());
+  }
+  pipeline.fitted_ = true;
+  return pipeline;
+}
+
+Status Pipeline::save(const std::string& path) const {
+  if (!fitted_) return invalid("the pipeline is not fitted yet; call fit() before save()");
+  Json root = {{"format", kFormat}, {"version", kVersion}, {"inputs", Json::array()}, {"steps", Json::array()}};
+  for (const Input& input : inputs_) root["inputs"].push_back({input.name, input.type});
+  for (const auto& step : steps_) {
+    OptionTable options;
+    step->describe(options);
+    root["steps"].push_back({{"step", step->kind()}, {"options", options.to_yaml()}, {"state", step->state()}});
+  }
+  const std::string text = root.dump(1) + "\n";
+  return io::write_file_atomic(path, std::as_bytes(std::span(text)));
+}
+
+Result<Table> Pipeline::fit_transform(const Table& given) {
+  if (given->num_rows() == 0) return invalid("training data has no rows");
+  DS_ASSIGN(const Table table, without_views(given));
+  std::vector<Input> inputs;
+  for (const auto& field : table->schema()->fields()) {
+    DS_TRY(find_column(*table->schema(), field->name(), "training data").status());
+    inputs.push_back({field->name(), field->type()->ToString()});
+  }
+  Table result = table;
+  for (const auto& step : steps_) {
+    DS_TRY(step->fit(*result));
+    DS_ASSIGN(result, step->transform(result, true));
+    if (result->num_rows() == 0) return invalid("{}: no row of the training data is left", step->kind());
+  }
+  inputs_ = std::move(inputs);
+  fitted_ = true;
+  return result;
+}
+
+Result<Table> Pipeline::conform(const Table& table) const {
+  std::vector<std::shared_ptr<arrow::Field>> fields;
+  std::vector<Column> columns;
+  for (const Input& input : inputs_) {
+    DS_ASSIGN(const int c, find_column(*table->schema(), input.name, "the pipeline was fitted with it, but here"));
+    Column column = table->column(c);
+    if (const std::string type = column->type()->ToString(); type != input.type) {
+      const auto wanted = type_of_name(input.type);
+      const auto same =
+          wanted.ok() ? cast(column, *wanted) : arrow::Result<arrow::Datum>(arrow::Status::TypeError("no conversion"));
+      if (!same.ok())
+        return invalid("column '{}' is {}, in training data it was {}: {}", input.name, type, input.type,
+                       same.status().message());
+      column = same->chunked_array();
+    }
+    fields.push_back(table->field(c)->WithType(column->type()));
+    columns.push_back(std::move(column));
+  }
+  return arrow::Table::Make(arrow::schema(std::move(fields)), std::move(columns), table->num_rows());
+}
+
+Result<Table> Pipeline::transform(const Table& table) const {
+  if (!fitted_) return invalid("the pipeline is not fitted yet; call fit() or load one");
+  DS_ASSIGN(Table result, without_views(table));
+  DS_ASSIGN(result, conform(result));
+  for (const auto& step : steps_) {
+    DS_ASSIGN(result, step->transform(result, false));
+  }
+  return result;
+}
+
+std::vector<std::string> Pipeline::notes() const {
+  std::vector<std::string> notes;
+  for (const auto& step : steps_)
+    for (const std::string& note : step->notes()) notes.push_back(step->kind() + ": " + note);
+  return notes;
+}
+
+}  // namespace deepseek::tables

@@ -1,0 +1,50 @@
+// Steps in order as one fitted thing: learnt from training data, saved, and run again bit for bit where a model is
+// served. Test: tests/python/test_tables.py
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tables/step.h"
+
+namespace deepseek::tables {
+
+class Pipeline {
+ public:
+  Pipeline() = default;
+  Pipeline(Pipeline&&) = default;
+  Pipeline& operator=(Pipeline&&) = default;
+  // "steps:" with a list of one step each, a name or a name with its options:
+  //     steps:
+  //       - impute: {strategy: median}
+  //       - duplicates
+  // The error lists all mistakes, each with the line in `where`.
+  static Result<Pipeline> parse(std::string_view yaml, const std::string& where);
+  // What save() wrote.
+  static Result<Pipeline> load(const std::string& path);
+  Status save(const std::string& path) const;
+
+  size_t size() const { return steps_.size(); }
+  bool fitted() const { return fitted_; }
+  // Each step learns from what those before it made of the training data.
+  Result<Table> fit_transform(const Table& table);
+  // Columns that training data did not have are left out; those that are missing or of a type that does not convert
+  // without loss are an error that names them.
+  Result<Table> transform(const Table& table) const;
+  // What the steps found in training data: "impute: price: 3 of 10 missing, median 2.5".
+  std::vector<std::string> notes() const;
+
+ private:
+  Result<Table> conform(const Table& table) const;
+
+  struct Input {
+    std::string name, type;  // as Arrow prints it
+  };
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::vector<Input> inputs_;  // columns of training data
+  bool fitted_ = false;
+};
+
+}  // namespace deepseek::tables

@@ -1,0 +1,49 @@
+// A step of a pipeline: options, what it learns from training data, and the same transform everywhere after that.
+// Test: tests/python/test_tables.py
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+#include "tables/arrow.h"
+
+namespace deepseek::tables {
+
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual std::string kind() const = 0;
+  virtual void describe(OptionTable& options) = 0;
+  // Learns from training data. Errors name the column and what was expected of it.
+  virtual Status fit(const arrow::Table& table) = 0;
+  // After fit() or set_state(). Steps that leave out rows do so only while `fitting`, from training data: what comes to
+  // be served keeps all its rows.
+  virtual Result<Table> transform(const Table& table, bool fitting) const = 0;
+  // What was learnt, and back; numbers keep every bit.
+  virtual nlohmann::json state() const = 0;
+  virtual Status set_state(const nlohmann::json& state) = 0;
+  // What fit() found, a line each, for people.
+  virtual std::vector<std::string> notes() const { return {}; }
+};
+
+struct StepInfo {
+  std::string kind, doc;
+  std::unique_ptr<Step> (*make)();
+};
+const std::vector<StepInfo>& steps();
+Result<std::unique_ptr<Step>> make_step(const std::string& kind);
+
+// One entry per file.
+std::unique_ptr<Step> make_impute();
+std::unique_ptr<Step> make_outliers();
+std::unique_ptr<Step> make_duplicates();
+std::unique_ptr<Step> make_constant();
+
+// A double that may be infinite or NaN, which JSON has no numbers for.
+nlohmann::json number_to_json(double value);
+double number_from_json(const nlohmann::json& value);
+
+}  // namespace deepseek::tables

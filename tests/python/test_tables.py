@@ -1,0 +1,218 @@
+"""Pipelines beside pandas, NumPy and scikit-learn: the same numbers; the same again after saving; mistakes that say where they are."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import deepseek
+from deepseek.data import Pipeline
+
+
+def frame(rows=5000, seed=0):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({
+        "normal": rng.normal(size=rows),
+        "skewed": rng.lognormal(size=rows).astype(np.float32),
+        "count": rng.integers(-5, 5, rows).astype(float),
+        "city": rng.choice(["Rome", "Oslo", "Bern"], rows, p=[0.2, 0.5, 0.3]),
+    })
+    for name in table.columns:
+        table.loc[rng.random(rows) < 0.1, name] = None
+    return table
+
+
+def fitted(*steps, table=None):
+    return Pipeline(steps).fit_transform(frame() if table is None else table)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 5000, 200_000])
+@pytest.mark.parametrize("strategy", ["median", "mean"])
+def test_imputation_is_that_of_pandas(strategy, rows):
+    table = frame(rows, seed=rows)
+    table.loc[0] = [1.0, 2.0, 3.0, "Oslo"]
+    numbers = ["normal", "skewed", "count"]
+    values = getattr(table[numbers].astype(float), strategy)()
+    expected = table[numbers].astype(float).fillna(values)
+    out = fitted(("impute", {"strategy": strategy}), table=table)
+    assert out["skewed"].dtype == np.float32
+    pd.testing.assert_frame_equal(out[numbers].astype(float), expected, rtol=1e-6, check_dtype=False)
+    pd.testing.assert_frame_equal(out[["normal", "count"]], expected[["normal", "count"]], rtol=1e-13 if strategy == "median" else 1e-10)
+    assert (out["city"] == table["city"].fillna(table["city"].mode()[0])).all()
+
+
+def test_other_strategies():
+    table = frame()
+    out = fitted(("impute", {"strategy": "mode"}), table=table)
+    for name in table:
+        assert (out[name] == table[name].fillna(table[name].mode()[0])).all()
+    out = fitted(("impute", {"strategy": "forward", "other": "forward"}), table=table)
+    pd.testing.assert_frame_equal(out, table.ffill(), check_dtype=False)
+    out = fitted(("impute", {"strategy": "constant", "value": "7", "other": "none", "flag": True}), table=table)
+    pd.testing.assert_series_equal(out["normal"], table["normal"].fillna(7))
+    assert out["city"].isna().sum() == table["city"].isna().sum()
+    assert (out["normal_missing"] == table["normal"].isna()).all() and "city_missing" not in out
+    integers = pa.table({"x": pa.array([1, 2, None, 4]), "y": pa.array([1, 2, None, 3])})
+    out = fitted("impute", table=integers)
+    assert out.schema.field("x").type == pa.int64() and out["x"].to_pylist() == [1, 2, 2, 4]
+    halves = pa.table({"x": pa.array([1, 2, None, 4, 3])})
+    pipeline = Pipeline(["impute"])
+    assert pipeline.fit_transform(halves)["x"].to_pylist() == [1, 2, 2.5, 4, 3]
+    assert pipeline.transform(pa.table({"x": [5, 6]})).schema.field("x").type == pa.float64()  # as training data had it
+
+
+def bounds(x, method):
+    if method == "sigma":
+        return x.mean() - 3 * x.std(), x.mean() + 3 * x.std()
+    if method == "mad":
+        spread = 3.5 * 1.4826 * (x - x.median()).abs().median()
+        return x.median() - spread, x.median() + spread
+    low, high = x.quantile(0.25), x.quantile(0.75)
+    return low - 1.5 * (high - low), high + 1.5 * (high - low)
+
+
+@pytest.mark.parametrize("method", ["sigma", "mad", "iqr"])
+def test_outliers_are_those_of_pandas(method):
+    table = frame(100_000)[["normal", "skewed"]].astype(float)
+    for action in ("clip", "null", "flag", "drop"):
+        pipeline = Pipeline([("outliers", {"method": method, "action": action})])
+        out = pipeline.fit_transform(table)
+        keep = pd.Series(True, index=table.index)
+        for name in table:
+            low, high = bounds(table[name], method)
+            beyond = (table[name] < low) | (table[name] > high)
+            keep &= ~beyond
+            if action == "clip":
+                pd.testing.assert_series_equal(out[name], table[name].clip(low, high), rtol=1e-10)
+            elif action == "null":
+                pd.testing.assert_series_equal(out[name], table[name].mask(beyond))
+            elif action == "flag":
+                assert (out[f"{name}_outlier"] == beyond).all() and beyond.sum() > 0
+        if action == "drop":
+            pd.testing.assert_frame_equal(out, table[keep].reset_index(drop=True))
+            assert len(pipeline.transform(table)) == len(table)  # rows are left out of training data only
+
+
+@pytest.mark.parametrize("columns", [[], ["city", "count"]])
+def test_duplicates_are_those_of_pandas(columns):
+    table = pd.concat([frame(300), frame(300), frame(300, seed=1)]).reset_index(drop=True)
+    table["day"] = pd.to_datetime("2024-02-29") + pd.to_timedelta(table.index % 3, unit="D")
+    table["zero"] = np.where(table.index % 2 == 0, 0.0, -0.0)
+    out = fitted(("duplicates", {"columns": columns}), table=table)
+    expected = table.drop_duplicates(subset=columns or None).reset_index(drop=True)
+    assert 0 < len(expected) < len(table)
+    pd.testing.assert_frame_equal(out, expected, check_dtype=False)
+
+
+def test_constant_columns_go():
+    table = pa.table({"a": [1, 1, 1], "b": [1, 1, None], "c": ["x", "x", "x"], "d": [None, None, None], "e": [0.5, 0.5, 0.25]})
+    pipeline = Pipeline(["constant"])
+    assert pipeline.fit_transform(table).column_names == ["b", "e"]
+    assert pipeline.notes()[0] == "constant: a: one value only, left out"
+
+
+STEPS = [("impute", {"flag": True, "strategy": "mean"}), ("outliers", {"method": "iqr"}), "duplicates", "constant"]
+
+
+def test_saved_pipelines_give_the_same_bits(tmp_path):
+    pipeline = Pipeline(STEPS).fit(frame())
+    pipeline.save(tmp_path / "pipeline.json")
+    other = pa.Table.from_pandas(frame(999, seed=7))
+    loaded = Pipeline.load(tmp_path / "pipeline.json")
+    assert loaded.transform(other).equals(pipeline.transform(other))
+    (tmp_path / "broken.json").write_text((tmp_path / "pipeline.json").read_text()[:-20])
+    with pytest.raises(ValueError, match="broken.json.*no pipeline"):
+        Pipeline.load(tmp_path / "broken.json")
+    with pytest.raises(FileNotFoundError):
+        Pipeline.load(tmp_path / "none.json")
+
+
+def test_threads_do_not_change_results():
+    table, before = pa.Table.from_pandas(frame(300_000)), deepseek.num_threads()
+    results = []
+    for threads in (1, 2, 5):
+        deepseek.set_num_threads(threads)
+        results.append(Pipeline(STEPS).fit_transform(table))
+    deepseek.set_num_threads(before)
+    assert results[0].equals(results[1]) and results[0].equals(results[2])
+
+
+def test_tables_of_all_kinds():
+    table = frame(500)
+    expected = fitted("impute", table=table)
+    assert isinstance(fitted("impute", table=pl.from_pandas(table)), pl.DataFrame)
+    assert fitted("impute", table=pa.Table.from_pandas(table)).to_pandas().equals(expected)
+    arrays = fitted("impute", table={name: table[name].to_numpy() for name in ("normal", "count")})
+    # NaN stays a number in NumPy's arrays, and counts as missing.
+    assert (arrays["normal"] == expected["normal"]).all()
+    assert (fitted("impute", table=table[["normal", "count"]].to_numpy()) == expected[["normal", "count"]].to_numpy()).all()
+    shifted = table.set_index(table.index + 10)
+    assert (fitted("impute", table=shifted).index == shifted.index).all()
+    slices = pa.concat_tables([pa.Table.from_pandas(table).slice(3, 100), pa.Table.from_pandas(table).slice(250)])
+    assert Pipeline(STEPS).fit_transform(slices).to_pandas().equals(Pipeline(STEPS).fit_transform(slices.to_pandas()))
+    with pytest.raises(TypeError, match="got list"):
+        fitted("impute", table=[1, 2])
+
+
+def test_columns_at_serving_time():
+    pipeline = Pipeline(["impute"]).fit(pa.table({"a": [1.0, None], "b": ["x", "y"]}))
+    out = pipeline.transform(pa.table({"new": [1], "b": ["z"], "a": [3]}))
+    assert out.column_names == ["a", "b"] and out.schema.field("a").type == pa.float64()
+    with pytest.raises(ValueError, match="no column 'a'"):
+        pipeline.transform(pa.table({"b": ["z"]}))
+    with pytest.raises(ValueError, match="column 'a' is string, in training data it was double"):
+        pipeline.transform(pa.table({"a": ["much"], "b": ["z"]}))
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown step 'inpute', did you mean 'impute'"):
+        Pipeline(["inpute"])
+    (tmp_path / "p.yaml").write_text("steps:\n  - impute: {strategy: medain}\n  - outliers:\n      factr: 2\n  - [1, 2]\n")
+    with pytest.raises(ValueError) as error:
+        Pipeline.from_yaml(tmp_path / "p.yaml")
+    for text in ("p.yaml:2", "medain", "factr", "p.yaml:5"):
+        assert text in str(error.value)
+    with pytest.raises(ValueError, match="did you mean 'normal'"):
+        fitted(("impute", {"columns": ["norml"]}))
+    with pytest.raises(ValueError, match="column 'city' is .*string, expected numbers"):
+        fitted(("outliers", {"columns": ["city"]}))
+    with pytest.raises(ValueError, match="column 'x' has no value at all"):
+        fitted("impute", table=pa.table({"x": pa.array([None, None], pa.float64())}))
+    with pytest.raises(ValueError, match="no rows"):
+        fitted("impute", table=pa.table({"x": pa.array([], pa.float64())}))
+    with pytest.raises(ValueError, match="2 columns are named 'x'"):
+        fitted("impute", table=pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]))
+    with pytest.raises(ValueError, match="not fitted"):
+        Pipeline(["impute"]).transform(frame())
+    with pytest.raises(ValueError, match="'a lot' is no double"):
+        fitted(("impute", {"strategy": "constant", "value": "a lot", "columns": ["normal"]}))
+
+
+def test_infinities_are_bounded_by_none():
+    table = pd.DataFrame({"x": [1.0, 2.0, np.inf, 3.0]})
+    pd.testing.assert_frame_equal(fitted(("outliers", {"method": "sigma"}), table=table), table)  # no finite mean
+    assert fitted(("outliers", {"method": "iqr"}), table=pd.DataFrame({"x": [1.0, 2, 3, 4, 5, np.inf]}))["x"].max() == 8.5
+
+
+def test_files(tmp_path):
+    table = frame(50)
+    deepseek.data.write(table, tmp_path / "t.parquet")
+    assert deepseek.data.read(tmp_path / "t.parquet").to_pandas().equals(table)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = deepseek.data.read(tmp_path / "t.csv", columns=["city", "count"], types={"count": "float"})
+    assert read.schema.names == ["city", "count"] and read.schema.field("count").type == pa.float32()
+    assert sum(batch.num_rows for batch in deepseek.data.open(tmp_path / "t.csv")) == 50
+    with pytest.raises(FileNotFoundError):
+        deepseek.data.read(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="Row #3: Expected 2 columns, got 3"):
+        (tmp_path / "ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
+        deepseek.data.read(tmp_path / "ragged.csv")
+
+
+def test_arrow_is_loaded_by_those_who_ask():
+    code = "import sys, deepseek; assert 'pyarrow' not in sys.modules; deepseek.data.Pipeline; assert 'pyarrow' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
