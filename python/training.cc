@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/strings.h"
 #include "binding.h"
+#include "data/augment.h"
 #include "data/sources.h"
 #include "io/atomic_file.h"
 #include "runtime/program_cache.h"
@@ -268,8 +269,42 @@ void bind_profile(nb::module_& m) {
 
 }  // namespace
 
+namespace {
+
+void bind_augment(nb::module_& m) {
+  nb::class_<data::ImageAugmenter>(m, "ImageAugmenter")
+      .def_static(
+          "create",
+          [](std::vector<std::string> methods, std::vector<double> probabilities, double alpha, uint64_t seed,
+             int64_t crop_padding, double cutout_size, double rotation) {
+            return unwrap(data::ImageAugmenter::create(
+                {std::move(methods), std::move(probabilities), alpha, seed, crop_padding, cutout_size, rotation}));
+          },
+          nb::arg("methods"), nb::arg("probabilities"), nb::arg("alpha"), nb::arg("seed"), nb::arg("crop_padding"),
+          nb::arg("cutout_size"), nb::arg("rotation"))
+      .def_prop_ro("mixes", &data::ImageAugmenter::mixes)
+      .def("partners", &data::ImageAugmenter::partners, nb::arg("n"), nb::arg("epoch"))
+      .def(
+          "transform",
+          [](const data::ImageAugmenter& a, const Array& images, bool channels_last, int64_t epoch,
+             const std::vector<int64_t>& ids, const std::vector<int64_t>& partners) {
+            const Tensor in = to_tensor(images);
+            auto mixed = [&] {
+              nb::gil_scoped_release release;
+              return a.transform(in, channels_last, epoch, ids, partners);
+            }();
+            data::ImageAugmenter::Mixed done = unwrap(std::move(mixed));
+            return nb::make_tuple(to_numpy(done.images), done.weights);
+          },
+          nb::arg("images"), nb::arg("channels_last"), nb::arg("epoch"), nb::arg("ids"), nb::arg("partners"));
+  m.def("symmetric_beta", &data::symmetric_beta, nb::arg("alpha"), nb::arg("key"));
+}
+
+}  // namespace
+
 void bind_training(nb::module_& m) {
   bind_profile(m);
+  bind_augment(m);
   nb::class_<data::Dataset>(m, "Dataset")
       .def(
           "__init__",

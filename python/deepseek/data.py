@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 
 from . import _core
+from .augment import ImageAugmenter
 
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,4 +98,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Dataset", "Pipeline", "Splits", "as_dataset", "load", "names", "open", "read", "write"]
+__all__ = ["Dataset", "ImageAugmenter", "Pipeline", "Splits", "as_dataset", "load", "names", "open", "read", "write"]

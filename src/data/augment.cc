@@ -1,0 +1,305 @@
+#include "data/augment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "base/simd.h"
+#include "base/strings.h"
+#include "base/threads.h"
+#include "data/random.h"
+
+namespace deepseek::data {
+
+namespace {
+
+using graph::Tensor;
+
+constexpr uint64_t kStream = 0x41756721;  // tells these numbers from those of loaders
+
+bool is_mix(const std::string& method) { return method == "cutmix" || method == "mixup"; }
+
+// In (0, 1), 53 bits.
+double uniform(uint64_t hash) { return (static_cast<double>(hash >> 11) + 0.5) * 0x1p-53; }
+
+// A run of numbers of one key.
+class Numbers {
+ public:
+  explicit Numbers(uint64_t key) : key_(key) {}
+  double uniform() { return data::uniform(hash_of(key_, next_++)); }
+  double normal() {  // Box and Muller
+    const double radius = std::sqrt(-2 * std::log(uniform()));
+    return radius * std::cos(2 * std::numbers::pi * uniform());
+  }
+  double gamma(double shape) {
+    if (shape < 1) {
+      const double boosted = gamma(shape + 1);
+      return boosted * std::pow(uniform(), 1 / shape);
+    }
+    const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
+    for (;;) {
+      const double x = normal(), t = 1 + c * x, v = t * t * t;
+      if (t <= 0) continue;
+      if (std::log(uniform()) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
+    }
+  }
+
+ private:
+  uint64_t key_, next_ = 0;
+};
+
+// Planes of rows of pixels, of which each is so many elements: [C, H, W] has C planes of one, [H, W, C] one plane of C.
+struct Shape {
+  int64_t planes, height, width, pixel;
+  int64_t size() const { return planes * height * width * pixel; }
+  int64_t row(int64_t plane, int64_t y) const { return (plane * height + y) * width * pixel; }
+};
+
+template <class T>
+void flip(const Shape& s, T* image) {
+  for (int64_t r = 0; r < s.planes * s.height; ++r) {
+    T* const row = image + r * s.width * s.pixel;
+    for (int64_t a = 0, b = s.width - 1; a < b; ++a, --b)
+      std::swap_ranges(row + a * s.pixel, row + (a + 1) * s.pixel, row + b * s.pixel);
+  }
+}
+
+// Moved by (dy, dx) pixels, zeros coming in.
+template <class T>
+void shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
+  const int64_t n = std::max<int64_t>(0, s.width - std::abs(dx)) * s.pixel;
+  for (int64_t p = 0; p < s.planes; ++p)
+    for (int64_t y = 0; y < s.height; ++y) {
+      T* const row = to + s.row(p, y);
+      std::fill_n(row, s.width * s.pixel, T(0));
+      if (y - dy >= 0 && y - dy < s.height)
+        std::copy_n(from + s.row(p, y - dy) + std::max<int64_t>(0, -dx) * s.pixel, n,
+                    row + std::max<int64_t>(0, dx) * s.pixel);
+    }
+}
+
+struct Box {
+  int64_t top, left, bottom, right;
+  int64_t area() const { return (bottom - top) * (right - left); }
+};
+// Of this height and width around a centre anywhere, the part inside the image; corners at the nearest pixel's.
+Box box_at(const Shape& s, double height, double width, Numbers& numbers) {
+  const double y = numbers.uniform() * static_cast<double>(s.height);
+  const double x = numbers.uniform() * static_cast<double>(s.width);
+  const auto inside = [](double v, int64_t most) { return std::clamp<int64_t>(std::lround(v), 0, most); };
+  return {inside(y - height / 2, s.height), inside(x - width / 2, s.width), inside(y + height / 2, s.height),
+          inside(x + width / 2, s.width)};
+}
+
+// f(first element of the row's part, elements of it) for each row of the box.
+template <class F>
+void each_row(const Shape& s, const Box& b, F f) {
+  for (int64_t p = 0; p < s.planes; ++p)
+    for (int64_t y = b.top; y < b.bottom; ++y) f(s.row(p, y) + b.left * s.pixel, (b.right - b.left) * s.pixel);
+}
+
+template <class T>
+T rounded(float value) {
+  if constexpr (std::is_same_v<T, float>)
+    return value;
+  else
+    return static_cast<T>(std::nearbyint(std::clamp(value, 0.0f, 255.0f)));
+}
+
+template <class T>
+void rotate(const Shape& s, double degrees, const T* from, T* to) {
+  const double angle = degrees * std::numbers::pi / 180, cosine = std::cos(angle), sine = std::sin(angle);
+  const double cy = 0.5 * static_cast<double>(s.height - 1), cx = 0.5 * static_cast<double>(s.width - 1);
+  for (int64_t y = 0; y < s.height; ++y)
+    for (int64_t x = 0; x < s.width; ++x) {
+      const double dy = static_cast<double>(y) - cy, dx = static_cast<double>(x) - cx;
+      const double sy = cy + cosine * dy + sine * dx, sx = cx + cosine * dx - sine * dy;
+      const auto y0 = static_cast<int64_t>(std::floor(sy)), x0 = static_cast<int64_t>(std::floor(sx));
+      const auto fy = static_cast<float>(sy - std::floor(sy)), fx = static_cast<float>(sx - std::floor(sx));
+      for (int64_t p = 0; p < s.planes; ++p)
+        for (int64_t c = 0; c < s.pixel; ++c) {
+          const auto at = [&](int64_t row, int64_t column) {
+            const bool there = row >= 0 && row < s.height && column >= 0 && column < s.width;
+            return there ? static_cast<float>(from[s.row(p, row) + column * s.pixel + c]) : 0.0f;
+          };
+          const float upper = at(y0, x0) * (1 - fx) + at(y0, x0 + 1) * fx;
+          const float lower = at(y0 + 1, x0) * (1 - fx) + at(y0 + 1, x0 + 1) * fx;
+          to[s.row(p, y) + x * s.pixel + c] = rounded<T>(upper * (1 - fy) + lower * fy);
+        }
+    }
+}
+
+// own * weight + other * (1 - weight)
+DS_SIMD void mean_of(const float* own, const float* other, int64_t n, float weight, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = own[i] * weight + other[i] * (1 - weight);
+}
+DS_SIMD void mean_of(const uint8_t* own, const uint8_t* other, int64_t n, float weight, uint8_t* to) {
+  // To the nearest even: by what a float of this size has no bits for.
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  for (int64_t i = 0; i < n; ++i) {
+    const float mean = static_cast<float>(own[i]) * weight + static_cast<float>(other[i]) * (1 - weight);
+    to[i] = static_cast<uint8_t>(static_cast<int32_t>((mean + kRound) - kRound));
+  }
+}
+
+// What happens to one sample on its own, written to `to`; true if anything was.
+template <class T>
+bool alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from, T* to, std::vector<T>& spare) {
+  bool changed = false;
+  const auto source = [&]() -> const T* {  // what an operation that can't work in place reads
+    if (!changed) return from;
+    spare.assign(to, to + s.size());
+    return spare.data();
+  };
+  const auto in_place = [&] {
+    if (!changed) std::copy_n(from, s.size(), to);
+  };
+  for (size_t m = 0; m < o.methods.size(); ++m) {
+    if (is_mix(o.methods[m])) continue;
+    Numbers numbers(hash_of(key, 1 + m));
+    if (numbers.uniform() >= o.probabilities[m]) continue;
+    if (o.methods[m] == "flip") {
+      in_place();
+      flip(s, to);
+    } else if (o.methods[m] == "crop") {
+      const auto move = [&] {
+        return static_cast<int64_t>(numbers.uniform() * static_cast<double>(2 * o.crop_padding + 1)) - o.crop_padding;
+      };
+      const int64_t dy = move(), dx = move();
+      shift(s, dy, dx, source(), to);
+    } else if (o.methods[m] == "rotate") {
+      rotate(s, (2 * numbers.uniform() - 1) * o.rotation, source(), to);
+    } else {
+      const double side = std::round(o.cutout_size * static_cast<double>(std::min(s.height, s.width)));
+      const Box box = box_at(s, side, side, numbers);
+      in_place();
+      each_row(s, box, [&](int64_t at, int64_t n) { std::fill_n(to + at, n, T(0)); });
+    }
+    changed = true;
+  }
+  return changed;
+}
+
+// Mixes a sample with its partner into `to`; the weight of its own label.
+template <class T>
+double mix(const AugmentOptions& o, const Shape& s, uint64_t key, const T* own, const T* other, T* to) {
+  Numbers numbers(hash_of(key, 0));
+  double chance = numbers.uniform();
+  for (size_t m = 0; m < o.methods.size(); ++m) {
+    if (!is_mix(o.methods[m])) continue;
+    chance -= o.probabilities[m];
+    if (chance >= 0) continue;
+    const double weight = symmetric_beta(o.alpha, hash_of(key, 0, 1));
+    if (o.methods[m] == "mixup") {
+      mean_of(own, other, s.size(), static_cast<float>(weight), to);
+      return weight;
+    }
+    const double side = std::sqrt(1 - weight);
+    const Box box = box_at(s, side * static_cast<double>(s.height), side * static_cast<double>(s.width), numbers);
+    std::copy_n(own, s.size(), to);
+    each_row(s, box, [&](int64_t at, int64_t n) { std::copy_n(other + at, n, to + at); });
+    return 1 - static_cast<double>(box.area()) / static_cast<double>(s.height * s.width);
+  }
+  std::copy_n(own, s.size(), to);
+  return 1;
+}
+
+template <class T>
+std::vector<double> run(const AugmentOptions& o, const Shape& s, const Tensor& images, uint64_t key,
+                        std::span<const int64_t> ids, std::span<const int64_t> partners, bool mixes, Tensor& out) {
+  const auto n = static_cast<int64_t>(ids.size());
+  const T* const from = images.as<T>();
+  T* const to = out.as<T>();
+  const bool singly = std::any_of(o.methods.begin(), o.methods.end(), [](const auto& m) { return !is_mix(m); });
+  Tensor changed = !singly ? images : mixes ? Tensor(images.type()) : out;
+  const auto key_of_sample = [&](int64_t i) {
+    return hash_of(key, static_cast<uint64_t>(ids[static_cast<size_t>(i)]));
+  };
+  if (singly)
+    parallel_for(n, 1, [&](int64_t begin, int64_t end) {
+      std::vector<T> spare;
+      for (int64_t i = begin; i < end; ++i) {
+        T* const image = changed.as<T>() + i * s.size();
+        if (!alone(o, s, key_of_sample(i), from + i * s.size(), image, spare))
+          std::copy_n(from + i * s.size(), s.size(), image);
+      }
+    });
+  std::vector<double> weights(ids.size(), 1.0);
+  if (mixes)
+    parallel_for(n, 1, [&](int64_t begin, int64_t end) {
+      const T* const own = changed.as<T>();
+      for (int64_t i = begin; i < end; ++i)
+        weights[static_cast<size_t>(i)] = mix(o, s, key_of_sample(i), own + i * s.size(),
+                                              own + partners[static_cast<size_t>(i)] * s.size(), to + i * s.size());
+    });
+  return weights;
+}
+
+}  // namespace
+
+double symmetric_beta(double alpha, uint64_t key) {
+  Numbers numbers(key);
+  if (alpha == 1) return numbers.uniform();
+  const double a = numbers.gamma(alpha), b = numbers.gamma(alpha);
+  if (a + b > 0) return a / (a + b);
+  return numbers.uniform() < 0.5 ? 0 : 1;  // both too small for a double: one end or the other
+}
+
+Result<ImageAugmenter> ImageAugmenter::create(AugmentOptions o) {
+  static const std::vector<std::string> known = {"flip", "crop", "rotate", "cutout", "cutmix", "mixup"};
+  if (o.methods.empty()) return invalid("methods: expected one or more of {}", join(known, ", "));
+  if (o.methods.size() != o.probabilities.size())
+    return invalid("probabilities: expected one for each of {} methods, got {}", o.methods.size(),
+                   o.probabilities.size());
+  double mixed = 0;
+  for (size_t m = 0; m < o.methods.size(); ++m) {
+    const std::string& method = o.methods[m];
+    if (std::find(known.begin(), known.end(), method) == known.end()) {
+      const std::string near = nearest(method, known);
+      return invalid("methods: unknown '{}'{}; there are {}", method,
+                     near.empty() ? std::string() : fmt::format(", did you mean '{}'?", near), join(known, ", "));
+    }
+    if (!(o.probabilities[m] >= 0 && o.probabilities[m] <= 1))
+      return invalid("probabilities: {} of {} is not in [0, 1]", o.probabilities[m], method);
+    if (is_mix(method)) mixed += o.probabilities[m];
+  }
+  if (mixed > 1 + 1e-9)
+    return invalid("probabilities: those of cutmix and mixup add up to {}, at most 1: a sample gets one of them",
+                   mixed);
+  if (!(o.alpha > 0) || !std::isfinite(o.alpha)) return invalid("alpha: {} is not above 0", o.alpha);
+  if (o.crop_padding < 0) return invalid("crop_padding: {} is below 0", o.crop_padding);
+  if (!(o.cutout_size >= 0 && o.cutout_size <= 1)) return invalid("cutout_size: {} is not in [0, 1]", o.cutout_size);
+  if (!std::isfinite(o.rotation)) return invalid("rotation: {} is no angle", o.rotation);
+  return ImageAugmenter(std::move(o));
+}
+
+bool ImageAugmenter::mixes() const { return std::any_of(options_.methods.begin(), options_.methods.end(), is_mix); }
+
+std::vector<int64_t> ImageAugmenter::partners(int64_t n, int64_t epoch) const {
+  return permutation(n, hash_of(hash_of(kStream, options_.seed), static_cast<uint64_t>(epoch), 1));
+}
+
+Result<ImageAugmenter::Mixed> ImageAugmenter::transform(const Tensor& images, bool channels_last, int64_t epoch,
+                                                        std::span<const int64_t> ids,
+                                                        std::span<const int64_t> partners) const {
+  const graph::Dims& dims = images.dims();
+  if (dims.size() != 4 || (images.dtype() != DType::kU8 && images.dtype() != DType::kF32))
+    return invalid("images: expected u8 or f32 [N, {}], got {}", channels_last ? "H, W, C" : "C, H, W",
+                   to_string(images.type()));
+  if (static_cast<int64_t>(ids.size()) != dims[0]) return invalid("ids: {} for {} images", ids.size(), dims[0]);
+  if (mixes()) {
+    if (partners.size() != ids.size()) return invalid("partners: {} for {} images", partners.size(), dims[0]);
+    for (const int64_t p : partners)
+      if (p < 0 || p >= dims[0]) return invalid("partners: {} is not among {} images", p, dims[0]);
+  }
+  const Shape shape = channels_last ? Shape{1, dims[1], dims[2], dims[3]} : Shape{dims[1], dims[2], dims[3], 1};
+  Mixed mixed{Tensor(images.type()), {}};
+  const uint64_t key = hash_of(hash_of(kStream, options_.seed), static_cast<uint64_t>(epoch));
+  mixed.weights = images.dtype() == DType::kU8
+                      ? run<uint8_t>(options_, shape, images, key, ids, partners, mixes(), mixed.images)
+                      : run<float>(options_, shape, images, key, ids, partners, mixes(), mixed.images);
+  return mixed;
+}
+
+}  // namespace deepseek::data

@@ -1,0 +1,197 @@
+"""Augmentation beside the papers' definitions, SciPy and PyTorch's functions."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+
+import deepseek
+from deepseek import _core
+from deepseek.data import ImageAugmenter
+
+
+def pictures(n=64, shape=(3, 12, 10), dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(1, 256, (n, *shape))
+    return raw.astype(np.uint8) if dtype == np.uint8 else (raw / 255).astype(np.float32)
+
+
+def test_the_call_that_is_promised():
+    original_dataset = (pictures(), np.arange(64) % 5)
+    augmenter = ImageAugmenter(methods=['cutmix', 'mixup'], probabilities=[0.6, 0.4], alpha=1.0)
+    augmented_data = augmenter.transform(original_dataset)
+    images, labels = augmented_data
+    assert images.shape == (64, 3, 12, 10) and images.dtype == np.uint8
+    assert labels.shape == (64, 5) and labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+    assert (images != original_dataset[0]).any(axis=(1, 2, 3)).mean() > 0.8
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 2.5])
+def test_weights_are_beta_distributed(alpha):
+    drawn = [_core.symmetric_beta(alpha, key) for key in range(20000)]
+    assert scipy.stats.kstest(drawn, "beta", (alpha, alpha)).pvalue > 1e-3
+    augmenter = ImageAugmenter(["mixup"], [1.0], alpha)
+    augmenter.transform(np.zeros((20000, 1, 1, 1), np.uint8))
+    assert scipy.stats.kstest(augmenter.weights_, "beta", (alpha, alpha)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_mixup_is_the_weighted_mean(dtype, channels_last):
+    images = pictures(dtype=dtype, shape=(12, 10, 3) if channels_last else (3, 12, 10))
+    augmenter = ImageAugmenter(["mixup"], [1.0], 0.7)
+    mixed = augmenter.transform(images)
+    w = augmenter.weights_.astype(np.float32).reshape(-1, 1, 1, 1)
+    expected = images * w + images[augmenter.partners_] * (1 - w)
+    if dtype == np.uint8:
+        assert np.abs(mixed.astype(float) - expected).max() <= 0.5 + 1e-4
+    else:
+        np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_cutmix_pastes_a_rectangle_of_the_weight_s_area(channels_last):
+    n = 2000
+    # Each picture is its number, so that each pixel tells whose it is.
+    images = np.zeros((n, 9, 14, 2) if channels_last else (n, 2, 9, 14), np.float32)
+    images += np.arange(n).reshape(-1, 1, 1, 1)
+    augmenter = ImageAugmenter(["cutmix"], [1.0])
+    mixed = augmenter.transform(images, channels_last=channels_last)
+    planes = mixed if channels_last else mixed.transpose(0, 2, 3, 1)
+    assert (planes[..., 0] == planes[..., 1]).all()
+    for i in range(n):
+        pasted = planes[i, ..., 0] != i
+        assert (planes[i, ..., 0][pasted] == augmenter.partners_[i]).all()
+        if augmenter.partners_[i] != i:
+            assert augmenter.weights_[i] == pytest.approx(1 - pasted.mean(), abs=1e-12)
+            ys, xs = np.nonzero(pasted)
+            if len(ys):
+                assert pasted.sum() == (np.ptp(ys) + 1) * (np.ptp(xs) + 1)  # a full rectangle
+    # The centre is anywhere: each pixel is pasted about as often as its mirror image.
+    share = (planes[..., 0] != np.arange(n).reshape(-1, 1, 1)).mean(0)
+    assert np.abs(share - share[::-1, ::-1]).max() < 0.05
+    # Before it is cut off at the borders the area is 1 - Beta(1, 1), half on average.
+    assert 0.5 < augmenter.weights_.mean() < 0.75
+
+
+def test_each_of_its_own():
+    images = pictures(400)
+    assert (ImageAugmenter(["flip"], [1.0]).transform(images) == images[..., ::-1]).all()
+    flipped = ImageAugmenter(["flip"], [0.3]).transform(images)
+    turned = (flipped != images).any(axis=(1, 2, 3))
+    assert (flipped[turned] == images[turned][..., ::-1]).all() and 0.2 < turned.mean() < 0.4
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    for before, wide, after in zip(images, padded, ImageAugmenter(["crop"], [1.0], crop_padding=2).transform(images)):
+        assert any((wide[:, y:y + 12, x:x + 10] == after).all() for y in range(5) for x in range(5))
+    holes = ImageAugmenter(["cutout"], [1.0], cutout_size=0.4).transform(images)
+    assert ((holes == images) | (holes == 0)).all() and (holes == 0).any(axis=(1, 2, 3)).all()
+    assert (holes == 0).all(axis=1).sum(axis=(1, 2)).max() == 16  # 4 x 4 of 10 x 12
+    both = ImageAugmenter(["flip", "cutout", "crop"], [1.0, 1.0, 1.0])
+    assert (both.transform(images) == both.transform(images)).all()
+
+
+def test_rotation_is_that_of_scipy():
+    image = pictures(1, (1, 21, 21), np.float32)
+    augmenter = ImageAugmenter(["rotate"], [1.0], rotation=40)
+    found = augmenter.transform(image)[0, 0]
+    errors = [np.abs(scipy.ndimage.rotate(image[0, 0], a, reshape=False, order=1, mode="grid-constant") - found).max()
+              for a in np.arange(-40, 40, 0.01)]
+    assert min(errors) < 2e-2
+    grey = (image[:, 0] * 255).astype(np.uint8)
+    assert ImageAugmenter(["rotate"], [1.0], rotation=0).transform(grey).tolist() == grey.tolist()
+
+
+def test_a_sample_s_fate_depends_on_seed_epoch_and_number():
+    images, before = pictures(500), deepseek.num_threads()
+    methods = (["flip", "rotate", "cutout", "cutmix", "mixup"], [0.5, 0.5, 0.5, 0.4, 0.4])
+    results = []
+    for threads in (1, 2, 5):
+        deepseek.set_num_threads(threads)
+        results.append(ImageAugmenter(*methods, seed=3).transform(images, epoch=1))
+    deepseek.set_num_threads(before)
+    assert (results[0] == results[1]).all() and (results[0] == results[2]).all()
+    for other in (ImageAugmenter(*methods, seed=4).transform(images, epoch=1), ImageAugmenter(*methods, seed=3).transform(images, epoch=2)):
+        assert (other != results[0]).any(axis=(1, 2, 3)).mean() > 0.8
+
+
+class Pairs(torch.utils.data.Dataset):
+    """As torchvision's: images [C, H, W] and classes."""
+
+    classes = ["a", "b", "c"]
+
+    def __init__(self, as_torch):
+        self.images, self.labels, self.as_torch = pictures(30, dtype=np.float32), np.arange(30) % 3, as_torch
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        image = torch.from_numpy(self.images[i]) if self.as_torch else self.images[i]
+        return image, int(self.labels[i])
+
+
+@pytest.mark.parametrize("as_torch", [False, True])
+def test_data_sets_of_pytorch_s_kind(as_torch):
+    pairs = Pairs(as_torch)
+    methods = (["flip", "cutmix", "mixup"], [0.5, 0.5, 0.5])
+    whole, labels = ImageAugmenter(*methods, seed=1).transform((pairs.images, pairs.labels))
+    lazy = ImageAugmenter(*methods, seed=1).transform(pairs)
+    assert len(lazy) == 30
+    for i, (image, label) in enumerate(lazy):
+        assert isinstance(image, torch.Tensor) == as_torch
+        assert (np.asarray(image) == whole[i]).all()
+        np.testing.assert_allclose(label, labels[i], atol=1e-7)
+    first = np.asarray(lazy[0][0])
+    lazy.set_epoch(1)
+    assert (np.asarray(lazy[0][0]) != first).any()
+    with pytest.raises(IndexError):
+        lazy[30]
+    if as_torch:
+        batch, targets = next(iter(torch.utils.data.DataLoader(lazy, batch_size=8)))
+        assert batch.shape == (8, 3, 12, 10) and targets.shape == (8, 3)
+
+
+def test_our_data_sets_train_on_soft_labels():
+    from deepseek import nn, optim
+
+    dataset = deepseek.data.Dataset(pictures(dtype=np.float32), np.arange(64) % 4, mean=0.5, stddev=0.25)
+    mixed = ImageAugmenter().transform(dataset)
+    assert mixed.targets.shape == (64, 4) and mixed.mean == dataset.mean and mixed.class_names == dataset.class_names
+    model = nn.Sequential(nn.Flatten(), nn.Linear(360, 4))
+    theirs = torch.nn.Linear(360, 4)
+    theirs.load_state_dict({name.removeprefix("1."): torch.from_numpy(np.asarray(value)) for name, value in model.state_dict().items()})
+    trainer = deepseek.Trainer(model, loss="cross_entropy", optimizer=optim.SGD(lr=0.02), batch_size=64)
+    history = trainer.fit(mixed, epochs=5, progress=False)
+    x = torch.from_numpy((mixed.inputs - np.float32(0.5)) / np.float32(0.25)).flatten(1)
+    rule = torch.optim.SGD(theirs.parameters(), lr=0.02)
+    for epoch in history:
+        loss = torch.nn.functional.cross_entropy(theirs(x), torch.from_numpy(mixed.targets))
+        assert epoch["training"]["loss"] == pytest.approx(loss.item(), rel=1e-4)
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    plain = ImageAugmenter(["flip"], [0.5]).transform(dataset)
+    assert plain.targets.tolist() == dataset.targets.tolist()
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="unknown 'cutmx', did you mean 'cutmix'"):
+        ImageAugmenter(["cutmx"])
+    with pytest.raises(ValueError, match="one for each of 2 methods, got 1"):
+        ImageAugmenter(["cutmix", "mixup"], [0.5])
+    with pytest.raises(ValueError, match="add up to 1.2"):
+        ImageAugmenter(["cutmix", "mixup"], [0.6, 0.6])
+    with pytest.raises(ValueError, match="alpha"):
+        ImageAugmenter(alpha=0)
+    with pytest.raises(ValueError, match="labels: 3 of them for 64 images"):
+        ImageAugmenter().transform((pictures(), np.zeros(3, int)))
+    with pytest.raises(ValueError, match=r"expected classes in \[0, 2\)"):
+        ImageAugmenter().transform((pictures(), np.arange(64)), num_classes=2)
+    with pytest.raises(TypeError, match="got str"):
+        ImageAugmenter().transform("images")
+    with pytest.raises(TypeError, match="got int64"):
+        ImageAugmenter().transform(np.zeros((2, 3, 4, 4), np.int64))
+    with pytest.raises(ValueError, match=r"expected u8 or f32 \[N, C, H, W\]"):
+        ImageAugmenter().transform(np.zeros((2, 3, 4, 4, 5), np.uint8))
