@@ -8,6 +8,7 @@
 
 #include "tables/files.h"
 #include "tables/pipeline.h"
+#include "tables/split.h"
 #include "tables/statistics.h"
 
 namespace nb = nanobind;
@@ -102,6 +103,26 @@ NB_MODULE(_tables, m) {
     }
     return list;
   });
+
+  m.def(
+      "split",
+      [](nb::handle stream, std::vector<double> fractions, const std::string& stratify, const std::string& group,
+         const std::string& time, uint64_t seed) {
+        const Table table = from_capsule(stream);
+        return without_gil([&] { return split(*table, {std::move(fractions), stratify, group, time, seed}); });
+      },
+      nb::arg("stream"), nb::arg("fractions"), nb::arg("stratify"), nb::arg("group"), nb::arg("time"), nb::arg("seed"));
+  m.def(
+      "leaks",
+      [](const std::vector<nb::object>& streams, const std::vector<std::string>& columns) {
+        std::vector<Table> parts;
+        for (const nb::object& stream : streams) parts.push_back(from_capsule(stream));
+        nb::list found;
+        for (const Leak& leak : without_gil([&] { return leaks(parts, columns); }))
+          found.append(nb::make_tuple(leak.part, leak.other, leak.rows));
+        return found;
+      },
+      nb::arg("streams"), nb::arg("columns"));
 
   nb::class_<Pipeline>(m, "Pipeline")
       .def_static(

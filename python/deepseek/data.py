@@ -87,15 +87,15 @@ def names() -> list[str]:
 
 
 if typing.TYPE_CHECKING:
-    from .tables import Pipeline, open, read, write
+    from .tables import Leak, Pipeline, leaks, open, read, split, write
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Pipeline", "open", "read", "write"):
+    if name in ("Leak", "Pipeline", "leaks", "open", "read", "split", "write"):
         from . import tables
 
         return getattr(tables, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Dataset", "ImageAugmenter", "Pipeline", "Splits", "as_dataset", "load", "names", "open", "read", "write"]
+__all__ = ["Dataset", "ImageAugmenter", "Leak", "Pipeline", "Splits", "as_dataset", "leaks", "load", "names", "open", "read", "split", "write"]

@@ -88,6 +88,43 @@ def _like(table: pa.Table, value: Any) -> Any:
     return table
 
 
+def _rows(value: Any, rows: list[int]) -> Any:
+    if _is_pandas(value):
+        return value.iloc[rows]
+    if isinstance(value, dict):
+        return {name: column[rows] for name, column in value.items()}
+    if isinstance(value, pa.Table):
+        return value.take(pa.array(rows, pa.int64()))
+    return value[rows]  # Polars, NumPy
+
+
+def split(table: Any, fractions: Sequence[float] = (0.7, 0.15, 0.15), *, stratify: str | None = None, group: str | None = None,
+          time: str | None = None, seed: int = 0) -> list[Any]:
+    """The rows shared out, by default 70:15:15 for training, validation and test; parts are tables of the same kind.
+
+    At most one of these names a column. stratify: each of its values is shared out by the fractions. group: rows of the same value stay
+    together. time: the earliest rows first, without shuffling; rows of the same time stay together.
+    Rows keep their order in each part (by time: the order of time). The same seed gives the same parts.
+    Raises ValueError where a part would be empty, or a column is missing.
+    """
+    parts = _tables.split(_as_arrow(table).__arrow_c_stream__(), list(fractions), stratify or "", group or "", time or "", seed)
+    return [_rows(table, rows) for rows in parts]
+
+
+class Leak(typing.NamedTuple):
+    part: int
+    """The later part, counted from 0."""
+    other: int
+    """The earlier one that has such rows."""
+    rows: int
+    """How many rows of the later part."""
+
+
+def leaks(*parts: Any, columns: Sequence[str] | None = None) -> list[Leak]:
+    """Rows of later parts that equal one of an earlier part, in all columns or in these: empty if parts share nothing."""
+    return [Leak(*leak) for leak in _tables.leaks([_as_arrow(part).__arrow_c_stream__() for part in parts], list(columns or []))]
+
+
 class Pipeline:
     """Steps that learn from training data and then change tables the same way everywhere.
 
@@ -161,4 +198,4 @@ class Pipeline:
     def __len__(self) -> int:
         return len(self._pipeline)
 
-__all__ = ["Pipeline", "open", "read", "write"]
+__all__ = ["Leak", "Pipeline", "leaks", "open", "read", "split", "write"]

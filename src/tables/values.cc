@@ -1,0 +1,129 @@
+#include "tables/values.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/threads.h"
+
+namespace deepseek::tables {
+
+namespace {
+
+uint64_t mix(uint64_t x) {  // the end of splitmix64 (Steele, Lea and Flood, 2014)
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+constexpr uint64_t kMissing = 0x9e3779b97f4a7c15ULL;
+
+bool is_text(arrow::Type::type id) {
+  return id == arrow::Type::STRING || id == arrow::Type::BINARY || id == arrow::Type::LARGE_STRING ||
+         id == arrow::Type::LARGE_BINARY;
+}
+
+}  // namespace
+
+Result<Values> Values::make(const std::string& name, const Column& column, const std::string& wanted_by) {
+  Values v;
+  v.parts_ = parts_of(*column, std::max<int64_t>(1, column->length()));
+  v.id_ = column->type()->id();
+  v.width_ = is_text(v.id_) || v.id_ == arrow::Type::BOOL ? 0
+             : arrow::is_fixed_width(v.id_)               ? column->type()->byte_width()
+                                                          : -1;
+  if (v.id_ == arrow::Type::DICTIONARY || v.width_ < 0 || v.width_ > 8)
+    return Status(ErrorCode::kUnsupported,
+                  fmt::format("{}: column '{}' is {}, whose values are not compared; leave it out by `columns`",
+                              wanted_by, name, column->type()->ToString()));
+  return v;
+}
+
+void Values::add_hashes(std::vector<uint64_t>& rows) const {
+  for (const Part& part : parts_)
+    parallel_for(part.length, 1 << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        uint64_t& row = rows[static_cast<size_t>(part.begin + i)];
+        row = mix(row * 0x9e3779b97f4a7c15ULL + hash(part, i));
+      }
+    });
+}
+
+bool Values::equal(int64_t a, int64_t b) const {
+  const auto [p, i] = find(a);
+  const auto [q, j] = find(b);
+  if (is_missing(*p, i) || is_missing(*q, j)) return is_missing(*p, i) && is_missing(*q, j);
+  return is_text(id_) ? text(*p, i) == text(*q, j) : bits(*p, i) == bits(*q, j);
+}
+
+std::pair<const Part*, int64_t> Values::find(int64_t row) const {
+  auto part = std::upper_bound(parts_.begin(), parts_.end(), row, [](int64_t r, const Part& p) { return r < p.begin; });
+  --part;
+  return {&*part, row - part->begin};
+}
+
+bool Values::is_missing(const Part& part, int64_t i) const {
+  if (!part.valid(i)) return true;
+  if (id_ == arrow::Type::DOUBLE) return std::isnan(part.values<double>()[i]);
+  return id_ == arrow::Type::FLOAT && std::isnan(part.values<float>()[i]);
+}
+
+uint64_t Values::bits(const Part& part, int64_t i) const {
+  if (id_ == arrow::Type::BOOL) {
+    const int64_t at = part.data->offset + i;
+    return (part.data->buffers[1]->data()[at >> 3] >> (at & 7)) & 1;
+  }
+  if (id_ == arrow::Type::DOUBLE) return std::bit_cast<uint64_t>(part.values<double>()[i] + 0.0);
+  if (id_ == arrow::Type::FLOAT) return std::bit_cast<uint32_t>(part.values<float>()[i] + 0.0f);
+  uint64_t value = 0;
+  std::memcpy(&value, part.data->buffers[1]->data() + (part.data->offset + i) * width_, static_cast<size_t>(width_));
+  return value;
+}
+
+std::string_view Values::text(const Part& part, int64_t i) const {
+  const auto* bytes = part.data->buffers[2] ? reinterpret_cast<const char*>(part.data->buffers[2]->data()) : nullptr;
+  const auto view = [&](const auto* offsets) {
+    return std::string_view(bytes + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i]));
+  };
+  return id_ == arrow::Type::STRING || id_ == arrow::Type::BINARY ? view(part.values<int32_t>())
+                                                                  : view(part.values<int64_t>());
+}
+
+uint64_t Values::hash(const Part& part, int64_t i) const {
+  if (is_missing(part, i)) return kMissing;
+  return is_text(id_) ? std::hash<std::string_view>()(text(part, i)) : mix(bits(part, i) + 1);
+}
+
+Result<std::vector<int64_t>> first_equal(const arrow::Table& table, const std::vector<std::string>& names,
+                                         const std::string& wanted_by) {
+  std::vector<Values> columns;
+  for (int c = 0; c < table.num_columns() && names.empty(); ++c) {
+    DS_ASSIGN(Values values, Values::make(table.field(c)->name(), table.column(c), wanted_by));
+    columns.push_back(std::move(values));
+  }
+  for (const std::string& name : names) {
+    DS_ASSIGN(const int c, find_column(*table.schema(), name, wanted_by));
+    DS_ASSIGN(Values values, Values::make(name, table.column(c), wanted_by));
+    columns.push_back(std::move(values));
+  }
+  const auto rows = static_cast<size_t>(table.num_rows());
+  std::vector<uint64_t> hashes(rows);
+  for (const Values& values : columns) values.add_hashes(hashes);
+  // Open addressing over row numbers; rows of the same hash are compared value by value.
+  const size_t slots = std::bit_ceil(std::max<size_t>(16, 2 * rows)), all = slots - 1;
+  std::vector<int64_t> row_at(slots, -1), first(rows);
+  for (size_t row = 0; row < rows; ++row) {
+    size_t slot = hashes[row] & all;
+    for (; row_at[slot] >= 0; slot = (slot + 1) & all) {
+      const int64_t other = row_at[slot];
+      if (hashes[static_cast<size_t>(other)] != hashes[row]) continue;
+      const auto same = [&](const Values& v) { return v.equal(other, static_cast<int64_t>(row)); };
+      if (std::all_of(columns.begin(), columns.end(), same)) break;
+    }
+    if (row_at[slot] < 0) row_at[slot] = static_cast<int64_t>(row);
+    first[row] = row_at[slot];
+  }
+  return first;
+}
+
+}  // namespace deepseek::tables
