@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -213,9 +214,19 @@ int ops_command(const std::string& name, bool table) {
   return 0;
 }
 
+// As git does: the command is the program deepseek-<name> beside this one. Returns only if it can't be started.
+int run_beside(const std::string& name, char** arguments) {
+  std::error_code error;
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::string path = own.parent_path() / ("deepseek-" + name);
+  execv(path.c_str(), arguments);
+  return failed(make_error(ErrorCode::kIo, "cannot start '{}': {}", path, std::strerror(errno)));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "data") return run_beside("data", argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
   app.require_subcommand(1);
   std::string config, folder, image;
@@ -275,6 +286,8 @@ int main(int argc, char** argv) {
   CLI::App* evaluate = app.add_subcommand("evaluate", "Loss and metrics of a trained run on its test data");
   evaluate->add_option("run", folder, "run folder")->required();
   evaluate->footer("Example: deepseek evaluate runs/fashion_mnist");
+
+  app.add_subcommand("data", "Clean and split tables: deepseek data --help");  // run_beside() takes it before
 
   CLI::App* models = app.add_subcommand("models", "List the architectures of the zoo");
   models->footer("Example: deepseek models");

@@ -1,5 +1,6 @@
 """Pipelines beside pandas, NumPy and scikit-learn: the same numbers; the same again after saving; mistakes that say where they are."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -216,3 +217,33 @@ def test_files(tmp_path):
 def test_arrow_is_loaded_by_those_who_ask():
     code = "import sys, deepseek; assert 'pyarrow' not in sys.modules; deepseek.data.Pipeline; assert 'pyarrow' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def command(*arguments):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    return subprocess.run([root / "build" / "deepseek", "data", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_command_line(tmp_path):
+    table = frame(300).drop(columns="city")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "steps.yaml").write_text("steps:\n  - impute: {strategy: median}\n  - outliers: {method: sigma}\n")
+    done = command("clean", tmp_path / "steps.yaml", tmp_path / "t.csv", "-o", tmp_path / "out.parquet", "--save", tmp_path / "p.json",
+                   "--type", "count=double", "--type", "skewed=float")
+    assert done.returncode == 0, done.stderr
+    assert "impute: normal:" in done.stdout and "300 rows, 3 columns -> 300 rows, 3 columns" in done.stdout
+    out = deepseek.data.read(tmp_path / "out.parquet")
+    expected = fitted(("impute", {"strategy": "median"}), ("outliers", {"method": "sigma"}), table=table)
+    pd.testing.assert_frame_equal(out.to_pandas(), expected)
+    done = command("clean", tmp_path / "p.json", tmp_path / "t.csv", "-o", tmp_path / "again.parquet")
+    assert done.returncode == 0 and deepseek.data.read(tmp_path / "again.parquet").to_pandas().equals(expected)
+    done = command("split", tmp_path / "out.parquet", "-o", tmp_path / "parts", "--fractions", "0.8,0.2", "--time", "count")
+    assert done.returncode == 0, done.stderr
+    parts = [deepseek.data.read(tmp_path / "parts" / f"{name}.parquet").to_pandas() for name in ("train", "test")]
+    assert len(parts[0]) + len(parts[1]) == 300 and parts[0]["count"].max() < parts[1]["count"].min()
+    for arguments, code, message in [((), 2, "subcommand is required"), (("clean", "none.yaml", "t.csv"), 2, "none.yaml: no such file"),
+                                     (("split", tmp_path / "none.csv", "-o", tmp_path), 1, "none.csv"),
+                                     (("clean", tmp_path / "p.json", tmp_path / "t.csv", "--save", "x"), 2, "fitted already")]:
+        done = command(*arguments)
+        assert done.returncode == code and message in done.stderr
+    assert "impute: fills missing values" in command("steps").stdout
