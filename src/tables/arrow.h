@@ -38,6 +38,21 @@ struct Part {
     const auto* bits = data->buffers[0] ? data->buffers[0]->data() : nullptr;
     return bits == nullptr || ((bits[(i + data->offset) >> 3] >> ((i + data->offset) & 7)) & 1) != 0;
   }
+  // f(i) for each null, in order; eight values that are all there take one look.
+  template <class F>
+  void each_null(F f) const {
+    if (!has_nulls()) return;
+    const uint8_t* const bits = data->buffers[0]->data();
+    for (int64_t i = 0; i < length;) {
+      const int64_t at = i + data->offset;
+      if (at % 8 == 0 && i + 8 <= length && bits[at >> 3] == 0xff) {
+        i += 8;
+        continue;
+      }
+      if (((bits[at >> 3] >> (at & 7)) & 1) == 0) f(i);
+      ++i;
+    }
+  }
 };
 // The column in parts of at most `most` rows, in order. What a part begins with depends on the column alone, so that
 // results do not depend on the number of threads.

@@ -101,11 +101,10 @@ class Impute : public Step {
       const bool numeric = holds_numbers(*column.type());
       Filled f{numeric ? strategy_ : other_, column.type(), arrow::MakeNullScalar(column.type()), false};
       if (f.strategy == "none") continue;
-      const Moments m = numeric ? moments(column) : Moments{column.length() - column.null_count(), column.null_count()};
-      f.flag = flag_ && m.missing > 0;
-      DS_TRY(learn(name, column, m, f));
-      if (m.missing > 0)
-        notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, m.missing, column.length(), f.strategy,
+      DS_ASSIGN(const int64_t missing, learn(name, column, f));
+      f.flag = flag_ && missing > 0;
+      if (missing > 0)
+        notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, missing, column.length(), f.strategy,
                                      f.value->is_valid ? f.value->ToString() : ""));
       filled_[name] = std::move(f);
     }
@@ -170,33 +169,42 @@ class Impute : public Step {
     bool flag = false;
   };
 
-  Status learn(const std::string& name, const arrow::ChunkedArray& column, const Moments& m, Filled& f) const {
-    if (f.strategy == "forward") return {};
-    if (f.strategy == "constant") {
-      auto parsed = arrow::Scalar::Parse(column.type(), value_);
-      if (!parsed.ok())
-        return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column.type()->ToString(), name);
-      f.value = *parsed;
-      return {};
-    }
-    if (f.strategy == "mode") {
-      DS_ASSIGN(f.value, mode_of(column));
-    } else {
-      const double value = m.count == 0           ? std::numeric_limits<double>::quiet_NaN()
-                           : f.strategy == "mean" ? m.mean
-                                                  : quantiles(column, {0.5})[0];
+  // How many values are missing, after finding what they become.
+  Result<int64_t> learn(const std::string& name, const arrow::ChunkedArray& column, Filled& f) const {
+    const bool numeric = holds_numbers(*column.type());
+    int64_t missing = column.null_count();
+    if (f.strategy == "median" || f.strategy == "mean") {
+      double value = 0;
+      if (f.strategy == "median") {
+        value = quantiles(column, {0.5}, &missing)[0];
+      } else {
+        const Moments m = moments(column);
+        missing = m.missing;
+        value = m.count > 0 ? m.mean : std::numeric_limits<double>::quiet_NaN();
+      }
       // Integers stay integers where the value is one, which training data decides for good.
       if (value != std::floor(value) && arrow::is_integer(column.type()->id())) f.type = arrow::float64();
-      if (m.count > 0) {
+      if (!std::isnan(value)) {
         DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(value)->CastTo(f.type));
       }
+    } else {
+      if (numeric) missing = moments(column).missing;
+      if (f.strategy == "forward") return missing;
+      if (f.strategy == "constant") {
+        auto parsed = arrow::Scalar::Parse(column.type(), value_);
+        if (!parsed.ok())
+          return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column.type()->ToString(), name);
+        f.value = *parsed;
+      } else {
+        DS_ASSIGN(f.value, mode_of(column));
+      }
     }
-    if (!f.value->is_valid && m.missing > 0)
+    if (!f.value->is_valid && missing > 0)
       return invalid(
           "impute: column '{}' has no value at all, so no {}; leave it out by the step constant, or use the strategy "
           "constant",
           name, f.strategy);
-    return {};
+    return missing;
   }
 
   Result<Column> replaced(const std::string& name, const arrow::ChunkedArray& column, const Filled& f) const {
@@ -268,8 +276,7 @@ class Outliers : public Step {
       const std::string& name = table.field(c)->name();
       if (!std::isfinite(center - low) || !std::isfinite(center + high)) continue;  // no values, or infinite ones
       bounds_[name] = {center - low, center + high};
-      const std::vector<uint8_t> out = outside(column, center - low, center + high);
-      if (const auto count = std::count(out.begin(), out.end(), 1); count > 0)
+      if (const int64_t count = count_outside(column, center - low, center + high); count > 0)
         notes_.push_back(
             fmt::format("{}: {} of {} outside of [{}, {}]", name, count, column.length(), center - low, center + high));
     }

@@ -17,15 +17,13 @@ class Duplicates : public Step {
     t.field("columns", columns_, {.doc = "rows are equal if these are; empty: all. The first of equal rows stays"});
   }
   Status fit(const arrow::Table& table) override {
-    DS_ASSIGN(const std::vector<uint8_t> keep, first_of_equals(table));
-    rows_ = static_cast<int64_t>(keep.size());
-    found_ = std::count(keep.begin(), keep.end(), 0);
+    DS_ASSIGN(keep_, first_of_equals(table));
+    rows_ = static_cast<int64_t>(keep_.size());
+    found_ = std::count(keep_.begin(), keep_.end(), 0);
     return {};
   }
   Result<Table> transform(const Table& table, bool fitting) const override {
-    if (!fitting) return table;
-    DS_ASSIGN(const std::vector<uint8_t> keep, first_of_equals(*table));
-    return std::count(keep.begin(), keep.end(), 0) == 0 ? table : keep_rows(table, keep);
+    return !fitting || found_ == 0 ? table : keep_rows(table, keep_);
   }
   nlohmann::json state() const override { return nlohmann::json::object(); }
   Status set_state(const nlohmann::json&) override { return {}; }
@@ -43,6 +41,7 @@ class Duplicates : public Step {
   }
 
   std::vector<std::string> columns_;
+  std::vector<uint8_t> keep_;  // of the rows of training data
   int64_t rows_ = 0, found_ = 0;
 };
 

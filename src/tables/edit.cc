@@ -1,7 +1,10 @@
 #include "tables/edit.h"
 
 #include <arrow/compute/api.h>
+#include <arrow/util/bit_util.h>
+#include <arrow/util/bitmap_ops.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -35,14 +38,20 @@ Column make_column(const std::shared_ptr<arrow::DataType>& type, int64_t length,
   return std::make_shared<arrow::ChunkedArray>(arrow::MakeArray(std::move(data)));
 }
 
-// The validity of the whole column as one bitmap, or null if nothing is missing.
+// The validity of the whole column as one bitmap, or null if nothing is missing; the column's own where it can be.
 Result<std::shared_ptr<arrow::Buffer>> validity(const arrow::ChunkedArray& column) {
   if (column.null_count() == 0) return std::shared_ptr<arrow::Buffer>();
+  if (column.num_chunks() == 1 && column.chunk(0)->offset() == 0) return column.chunk(0)->null_bitmap();
   DS_ARROW_ASSIGN(std::shared_ptr<arrow::Buffer> bits, arrow::AllocateEmptyBitmap(column.length()));
-  uint8_t* to = bits->mutable_data();
-  for (const Part& part : parts_of(column))
-    for (int64_t i = 0; i < part.length; ++i)
-      if (part.valid(i)) to[(part.begin + i) >> 3] |= static_cast<uint8_t>(1 << ((part.begin + i) & 7));
+  int64_t row = 0;
+  for (const auto& chunk : column.chunks()) {
+    if (chunk->null_bitmap() != nullptr)
+      arrow::internal::CopyBitmap(chunk->null_bitmap_data(), chunk->offset(), chunk->length(), bits->mutable_data(),
+                                  row);
+    else
+      arrow::bit_util::SetBitsTo(bits->mutable_data(), row, chunk->length(), true);
+    row += chunk->length();
+  }
   return bits;
 }
 
@@ -74,9 +83,7 @@ Result<Column> fill(const arrow::ChunkedArray& column, double value, const std::
       each_part<From>(column, [&](const Part& part, const From* x) {
         To* const to = out + part.begin;
         for (int64_t i = 0; i < part.length; ++i) to[i] = is_nan(x[i]) ? replacement : static_cast<To>(x[i]);
-        if (part.has_nulls())
-          for (int64_t i = 0; i < part.length; ++i)
-            if (!part.valid(i)) to[i] = replacement;
+        part.each_null([&](int64_t i) { to[i] = replacement; });
       });
     };
     if (wide)
@@ -147,13 +154,33 @@ std::vector<uint8_t> outside(const arrow::ChunkedArray& column, double low, doub
   visit_number(column.type()->id(), [&](auto zero) {
     using T = decltype(zero);
     each_part<T>(column, [&](const Part& part, const T* x) {
+      uint8_t* const to = result.data() + part.begin;
       for (int64_t i = 0; i < part.length; ++i) {
         const auto v = static_cast<double>(x[i]);
-        result[static_cast<size_t>(part.begin + i)] = (v < low || v > high) && part.valid(i);
+        to[i] = static_cast<uint8_t>(v < low) | static_cast<uint8_t>(v > high);
       }
+      part.each_null([&](int64_t i) { to[i] = 0; });
     });
   });
   return result;
+}
+
+int64_t count_outside(const arrow::ChunkedArray& column, double low, double high) {
+  std::atomic<int64_t> total = 0;
+  visit_number(column.type()->id(), [&](auto zero) {
+    using T = decltype(zero);
+    each_part<T>(column, [&](const Part& part, const T* x) {
+      const auto is_outside = [&](int64_t i) {
+        const auto v = static_cast<double>(x[i]);
+        return static_cast<int64_t>(v < low) | static_cast<int64_t>(v > high);
+      };
+      int64_t count = 0;
+      for (int64_t i = 0; i < part.length; ++i) count += is_outside(i);
+      part.each_null([&](int64_t i) { count -= is_outside(i); });
+      total += count;
+    });
+  });
+  return total;
 }
 
 Result<Column> flags(const std::vector<uint8_t>& values) {

@@ -17,6 +17,7 @@ Result<Column> mask(const arrow::ChunkedArray& column, const std::vector<uint8_t
 // 1 where a numeric value is missing, or lies outside of [low, high].
 std::vector<uint8_t> missing(const arrow::ChunkedArray& column);
 std::vector<uint8_t> outside(const arrow::ChunkedArray& column, double low, double high);
+int64_t count_outside(const arrow::ChunkedArray& column, double low, double high);
 // A column of booleans.
 Result<Column> flags(const std::vector<uint8_t>& values);
 // Rows of the table where `keep` is not 0.

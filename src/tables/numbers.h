@@ -36,9 +36,7 @@ class Numbers {
       const auto* x = part.values<decltype(zero)>();
       for (int64_t i = 0; i < part.length; ++i) buffer_[static_cast<size_t>(i)] = static_cast<double>(x[i]);
     });
-    if (part.has_nulls())
-      for (int64_t i = 0; i < part.length; ++i)
-        if (!part.valid(i)) buffer_[static_cast<size_t>(i)] = std::numeric_limits<double>::quiet_NaN();
+    part.each_null([&](int64_t i) { buffer_[static_cast<size_t>(i)] = std::numeric_limits<double>::quiet_NaN(); });
     return buffer_.data();
   }
 

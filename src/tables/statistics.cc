@@ -83,7 +83,36 @@ struct Bracket {
   int64_t below = 0;  // values under low
   std::vector<double> inside;
 };
-constexpr int64_t kSample = 8192, kMargin = 256;  // over 5 standard deviations of a rank in the sample
+constexpr int64_t kSample = 65536, kMargin = 640;  // 5 standard deviations of a rank in the sample
+
+DS_SIMD int64_t count_there(const double* x, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += x[i] == x[i];
+  return count;
+}
+
+// Adds to the bracket what of x is in it, or below. Most blocks have nothing inside and only count.
+DS_SIMD void find_inside(const double* x, int64_t n, Bracket& bracket) {
+  constexpr int64_t kBlock = 16;
+  const double low = bracket.low, high = bracket.high;
+  int64_t below = 0, i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    int64_t under = 0, up_to = 0;
+    for (int64_t k = 0; k < kBlock; ++k) {
+      under += x[i + k] < low;
+      up_to += x[i + k] <= high;
+    }
+    below += under;
+    if (up_to == under) continue;
+    for (int64_t k = 0; k < kBlock; ++k)
+      if (x[i + k] >= low && x[i + k] <= high) bracket.inside.push_back(x[i + k]);
+  }
+  for (; i < n; ++i) {
+    below += x[i] < low;
+    if (x[i] >= low && x[i] <= high) bracket.inside.push_back(x[i]);
+  }
+  bracket.below += below;
+}
 
 // The elements of rank k and k + 1 among the values, which change their order; the last one twice.
 std::pair<double, double> neighbours(std::vector<double>& values, int64_t k) {
@@ -126,7 +155,7 @@ Moments moments(const arrow::ChunkedArray& column) {
   return m;
 }
 
-std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vector<double>& q) {
+std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vector<double>& q, int64_t* missing) {
   const std::vector<Part> parts = parts_of(column);
   const auto num_parts = static_cast<int64_t>(parts.size());
   // Each part's share of the sample, and how many values there are.
@@ -138,7 +167,7 @@ std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vect
     for (int64_t p = begin; p < end; ++p) {
       const Part& part = parts[static_cast<size_t>(p)];
       const double* x = numbers.load(part);
-      for (int64_t i = 0; i < part.length; ++i) counts[static_cast<size_t>(p)] += x[i] == x[i];
+      counts[static_cast<size_t>(p)] = count_there(x, part.length);
       for (int64_t i = (stride - part.begin % stride) % stride; i < part.length; i += stride)
         if (x[i] == x[i]) samples[static_cast<size_t>(p)].push_back(x[i]);
     }
@@ -149,6 +178,7 @@ std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vect
     count += counts[p];
     sample.insert(sample.end(), samples[p].begin(), samples[p].end());
   }
+  if (missing != nullptr) *missing = column.length() - count;
   if (count == 0) return std::vector<double>(q.size(), kNaN);
   std::sort(sample.begin(), sample.end());
 
@@ -166,21 +196,14 @@ std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vect
     std::vector<std::vector<Bracket>> by_part(parts.size(), std::vector<Bracket>(into.size()));
     parallel_for(num_parts, 1, [&](int64_t begin, int64_t end) {
       Numbers numbers;
-      std::vector<double> found;
       for (int64_t p = begin; p < end; ++p) {
         const Part& part = parts[static_cast<size_t>(p)];
         const double* x = numbers.load(part);
-        found.resize(static_cast<size_t>(part.length));
         for (size_t b = 0; b < into.size(); ++b) {
-          const double low = into[b].low, high = into[b].high;
           Bracket& own = by_part[static_cast<size_t>(p)][b];
-          int64_t inside = 0;
-          for (int64_t i = 0; i < part.length; ++i) {  // written always, kept if inside
-            found[static_cast<size_t>(inside)] = x[i];
-            inside += x[i] >= low && x[i] <= high;
-            own.below += x[i] < low;
-          }
-          own.inside.assign(found.begin(), found.begin() + inside);
+          own.low = into[b].low;
+          own.high = into[b].high;
+          find_inside(x, part.length, own);
         }
       }
     });

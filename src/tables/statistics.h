@@ -21,6 +21,8 @@ Moments moments(const arrow::ChunkedArray& column);
 
 // Quantiles q in [0, 1] of a numeric column, between two neighbours by linear interpolation as NumPy's and pandas'
 // default; NaN for each where there is no value. Few values besides those around the quantiles are copied.
-std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vector<double>& q);
+// `missing`, if not null, becomes the number of nulls and NaN.
+std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vector<double>& q,
+                              int64_t* missing = nullptr);
 
 }  // namespace deepseek::tables

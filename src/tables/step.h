@@ -19,8 +19,8 @@ class Step {
   virtual void describe(OptionTable& options) = 0;
   // Learns from training data. Errors name the column and what was expected of it.
   virtual Status fit(const arrow::Table& table) = 0;
-  // After fit() or set_state(). Steps that leave out rows do so only while `fitting`, from training data: what comes to
-  // be served keeps all its rows.
+  // After fit() or set_state(). Steps that leave out rows do so only while `fitting`, from the table that fit() saw:
+  // what comes to be served keeps all its rows.
   virtual Result<Table> transform(const Table& table, bool fitting) const = 0;
   // What was learnt, and back; numbers keep every bit.
   virtual nlohmann::json state() const = 0;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/threads.h"
 
@@ -16,6 +17,7 @@ uint64_t mix(uint64_t x) {  // the end of splitmix64 (Steele, Lea and Flood, 201
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
   return x ^ (x >> 31);
 }
+constexpr size_t kBucket = 1 << 14;  // rows
 constexpr uint64_t kMissing = 0x9e3779b97f4a7c15ULL;
 
 bool is_text(arrow::Type::type id) {
@@ -109,20 +111,47 @@ Result<std::vector<int64_t>> first_equal(const arrow::Table& table, const std::v
   const auto rows = static_cast<size_t>(table.num_rows());
   std::vector<uint64_t> hashes(rows);
   for (const Values& values : columns) values.add_hashes(hashes);
-  // Open addressing over row numbers; rows of the same hash are compared value by value.
-  const size_t slots = std::bit_ceil(std::max<size_t>(16, 2 * rows)), all = slots - 1;
-  std::vector<int64_t> row_at(slots, -1), first(rows);
-  for (size_t row = 0; row < rows; ++row) {
-    size_t slot = hashes[row] & all;
-    for (; row_at[slot] >= 0; slot = (slot + 1) & all) {
-      const int64_t other = row_at[slot];
-      if (hashes[static_cast<size_t>(other)] != hashes[row]) continue;
-      const auto same = [&](const Values& v) { return v.equal(other, static_cast<int64_t>(row)); };
-      if (std::all_of(columns.begin(), columns.end(), same)) break;
+  // Rows go by the high bits of their hash into buckets whose tables fit into the second-level cache. In a bucket they
+  // stay in order, so that the first of equal rows comes first.
+  const size_t buckets = std::clamp<size_t>(std::bit_ceil(rows / kBucket + 1), 1, 1 << 16);
+  const int shift = 64 - std::bit_width(buckets) + 1;
+  const auto bucket_of = [&](size_t row) { return buckets == 1 ? 0 : hashes[row] >> shift; };
+  constexpr size_t kChunks = 32;
+  std::vector<size_t> begin(kChunks * buckets + 1);  // by bucket, then by chunk of rows
+  const auto chunk = [&](size_t c) { return c * rows / kChunks; };
+  parallel_for(kChunks, 1, [&](int64_t from, int64_t to) {
+    for (auto c = static_cast<size_t>(from); c < static_cast<size_t>(to); ++c)
+      for (size_t row = chunk(c); row < chunk(c + 1); ++row) ++begin[bucket_of(row) * kChunks + c + 1];
+  });
+  std::partial_sum(begin.begin(), begin.end(), begin.begin());
+  std::vector<int64_t> order(rows), first(rows);
+  std::vector<size_t> next(begin.begin(), begin.end() - 1);
+  parallel_for(kChunks, 1, [&](int64_t from, int64_t to) {
+    for (auto c = static_cast<size_t>(from); c < static_cast<size_t>(to); ++c)
+      for (size_t row = chunk(c); row < chunk(c + 1); ++row)
+        order[next[bucket_of(row) * kChunks + c]++] = static_cast<int64_t>(row);
+  });
+  parallel_for(static_cast<int64_t>(buckets), 1, [&](int64_t from, int64_t to) {
+    std::vector<std::pair<uint64_t, int64_t>> slots;  // hash and row, -1 where there is none
+    for (auto b = static_cast<size_t>(from); b < static_cast<size_t>(to); ++b) {
+      const size_t first_row = begin[b * kChunks], last_row = begin[(b + 1) * kChunks];
+      slots.assign(std::bit_ceil(2 * (last_row - first_row) + 1), {0, -1});
+      const size_t all = slots.size() - 1;
+      for (size_t i = first_row; i < last_row; ++i) {
+        const int64_t row = order[i];
+        const uint64_t hash = hashes[static_cast<size_t>(row)];
+        size_t slot = hash & all;
+        for (; slots[slot].second >= 0; slot = (slot + 1) & all) {
+          const int64_t other = slots[slot].second;
+          if (slots[slot].first != hash) continue;
+          const auto same = [&](const Values& v) { return v.equal(other, row); };
+          if (std::all_of(columns.begin(), columns.end(), same)) break;
+        }
+        if (slots[slot].second < 0) slots[slot] = {hash, row};
+        first[static_cast<size_t>(row)] = slots[slot].second;
+      }
     }
-    if (row_at[slot] < 0) row_at[slot] = static_cast<int64_t>(row);
-    first[row] = row_at[slot];
-  }
+  });
   return first;
 }
 

@@ -109,6 +109,12 @@ def test_duplicates_are_those_of_pandas(columns):
     pd.testing.assert_frame_equal(out, expected, check_dtype=False)
 
 
+def test_duplicates_of_many_rows():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.integers(0, 500, 300_000), "b": rng.choice(["x", None, "y"], 300_000), "c": rng.integers(0, 300, 300_000) / 7})
+    pd.testing.assert_frame_equal(fitted("duplicates", table=table), table.drop_duplicates().reset_index(drop=True), check_dtype=False)
+
+
 def test_constant_columns_go():
     table = pa.table({"a": [1, 1, 1], "b": [1, 1, None], "c": ["x", "x", "x"], "d": [None, None, None], "e": [0.5, 0.5, 0.25]})
     pipeline = Pipeline(["constant"])
