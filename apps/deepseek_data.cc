@@ -63,7 +63,8 @@ Status clean(const std::string& steps, const std::string& file, const FileOption
   return {};
 }
 
-Status share_out(const std::string& file, const FileOptions& options, const SplitOptions& how, const std::string& folder) {
+Status share_out(const std::string& file, const FileOptions& options, const SplitOptions& how,
+                 const std::string& folder) {
   DS_ASSIGN(const Table table, read_table(file, options));
   DS_ASSIGN(const auto rows, split(*table, how));
   std::vector<std::string> names = {"train", "validation", "test"};

@@ -1,6 +1,5 @@
 // Basic cleaning: missing values, outliers, constant columns.
 #include <arrow/compute/api.h>
-#include <arrow/compute/initialize.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "tables/columns.h"
 #include "tables/edit.h"
 #include "tables/statistics.h"
 #include "tables/step.h"
@@ -17,37 +17,6 @@ namespace deepseek::tables {
 namespace {
 
 using Json = nlohmann::json;
-
-Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::Datum>& args,
-                          const arrow::compute::FunctionOptions* options = nullptr) {
-  static const arrow::Status started = arrow::compute::Initialize();
-  DS_ARROW(started);
-  return from_arrow(arrow::compute::CallFunction(function, args, options));
-}
-
-// The columns that a step works on: those of the option, which must be there and be taken, or all that are taken.
-Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names,
-                                const std::string& step, bool numeric_only) {
-  std::vector<int> columns;
-  for (const std::string& name : names) {
-    DS_ASSIGN(const int column, find_column(schema, name, step + ": columns"));
-    if (numeric_only && !holds_numbers(*schema.field(column)->type()))
-      return invalid("{}: column '{}' is {}, expected numbers", step, name, schema.field(column)->type()->ToString());
-    columns.push_back(column);
-  }
-  for (int c = 0; c < schema.num_fields() && names.empty(); ++c)
-    if (!numeric_only || holds_numbers(*schema.field(c)->type())) columns.push_back(c);
-  return columns;
-}
-
-Result<Table> set_column(const Table& table, int column, const Column& values) {
-  return from_arrow(table->SetColumn(column, table->field(column)->WithType(values->type()), values));
-}
-Result<Table> add_column(const Table& table, const std::string& name, const Column& values, const std::string& step) {
-  if (table->schema()->GetFieldIndex(name) >= 0 || !table->schema()->GetAllFieldIndices(name).empty())
-    return invalid("{}: the column '{}' that it makes is there already; rename it", step, name);
-  return from_arrow(table->AddColumn(table->num_columns(), arrow::field(name, values->type()), values));
-}
 
 // The most frequent value, the least of them if there are several; null where nothing is there.
 Result<std::shared_ptr<arrow::Scalar>> mode_of(const arrow::ChunkedArray& column) {
@@ -94,7 +63,7 @@ class Impute : public Step {
   Status fit(const arrow::Table& table) override {
     filled_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), false));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), takes_all, "any"));
     for (const int c : columns) {
       const std::string& name = table.field(c)->name();
       const arrow::ChunkedArray& column = *table.column(c);
@@ -254,7 +223,7 @@ class Outliers : public Step {
   Status fit(const arrow::Table& table) override {
     bounds_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), true));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), holds_numbers, "numbers"));
     const double factor = factor_ > 0 ? factor_ : method_ == "sigma" ? 3 : method_ == "mad" ? 3.5 : 1.5;
     for (const int c : columns) {
       const arrow::ChunkedArray& column = *table.column(c);
@@ -349,7 +318,7 @@ class Constant : public Step {
   void describe(OptionTable& t) override { t.field("columns", columns_, {.doc = "which may be left out; empty: all"}); }
   Status fit(const arrow::Table& table) override {
     left_out_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), false));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), takes_all, "any"));
     for (const int c : columns) {
       DS_ASSIGN(const bool same, all_same(*table.column(c)));
       if (same) left_out_.push_back(table.field(c)->name());

@@ -113,6 +113,23 @@ Result<Column> clip(const arrow::ChunkedArray& column, double low, double high) 
   return make_column(type, column.length(), std::move(valid), std::move(buffer));
 }
 
+Result<Column> scale(const arrow::ChunkedArray& column, double center, double scale) {
+  const bool narrow = column.type()->id() == arrow::Type::FLOAT;
+  DS_ARROW_ASSIGN(std::shared_ptr<arrow::Buffer> buffer, arrow::AllocateBuffer(column.length() * (narrow ? 4 : 8)));
+  visit_number(column.type()->id(), [&](auto zero) {
+    using T = decltype(zero);
+    using To = std::conditional_t<std::is_same_v<T, float>, float, double>;
+    To* const out = reinterpret_cast<To*>(buffer->mutable_data());
+    each_part<T>(column, [&](const Part& part, const T* x) {
+      To* const to = out + part.begin;
+      for (int64_t i = 0; i < part.length; ++i) to[i] = static_cast<To>((static_cast<double>(x[i]) - center) / scale);
+    });
+  });
+  DS_ASSIGN(std::shared_ptr<arrow::Buffer> valid, validity(column));
+  return make_column(narrow ? arrow::float32() : arrow::float64(), column.length(), std::move(valid),
+                     std::move(buffer));
+}
+
 Result<Column> mask(const arrow::ChunkedArray& column, const std::vector<uint8_t>& keep) {
   std::vector<std::shared_ptr<arrow::Array>> chunks;
   int64_t row = 0;

@@ -12,6 +12,8 @@ Result<Column> fill(const arrow::ChunkedArray& column, double value, const std::
 // What lies outside of [low, high] as the nearest bound; missing values stay. Integer columns keep their type, with
 // bounds rounded inwards.
 Result<Column> clip(const arrow::ChunkedArray& column, double low, double high);
+// (x - center) / scale of numbers: f32 of f32, else f64; missing values stay.
+Result<Column> scale(const arrow::ChunkedArray& column, double center, double scale);
 // A numeric column with nulls where `keep` is 0; values stay where they are in memory.
 Result<Column> mask(const arrow::ChunkedArray& column, const std::vector<uint8_t>& keep);
 // 1 where a numeric value is missing, or lies outside of [low, high].

@@ -1,7 +1,5 @@
 #include "tables/pipeline.h"
 
-#include <arrow/compute/api.h>
-#include <arrow/compute/initialize.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 
 #include "base/strings.h"
 #include "io/atomic_file.h"
+#include "tables/columns.h"
 
 namespace deepseek::tables {
 
@@ -24,19 +23,19 @@ std::string kinds() {
   return join(names, ", ");
 }
 
-arrow::Result<arrow::Datum> cast(const Column& column, const std::shared_ptr<arrow::DataType>& type) {
-  static const arrow::Status started = arrow::compute::Initialize();
-  ARROW_RETURN_NOT_OK(started);
-  return arrow::compute::Cast(arrow::Datum(column), type);
+Result<Column> cast(const Column& column, const std::shared_ptr<arrow::DataType>& type) {
+  const auto options = arrow::compute::CastOptions::Safe(type);
+  return map_column("cast", column, &options);
 }
 
-// Text as Polars keeps it, as plain strings, which Arrow's functions take.
+// Text as Polars keeps it, as plain strings, which Arrow's functions take; without what pandas notes of its columns,
+// which steps make untrue.
 Result<Table> without_views(const Table& table) {
-  Table result = table;
+  Table result = table->ReplaceSchemaMetadata(nullptr);
   for (int c = 0; c < table->num_columns(); ++c) {
     if (table->field(c)->type()->id() != arrow::Type::STRING_VIEW) continue;
-    DS_ARROW_ASSIGN(const arrow::Datum text, cast(table->column(c), arrow::utf8()));
-    DS_ARROW_ASSIGN(result, result->SetColumn(c, table->field(c)->WithType(arrow::utf8()), text.chunked_array()));
+    DS_ASSIGN(const Column text, cast(table->column(c), arrow::utf8()));
+    DS_ASSIGN(result, set_column(result, c, text));
   }
   return result;
 }
@@ -49,6 +48,10 @@ const std::vector<StepInfo>& steps() {
       {"outliers", "bounds numbers, or marks or leaves out what is outside", make_outliers},
       {"duplicates", "leaves out rows that came before (of training data)", make_duplicates},
       {"constant", "leaves out columns of one value", make_constant},
+      {"scale", "brings numbers to a common scale", make_scale},
+      {"ordinal", "text as numbers of its sorted values", make_ordinal},
+      {"one_hot", "text as a column of booleans for each value", make_one_hot},
+      {"dates", "dates and times as year, month, day, ...", make_dates},
   };
   return list;
 }
@@ -170,12 +173,11 @@ Result<Table> Pipeline::conform(const Table& table) const {
     Column column = table->column(c);
     if (const std::string type = column->type()->ToString(); type != input.type) {
       const auto wanted = type_of_name(input.type);
-      const auto same =
-          wanted.ok() ? cast(column, *wanted) : arrow::Result<arrow::Datum>(arrow::Status::TypeError("no conversion"));
+      Result<Column> same = wanted.ok() ? cast(column, *wanted) : invalid("there is no conversion");
       if (!same.ok())
         return invalid("column '{}' is {}, in training data it was {}: {}", input.name, type, input.type,
                        same.status().message());
-      column = same->chunked_array();
+      column = *same;
     }
     fields.push_back(table->field(c)->WithType(column->type()));
     columns.push_back(std::move(column));

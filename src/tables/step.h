@@ -41,6 +41,10 @@ std::unique_ptr<Step> make_impute();
 std::unique_ptr<Step> make_outliers();
 std::unique_ptr<Step> make_duplicates();
 std::unique_ptr<Step> make_constant();
+std::unique_ptr<Step> make_scale();
+std::unique_ptr<Step> make_ordinal();
+std::unique_ptr<Step> make_one_hot();
+std::unique_ptr<Step> make_dates();
 
 // A double that may be infinite or NaN, which JSON has no numbers for.
 nlohmann::json number_to_json(double value);

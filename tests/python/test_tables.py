@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
 
 import deepseek
 from deepseek.data import Pipeline
@@ -122,7 +123,74 @@ def test_constant_columns_go():
     assert pipeline.notes()[0] == "constant: a: one value only, left out"
 
 
-STEPS = [("impute", {"flag": True, "strategy": "mean"}), ("outliers", {"method": "iqr"}), "duplicates", "constant"]
+def encoded(*steps, table):
+    """What the pipeline makes of the table, and what it makes of it again after saving."""
+    pipeline = Pipeline(steps)
+    out = pipeline.fit_transform(table)
+    again = pipeline.transform(table)
+    assert again.equals(out)
+    return out
+
+
+@pytest.mark.parametrize("method,theirs", [("standard", StandardScaler()), ("minmax", MinMaxScaler()), ("robust", RobustScaler())])
+def test_scalers_are_those_of_scikit_learn(method, theirs):
+    table = frame()[["normal", "skewed", "count"]].astype(float).assign(same=2.5)
+    out = encoded(("scale", {"method": method}), table=table)
+    np.testing.assert_allclose(out.to_numpy(), theirs.fit_transform(table), rtol=1e-9, atol=1e-12)
+    narrow = encoded("scale", table=table.astype(np.float32))
+    assert (narrow.dtypes == np.float32).all()
+    with pytest.raises(ValueError, match="column 'x' has infinite values"):
+        fitted("scale", table=pa.table({"x": [1.0, np.inf]}))
+
+
+def test_encoders_are_those_of_scikit_learn():
+    table = frame(500)[["city", "count"]]
+    out = encoded("ordinal", table=table)
+    theirs = OrdinalEncoder().fit_transform(table[["city"]].astype(object))
+    np.testing.assert_array_equal(out["city"].to_numpy(float), theirs[:, 0])
+    out = encoded("one_hot", table=table)
+    known = table["city"].dropna().to_frame()
+    theirs = OneHotEncoder(sparse_output=False, handle_unknown="ignore").fit(known)
+    assert list(out.columns) == ["count", *(f"city={v}" for v in theirs.categories_[0])]
+    np.testing.assert_array_equal(out.iloc[:, 1:].to_numpy(), theirs.transform(table[["city"]]))
+    categories = table.assign(city=table["city"].astype("category"))
+    pd.testing.assert_frame_equal(fitted("one_hot", table=categories), out)
+
+
+def test_values_that_training_data_did_not_have():
+    train, test = pa.table({"x": ["b", "a", None]}), pa.table({"x": ["c", None, "a"]})
+    assert Pipeline(["ordinal"]).fit(train).transform(test)["x"].to_pylist() == [None, None, 0]
+    hot = Pipeline(["one_hot"]).fit(train).transform(test)
+    assert hot.to_pydict() == {"x=a": [False, False, True], "x=b": [False, False, False]}
+    with pytest.raises(ValueError, match="column 'x' has 1 values that training data did not have"):
+        Pipeline([("ordinal", {"unknown": "error"})]).fit(train).transform(test)
+
+
+def test_a_hundred_thousand_categories():
+    rng = np.random.default_rng(0)
+    table = pa.table({"x": [f"v{i}" for i in rng.integers(0, 100_000, 300_000)] + ["most"] * 50})
+    pipeline = Pipeline(["one_hot"])
+    out = pipeline.fit_transform(table)
+    assert out.num_columns == 100 and sum(out["x=most"].to_pylist()) == 50
+    assert "the 100 most frequent of" in pipeline.notes()[0]
+
+
+def test_dates_are_those_of_pandas():
+    days = pd.Series(pd.date_range("2023-12-25 22:10:05", periods=400, freq="25h"))
+    days[3] = pd.NaT
+    parts = ["year", "quarter", "month", "week", "day", "day_of_week", "day_of_year", "hour", "minute", "second"]
+    out = encoded(("dates", {"parts": parts, "keep": True}), table=pd.DataFrame({"t": days, "x": 1}))
+    for part in parts:
+        expected = days.dt.isocalendar().week.astype(float) if part == "week" else getattr(days.dt, part)
+        np.testing.assert_array_equal(out[f"t_{part}"].to_numpy(float), expected.to_numpy(float))
+    assert out.columns[:2].tolist() == ["t", "x"]
+    plain = encoded("dates", table=pa.table({"d": pa.array(days.dt.date)}))
+    assert plain.column_names == ["d_year", "d_month", "d_day", "d_day_of_week"]
+    with pytest.raises(ValueError, match="unknown 'yaer'"):
+        fitted(("dates", {"parts": ["yaer"]}))
+
+
+STEPS = [("impute", {"flag": True, "strategy": "mean"}), ("outliers", {"method": "iqr"}), "duplicates", "constant", "scale", "one_hot"]
 
 
 def test_saved_pipelines_give_the_same_bits(tmp_path):

@@ -1,0 +1,32 @@
+// What steps share: Arrow's functions, and columns of a table chosen, replaced and added.
+// Test: tests/python/test_tables.py
+#pragma once
+
+#include <arrow/compute/api.h>
+
+#include <string>
+#include <vector>
+
+#include "tables/arrow.h"
+
+namespace deepseek::tables {
+
+// One of Arrow's functions (https://arrow.apache.org/docs/cpp/compute.html).
+Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::Datum>& args,
+                          const arrow::compute::FunctionOptions* options = nullptr);
+// The same of one column, to a column.
+Result<Column> map_column(const std::string& function, const Column& column,
+                          const arrow::compute::FunctionOptions* options = nullptr);
+
+// The columns that a step works on: those named by its option, which must be there and be taken, or all that are taken.
+// `expected` says in the error what is: "numbers".
+Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names,
+                                const std::string& step, bool (*takes)(const arrow::DataType&),
+                                const std::string& expected);
+bool takes_all(const arrow::DataType& type);
+
+Result<Table> set_column(const Table& table, int column, const Column& values);
+// At the end; an error where the name is there already.
+Result<Table> add_column(const Table& table, const std::string& name, const Column& values, const std::string& step);
+
+}  // namespace deepseek::tables

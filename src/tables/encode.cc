@@ -1,0 +1,276 @@
+// Columns as what models take: numbers on one scale, categories as numbers or booleans, dates in parts.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tables/columns.h"
+#include "tables/edit.h"
+#include "tables/statistics.h"
+#include "tables/step.h"
+
+namespace deepseek::tables {
+
+namespace {
+
+using Json = nlohmann::json;
+
+class Scale : public Step {
+ public:
+  std::string kind() const override { return "scale"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all numbers"});
+    t.field("method", method_,
+            {.doc = "standard: (x - mean) / standard deviation (n); minmax: to [0, 1]; robust: (x - median) / distance "
+                    "of the quartiles. Columns of one value are only moved",
+             .choices = {"standard", "minmax", "robust"}});
+  }
+  Status fit(const arrow::Table& table) override {
+    fitted_.clear();
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), holds_numbers, "numbers"));
+    for (const int c : columns) {
+      const arrow::ChunkedArray& column = *table.column(c);
+      std::pair<double, double> f{0, 1};
+      if (method_ == "robust") {
+        const std::vector<double> q = quantiles(column, {0.25, 0.5, 0.75});
+        f = {q[1], q[2] - q[0]};
+      } else {
+        const Moments m = moments(column);
+        f = method_ == "minmax" ? std::make_pair(m.min, m.max - m.min) : std::make_pair(m.mean, m.stddev(0));
+      }
+      const std::string& name = table.field(c)->name();
+      if (std::isnan(f.first) || std::isnan(f.second) || std::isinf(f.first) || std::isinf(f.second)) {
+        if (moments(column).count > 0)
+          return invalid("scale: column '{}' has infinite values; bound them by the step outliers first", name);
+        f = {0, 1};
+      }
+      if (f.second == 0) f.second = 1;
+      fitted_[name] = f;
+    }
+    return {};
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const auto& [name, f] : fitted_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      if (!holds_numbers(*result->column(c)->type()))
+        return invalid("scale: column '{}' is {}, expected numbers", name, result->column(c)->type()->ToString());
+      DS_ASSIGN(const Column scaled, scale(*result->column(c), f.first, f.second));
+      DS_ASSIGN(result, set_column(result, c, scaled));
+    }
+    return result;
+  }
+  Json state() const override {
+    Json columns = Json::object();
+    for (const auto& [name, f] : fitted_) columns[name] = {number_to_json(f.first), number_to_json(f.second)};
+    return {{"columns", columns}};
+  }
+  Status set_state(const Json& state) override {
+    fitted_.clear();
+    for (const auto& [name, f] : state.at("columns").items())
+      fitted_[name] = {number_from_json(f.at(0)), number_from_json(f.at(1))};
+    return {};
+  }
+
+ private:
+  std::vector<std::string> columns_;
+  std::string method_ = "standard";
+  std::map<std::string, std::pair<double, double>> fitted_;  // center and scale
+};
+
+bool is_category(const arrow::DataType& type) {
+  const auto is_text = [](const arrow::DataType& t) {
+    return t.id() == arrow::Type::STRING || t.id() == arrow::Type::LARGE_STRING;
+  };
+  return is_text(type) || (type.id() == arrow::Type::DICTIONARY &&
+                           is_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
+}
+Result<Column> as_text(const Column& column) {
+  if (column->type()->id() == arrow::Type::STRING) return column;
+  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
+  return map_column("cast", column, &options);
+}
+
+// What the encoders of categories share: the values of each column in training data, sorted.
+class Categories : public Step {
+ public:
+  Status fit(const arrow::Table& table) override {
+    values_.clear();
+    notes_.clear();
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_category, "text"));
+    for (const int c : columns) {
+      const std::string& name = table.field(c)->name();
+      DS_ASSIGN(const Column text, as_text(table.column(c)));
+      DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(text)}));
+      const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
+      const auto words = std::static_pointer_cast<arrow::StringArray>(pairs->field(0));
+      const auto counts = std::static_pointer_cast<arrow::Int64Array>(pairs->field(1));
+      std::vector<std::pair<int64_t, std::string>> found;  // the most frequent first
+      for (int64_t i = 0; i < words->length(); ++i)
+        if (words->IsValid(i)) found.emplace_back(-counts->Value(i), words->GetString(i));
+      std::sort(found.begin(), found.end());
+      if (most_ > 0 && static_cast<int64_t>(found.size()) > most_) {
+        notes_.push_back(fmt::format("{}: the {} most frequent of {} values, the others count as unknown", name, most_,
+                                     found.size()));
+        found.resize(static_cast<size_t>(most_));
+      }
+      std::vector<std::string>& values = values_[name];
+      for (auto& [count, word] : found) values.push_back(std::move(word));
+      std::sort(values.begin(), values.end());
+    }
+    return {};
+  }
+  Json state() const override { return {{"values", values_}}; }
+  Status set_state(const Json& state) override {
+    values_ = state.at("values").get<std::map<std::string, std::vector<std::string>>>();
+    return {};
+  }
+  std::vector<std::string> notes() const override { return notes_; }
+
+ protected:
+  // i32 numbers of the column's values, null where they are missing or unknown.
+  Result<Column> numbers(const Column& column, const std::string& name, const std::vector<std::string>& values) const {
+    if (!is_category(*column->type()))
+      return invalid("{}: column '{}' is {}, expected text", kind(), name, column->type()->ToString());
+    DS_ASSIGN(const Column text, as_text(column));
+    arrow::StringBuilder builder;
+    DS_ARROW(builder.AppendValues(values));
+    DS_ARROW_ASSIGN(std::shared_ptr<arrow::Array> set, builder.Finish());
+    const arrow::compute::SetLookupOptions options(arrow::Datum(set), arrow::compute::SetLookupOptions::SKIP);
+    return map_column("index_in", text, &options);
+  }
+
+  std::vector<std::string> columns_;
+  int64_t most_ = 0;  // values of a column, 0: all
+  std::map<std::string, std::vector<std::string>> values_;
+  std::vector<std::string> notes_;
+};
+
+class Ordinal : public Categories {
+ public:
+  std::string kind() const override { return "ordinal"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all text"});
+    t.field("unknown", unknown_,
+            {.doc = "values that training data did not have: null or an error", .choices = {"null", "error"}});
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const auto& [name, values] : values_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      const Column column = result->column(c);
+      DS_ASSIGN(const Column found, numbers(column, name, values));
+      if (unknown_ == "error" && found->null_count() > column->null_count())
+        return invalid("ordinal: column '{}' has {} values that training data did not have", name,
+                       found->null_count() - column->null_count());
+      DS_ASSIGN(result, set_column(result, c, found));
+    }
+    return result;
+  }
+
+ private:
+  std::string unknown_ = "null";
+};
+
+class OneHot : public Categories {
+ public:
+  OneHot() { most_ = 100; }
+  std::string kind() const override { return "one_hot"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all text"});
+    t.field("most", most_,
+            {.doc = "values of a column, the most frequent ones; all others are false in each column, as "
+                    "missing values are. 0: all",
+             .min = 0});
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const auto& [name, values] : values_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      DS_ASSIGN(const Column found, numbers(result->column(c), name, values));
+      DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
+      for (size_t v = 0; v < values.size(); ++v) {
+        DS_ASSIGN(const arrow::Datum same, call("equal", {arrow::Datum(found), arrow::Datum(static_cast<int32_t>(v))}));
+        DS_ASSIGN(const arrow::Datum filled, call("coalesce", {same, arrow::Datum(false)}));
+        DS_ASSIGN(result, add_column(result, name + "=" + values[v], filled.chunked_array(), kind()));
+      }
+    }
+    return result;
+  }
+};
+
+class Dates : public Step {
+ public:
+  std::string kind() const override { return "dates"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all dates and timestamps"});
+    t.field(
+        "parts", parts_,
+        {.doc = "year, quarter, month, week (ISO), day, day_of_week (Monday is 0), day_of_year, hour, minute, second; "
+                "empty: year, month, day, day_of_week, and hour of timestamps"});
+    t.field("keep", keep_, {.doc = "keeps the column itself too"});
+  }
+  Status fit(const arrow::Table& table) override {
+    static const std::vector<std::string> known = {"year",        "quarter",     "month", "week",   "day",
+                                                   "day_of_week", "day_of_year", "hour",  "minute", "second"};
+    for (const std::string& part : parts_)
+      if (std::find(known.begin(), known.end(), part) == known.end())
+        return invalid(
+            "dates: parts: unknown '{}'; there are year, quarter, month, week, day, day_of_week, "
+            "day_of_year, hour, minute and second",
+            part);
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_date, "dates"));
+    fitted_.clear();
+    for (const int c : columns) {
+      std::vector<std::string> parts = parts_;
+      const bool time = table.field(c)->type()->id() == arrow::Type::TIMESTAMP;
+      if (parts.empty()) parts = {"year", "month", "day", "day_of_week"};
+      if (parts_.empty() && time) parts.emplace_back("hour");
+      if (!time) std::erase_if(parts, [](const auto& p) { return p == "hour" || p == "minute" || p == "second"; });
+      fitted_[table.field(c)->name()] = parts;
+    }
+    return {};
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const auto& [name, parts] : fitted_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      const Column column = result->column(c);
+      if (!is_date(*column->type()))
+        return invalid("dates: column '{}' is {}, expected dates", name, column->type()->ToString());
+      if (!keep_) {
+        DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
+      }
+      for (const std::string& part : parts) {
+        DS_ASSIGN(const Column wide, map_column(part == "week" ? "iso_week" : part, column));
+        const auto options = arrow::compute::CastOptions::Safe(arrow::int32());
+        DS_ASSIGN(const Column values, map_column("cast", wide, &options));
+        DS_ASSIGN(result, add_column(result, name + "_" + part, values, kind()));
+      }
+    }
+    return result;
+  }
+  Json state() const override { return {{"columns", fitted_}}; }
+  Status set_state(const Json& state) override {
+    fitted_ = state.at("columns").get<std::map<std::string, std::vector<std::string>>>();
+    return {};
+  }
+
+ private:
+  static bool is_date(const arrow::DataType& type) {
+    return type.id() == arrow::Type::DATE32 || type.id() == arrow::Type::DATE64 || type.id() == arrow::Type::TIMESTAMP;
+  }
+
+  std::vector<std::string> columns_, parts_;
+  bool keep_ = false;
+  std::map<std::string, std::vector<std::string>> fitted_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_scale() { return std::make_unique<Scale>(); }
+std::unique_ptr<Step> make_ordinal() { return std::make_unique<Ordinal>(); }
+std::unique_ptr<Step> make_one_hot() { return std::make_unique<OneHot>(); }
+std::unique_ptr<Step> make_dates() { return std::make_unique<Dates>(); }
+
+}  // namespace deepseek::tables
