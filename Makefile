@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard \
+.PHONY: setup setup-test setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables \
   wheel check-wheel clean
 
 PYTHON ?= python3
@@ -101,6 +101,9 @@ BENCH := PYTHONPATH=$(CURDIR)/build/python $(BIN)/python
 bench: setup-bench build               ## the yardstick: our speed beside every peer's; BENCH_FLAGS="--only lstm" for one row
 	$(BENCH) bench/models.py $(BENCH_FLAGS)
 	$(BENCH) bench/import_time.py
+
+bench-tables: setup-test build         ## tables: cleaning beside pandas and Polars
+	$(BENCH) bench/tables.py $(BENCH_FLAGS)
 
 bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen
 	$(BENCH) bench/guard.py
