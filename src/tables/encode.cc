@@ -1,11 +1,14 @@
 // Columns as what models take: numbers on one scale, categories as numbers or booleans, dates in parts.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "data/random.h"
 #include "tables/columns.h"
 #include "tables/edit.h"
+#include "tables/numbers.h"
 #include "tables/statistics.h"
 #include "tables/step.h"
 
@@ -199,6 +202,193 @@ class OneHot : public Categories {
   }
 };
 
+// Each category as the mean of the target in it, drawn towards the mean of all where it is rare (Micci-Barreca, 2001).
+// Training data gets means of other rows only, fold by fold, so that a row's own target is not among its features.
+class Target : public Categories {
+ public:
+  std::string kind() const override { return "target"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all text"});
+    t.field("target", target_, {.doc = "the column of numbers or booleans that is to be predicted; it stays as it is"});
+    t.field("smooth", smooth_, {.doc = "how many rows of the overall mean a category gets added", .min = 0});
+    t.field("folds", folds_, {.doc = "of training data", .min = 2, .max = 1000});
+    t.field("seed", seed_, {.doc = "of the folds", .min = 0});
+  }
+
+  Status fit(const arrow::Table& table) override {
+    if (target_.empty()) return invalid("target: name the column to be predicted by the option `target`");
+    DS_ASSIGN(const std::vector<double> y, target_of(table));
+    DS_TRY(Categories::fit(table));
+    values_.erase(target_);
+    mean_ = mean_without(y, {}, -1);
+    if (std::isnan(mean_)) return invalid("target: column '{}' has no value at all", target_);
+    means_.clear();
+    for (const auto& [name, values] : values_) {
+      DS_ASSIGN(const std::vector<int32_t> rows, rows_of(table, name, values));
+      means_[name] = encode(rows, y, {}, -1, values.size(), mean_);
+    }
+    return {};
+  }
+
+  Result<Table> transform(const Table& table, bool fitting) const override {
+    Table result = table;
+    std::vector<double> y;
+    std::vector<int32_t> fold;
+    if (fitting) {
+      DS_ASSIGN(y, target_of(*table));
+      const std::vector<int64_t> order = data::permutation(table->num_rows(), data::hash_of(0x746172, seed_));
+      fold.resize(y.size());
+      for (size_t i = 0; i < y.size(); ++i) fold[static_cast<size_t>(order[i])] = static_cast<int32_t>(i % folds_);
+    }
+    for (const auto& [name, values] : values_) {
+      DS_ASSIGN(const std::vector<int32_t> rows, rows_of(*result, name, values));
+      std::vector<double> encoded(rows.size());
+      const auto write = [&](const std::vector<double>& means, double mean, int32_t only) {
+        for (size_t i = 0; i < rows.size(); ++i)
+          if (only < 0 || fold[i] == only) encoded[i] = rows[i] < 0 ? mean : means[static_cast<size_t>(rows[i])];
+      };
+      if (!fitting) write(means_.at(name), mean_, -1);
+      for (int32_t f = 0; fitting && f < folds_; ++f) {
+        double mean = mean_without(y, fold, f);
+        if (std::isnan(mean)) mean = mean_;
+        write(encode(rows, y, fold, f, values.size(), mean), mean, f);
+      }
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      arrow::DoubleBuilder builder;
+      DS_ARROW(builder.AppendValues(encoded));
+      DS_ARROW_ASSIGN(std::shared_ptr<arrow::Array> array, builder.Finish());
+      DS_ASSIGN(result, set_column(result, c, std::make_shared<arrow::ChunkedArray>(std::move(array))));
+    }
+    return result;
+  }
+
+  Json state() const override {
+    Json state = Categories::state();
+    state["mean"] = number_to_json(mean_);
+    for (const auto& [name, means] : means_)
+      for (const double m : means) state["means"][name].push_back(number_to_json(m));
+    return state;
+  }
+  Status set_state(const Json& state) override {
+    DS_TRY(Categories::set_state(state));
+    mean_ = number_from_json(state.at("mean"));
+    means_.clear();
+    for (const auto& [name, values] : values_) {
+      for (size_t v = 0; v < values.size(); ++v)
+        means_[name].push_back(number_from_json(state.at("means").at(name).at(v)));
+      if (values.empty()) means_[name] = {};
+    }
+    return {};
+  }
+
+ private:
+  // As doubles, NaN where it is missing.
+  Result<std::vector<double>> target_of(const arrow::Table& table) const {
+    DS_ASSIGN(const int c, find_column(*table.schema(), target_, "target"));
+    Column column = table.column(c);
+    if (!holds_numbers(*column->type()) && column->type()->id() != arrow::Type::BOOL)
+      return invalid("target: column '{}' is {}, expected numbers or booleans", target_, column->type()->ToString());
+    const auto options = arrow::compute::CastOptions::Unsafe(arrow::float64());
+    DS_ASSIGN(column, map_column("cast", column, &options));
+    std::vector<double> y;
+    Numbers numbers;
+    for (const Part& part : parts_of(*column)) {
+      const double* x = numbers.load(part);
+      y.insert(y.end(), x, x + part.length);
+    }
+    return y;
+  }
+  // Numbers of the categories, -1 where they are missing or unknown.
+  Result<std::vector<int32_t>> rows_of(const arrow::Table& table, const std::string& name,
+                                       const std::vector<std::string>& values) const {
+    DS_ASSIGN(const int c, find_column(*table.schema(), name, kind()));
+    DS_ASSIGN(const Column found, numbers(table.column(c), name, values));
+    std::vector<int32_t> rows;
+    for (const Part& part : parts_of(*found))
+      for (int64_t i = 0; i < part.length; ++i) rows.push_back(part.valid(i) ? part.values<int32_t>()[i] : -1);
+    return rows;
+  }
+  static double mean_without(const std::vector<double>& y, const std::vector<int32_t>& fold, int32_t left_out) {
+    double sum = 0, count = 0;
+    for (size_t i = 0; i < y.size(); ++i)
+      if (y[i] == y[i] && (left_out < 0 || fold[i] != left_out)) sum += y[i], ++count;
+    return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
+  }
+  std::vector<double> encode(const std::vector<int32_t>& rows, const std::vector<double>& y,
+                             const std::vector<int32_t>& fold, int32_t left_out, size_t count, double mean) const {
+    std::vector<double> sums(count), counts(count);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i] < 0 || y[i] != y[i] || (left_out >= 0 && fold[i] == left_out)) continue;
+      sums[static_cast<size_t>(rows[i])] += y[i];
+      ++counts[static_cast<size_t>(rows[i])];
+    }
+    for (size_t k = 0; k < count; ++k)
+      sums[k] = counts[k] + smooth_ > 0 ? (sums[k] + smooth_ * mean) / (counts[k] + smooth_) : mean;
+    return sums;
+  }
+
+  std::string target_;
+  double smooth_ = 10, mean_ = 0;
+  int64_t folds_ = 5, seed_ = 0;
+  std::map<std::string, std::vector<double>> means_;  // by column and category
+};
+
+// Categories of any number as numbers below `buckets`, by a hash of the text, so that there is nothing to learn.
+class Hashing : public Step {
+ public:
+  std::string kind() const override { return "hashing"; }
+  void describe(OptionTable& t) override {
+    t.field("columns", columns_, {.doc = "which; empty: all text"});
+    t.field("buckets", buckets_,
+            {.doc = "how many numbers there are; missing values stay missing", .min = 2, .max = 1 << 30});
+  }
+  Status fit(const arrow::Table& table) override {
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_category, "text"));
+    fitted_.clear();
+    for (const int c : columns) fitted_.push_back(table.field(c)->name());
+    return {};
+  }
+  Result<Table> transform(const Table& table, bool) const override {
+    Table result = table;
+    for (const std::string& name : fitted_) {
+      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+      if (!is_category(*result->column(c)->type()))
+        return invalid("hashing: column '{}' is {}, expected text", name, result->column(c)->type()->ToString());
+      DS_ASSIGN(const Column text, as_text(result->column(c)));
+      arrow::Int32Builder builder;
+      DS_ARROW(builder.Reserve(text->length()));
+      for (const auto& chunk : text->chunks()) {
+        const auto& words = static_cast<const arrow::StringArray&>(*chunk);
+        for (int64_t i = 0; i < words.length(); ++i) {
+          if (words.IsNull(i))
+            builder.UnsafeAppendNull();
+          else
+            builder.UnsafeAppend(static_cast<int32_t>(fnv1a(words.GetView(i)) % static_cast<uint64_t>(buckets_)));
+        }
+      }
+      DS_ARROW_ASSIGN(std::shared_ptr<arrow::Array> array, builder.Finish());
+      DS_ASSIGN(result, set_column(result, c, std::make_shared<arrow::ChunkedArray>(std::move(array))));
+    }
+    return result;
+  }
+  Json state() const override { return {{"columns", fitted_}}; }
+  Status set_state(const Json& state) override {
+    fitted_ = state.at("columns").get<std::vector<std::string>>();
+    return {};
+  }
+
+ private:
+  // 64-bit FNV-1a (Fowler, Noll and Vo): the same on every machine and in every language.
+  static uint64_t fnv1a(std::string_view text) {
+    uint64_t hash = 0xcbf29ce484222325ULL;
+    for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ULL;
+    return hash;
+  }
+
+  std::vector<std::string> columns_, fitted_;
+  int64_t buckets_ = 1024;
+};
+
 class Dates : public Step {
  public:
   std::string kind() const override { return "dates"; }
@@ -271,6 +461,8 @@ class Dates : public Step {
 std::unique_ptr<Step> make_scale() { return std::make_unique<Scale>(); }
 std::unique_ptr<Step> make_ordinal() { return std::make_unique<Ordinal>(); }
 std::unique_ptr<Step> make_one_hot() { return std::make_unique<OneHot>(); }
+std::unique_ptr<Step> make_target() { return std::make_unique<Target>(); }
+std::unique_ptr<Step> make_hashing() { return std::make_unique<Hashing>(); }
 std::unique_ptr<Step> make_dates() { return std::make_unique<Dates>(); }
 
 }  // namespace deepseek::tables

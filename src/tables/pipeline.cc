@@ -51,6 +51,8 @@ const std::vector<StepInfo>& steps() {
       {"scale", "brings numbers to a common scale", make_scale},
       {"ordinal", "text as numbers of its sorted values", make_ordinal},
       {"one_hot", "text as a column of booleans for each value", make_one_hot},
+      {"target", "text as the mean of the target, of other rows in training data", make_target},
+      {"hashing", "text as numbers by a hash", make_hashing},
       {"dates", "dates and times as year, month, day, ...", make_dates},
   };
   return list;

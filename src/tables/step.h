@@ -44,6 +44,8 @@ std::unique_ptr<Step> make_constant();
 std::unique_ptr<Step> make_scale();
 std::unique_ptr<Step> make_ordinal();
 std::unique_ptr<Step> make_one_hot();
+std::unique_ptr<Step> make_target();
+std::unique_ptr<Step> make_hashing();
 std::unique_ptr<Step> make_dates();
 
 // A double that may be infinite or NaN, which JSON has no numbers for.

@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler, TargetEncoder
 
 import deepseek
 from deepseek.data import Pipeline
@@ -155,6 +155,43 @@ def test_encoders_are_those_of_scikit_learn():
     np.testing.assert_array_equal(out.iloc[:, 1:].to_numpy(), theirs.transform(table[["city"]]))
     categories = table.assign(city=table["city"].astype("category"))
     pd.testing.assert_frame_equal(fitted("one_hot", table=categories), out)
+
+
+def test_target_encoding_is_that_of_scikit_learn_and_cross_fitted(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.integers(0, 50, 2000).astype(str), "y": rng.normal(size=2000)})
+    pipeline = Pipeline([("target", {"target": "y", "smooth": 7.5})])
+    train = pipeline.fit_transform(table)
+    theirs = TargetEncoder(smooth=7.5, target_type="continuous").fit(table[["x"]], table["y"])
+    np.testing.assert_allclose(pipeline.transform(table)["x"], theirs.transform(table[["x"]])[:, 0], rtol=1e-9, atol=1e-12)
+    assert (train["y"] == table["y"]).all()
+    # A row's own target is not in its feature: with targets by chance, features of training data tell nothing of them.
+    naive = np.corrcoef(pipeline.transform(table)["x"], table["y"])[0, 1]
+    assert naive > 0.1 and np.corrcoef(train["x"], table["y"])[0, 1] < 0.05
+    other = table.copy()
+    other.loc[7, "y"] = 100.0
+    again = Pipeline([("target", {"target": "y", "smooth": 7.5})]).fit_transform(other)
+    assert again.loc[7, "x"] == train.loc[7, "x"] and (again["x"] != train["x"]).any()
+    pipeline.save(tmp_path / "p.json")
+    new = pa.table({"x": ["3", "never", None], "y": [1.0, 2.0, 3.0]})
+    out = Pipeline.load(tmp_path / "p.json").transform(new)
+    assert out.equals(pipeline.transform(new)) and out["x"][1].as_py() == pytest.approx(table["y"].mean()) == out["x"][2].as_py()
+    with pytest.raises(ValueError, match="no column 'z'"):
+        fitted(("target", {"target": "z"}))
+    with pytest.raises(ValueError, match="option `target`"):
+        fitted("target")
+
+
+def test_hashing_is_fnv1a():
+    def fnv1a(text):
+        value = 0xCBF29CE484222325
+        for byte in text.encode():
+            value = (value ^ byte) * 0x100000001B3 % 2**64
+        return value
+
+    words = ["", "a", "Zürich", None, "a"]
+    out = encoded(("hashing", {"buckets": 97}), table=pa.table({"x": words}))
+    assert out["x"].to_pylist() == [None if w is None else fnv1a(w) % 97 for w in words]
 
 
 def test_values_that_training_data_did_not_have():
