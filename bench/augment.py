@@ -86,16 +86,17 @@ def main():
     parser.add_argument("--seconds", type=float, default=10, help="how long each row is measured")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    deepseek.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     pictures, labels = rng.integers(0, 256, (N, 3, SIZE, SIZE), np.uint8), np.arange(N) % 10
-    pool = concurrent.futures.ThreadPoolExecutor(args.threads)
     print(f"load {os.getloadavg()[0]:.2f}; {N} pictures of {SIZE} x {SIZE}, {args.threads} threads, {deepseek.isa()}; PyTorch {torch.__version__}")
     print(f"{'row':14}{'ours, ms':>9}{'PyTorch':>9}{'albumentations':>16}   ratio of minima")
     results = []
     for row in args.only:
-        # One picture after another: one thread each. A whole batch: all.
+        # Threads that change one picture after another need no further ones; whole batches get all. What PyTorch sets for this thread
+        # may be ours too, so ours comes after it.
         torch.set_num_threads(args.threads if row == "cutmix_mixup" else 1)
+        deepseek.set_num_threads(args.threads)
+        pool = concurrent.futures.ThreadPoolExecutor(args.threads)
         sides = {"ours": ours, "torch": with_torch, "albumentations": albumentations}
         sides = {name: run for name, side in sides.items() if (run := side(row, pictures, labels, pool)) is not None}
         for name, run in sides.items():

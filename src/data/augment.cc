@@ -82,14 +82,18 @@ void flip(const Shape& s, const T* from, T* to) {
 // Moved by (dy, dx) pixels, zeros coming in.
 template <class T>
 void shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
-  const int64_t n = std::max<int64_t>(0, s.width - std::abs(dx)) * s.pixel;
+  const int64_t all = s.width * s.pixel, n = std::max<int64_t>(0, s.width - std::abs(dx)) * s.pixel;
+  const int64_t left = std::min(std::max<int64_t>(0, dx) * s.pixel, all);
   for (int64_t p = 0; p < s.planes; ++p)
     for (int64_t y = 0; y < s.height; ++y) {
       T* const row = to + s.row(p, y);
-      std::fill_n(row, s.width * s.pixel, T(0));
-      if (y - dy >= 0 && y - dy < s.height)
-        std::copy_n(from + s.row(p, y - dy) + std::max<int64_t>(0, -dx) * s.pixel, n,
-                    row + std::max<int64_t>(0, dx) * s.pixel);
+      if (y - dy < 0 || y - dy >= s.height || n == 0) {
+        std::fill_n(row, all, T(0));
+        continue;
+      }
+      std::fill_n(row, left, T(0));
+      std::copy_n(from + s.row(p, y - dy) + std::max<int64_t>(0, -dx) * s.pixel, n, row + left);
+      std::fill_n(row + left + n, all - left - n, T(0));
     }
 }
 
@@ -191,41 +195,42 @@ DS_SIMD void mean_of(const uint8_t* own, const uint8_t* other, int64_t n, float 
   }
 }
 
-// What happens to one sample on its own, written to `to`; true if anything was.
+// What happens to one sample on its own, written to `to`.
 template <class T>
-bool alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from, T* to, std::vector<T>& spare) {
-  bool changed = false;
-  const auto source = [&]() -> const T* {  // what an operation that can't work in place reads
-    if (!changed) return from;
-    spare.assign(to, to + s.size());
-    return spare.data();
-  };
-  const auto in_place = [&] {
-    if (!changed) std::copy_n(from, s.size(), to);
-  };
-  for (size_t m = 0; m < o.methods.size(); ++m) {
-    if (is_mix(o.methods[m])) continue;
-    Numbers numbers(hash_of(key, 1 + m));
-    if (numbers.uniform() >= o.probabilities[m]) continue;
-    if (o.methods[m] == "flip") {
-      flip(s, source(), to);
-    } else if (o.methods[m] == "crop") {
+void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from, T* to, std::vector<T>& spare) {
+  std::vector<size_t> drawn;
+  for (size_t m = 0; m < o.methods.size(); ++m)
+    if (!is_mix(o.methods[m]) && Numbers(hash_of(key, 1 + m)).uniform() < o.probabilities[m]) drawn.push_back(m);
+  const auto in_place = [&](size_t k) { return k > 0 && o.methods[drawn[k]] == "cutout"; };
+  // Results go to and fro between two places, so that the last one is where it should be.
+  size_t left = 0;
+  for (size_t k = 0; k < drawn.size(); ++k) left += !in_place(k);
+  if (left == 0) std::copy_n(from, s.size(), to);
+  if (left > 1) spare.resize(static_cast<size_t>(s.size()));
+  const T* now = from;
+  for (size_t k = 0; k < drawn.size(); ++k) {
+    const std::string& method = o.methods[drawn[k]];
+    Numbers numbers(hash_of(key, 1 + drawn[k]));
+    numbers.uniform();  // the chance
+    T* const next = in_place(k) ? const_cast<T*>(now) : left-- % 2 == 1 ? to : spare.data();
+    if (method == "flip") {
+      flip(s, now, next);
+    } else if (method == "crop") {
       const auto move = [&] {
         return static_cast<int64_t>(numbers.uniform() * static_cast<double>(2 * o.crop_padding + 1)) - o.crop_padding;
       };
       const int64_t dy = move(), dx = move();
-      shift(s, dy, dx, source(), to);
-    } else if (o.methods[m] == "rotate") {
-      rotate(s, (2 * numbers.uniform() - 1) * o.rotation, source(), to);
+      shift(s, dy, dx, now, next);
+    } else if (method == "rotate") {
+      rotate(s, (2 * numbers.uniform() - 1) * o.rotation, now, next);
     } else {
       const double side = std::round(o.cutout_size * static_cast<double>(std::min(s.height, s.width)));
       const Box box = box_at(s, side, side, numbers);
-      in_place();
-      each_row(s, box, [&](int64_t at, int64_t n) { std::fill_n(to + at, n, T(0)); });
+      if (now != next) std::copy_n(now, s.size(), next);
+      each_row(s, box, [&](int64_t at, int64_t n) { std::fill_n(next + at, n, T(0)); });
     }
-    changed = true;
+    now = next;
   }
-  return changed;
 }
 
 // Mixes a sample with its partner into `to`; the weight of its own label.
@@ -267,9 +272,7 @@ std::vector<double> run(const AugmentOptions& o, const Shape& s, const Tensor& i
     parallel_for(n, 1, [&](int64_t begin, int64_t end) {
       std::vector<T> spare;
       for (int64_t i = begin; i < end; ++i) {
-        T* const image = changed.as<T>() + i * s.size();
-        if (!alone(o, s, key_of_sample(i), from + i * s.size(), image, spare))
-          std::copy_n(from + i * s.size(), s.size(), image);
+        alone(o, s, key_of_sample(i), from + i * s.size(), changed.as<T>() + i * s.size(), spare);
       }
     });
   std::vector<double> weights(ids.size(), 1.0);
