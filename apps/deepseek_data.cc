@@ -97,6 +97,7 @@ Status share_out(const std::string& file, const FileOptions& options, const Spli
 int main(int argc, char** argv) {
   CLI::App app{"Tables: clean and split them", "deepseek data"};
   app.require_subcommand(1);
+  app.footer("Example: deepseek data split flowers.csv -o parts --stratify species");
   std::string steps, file, output, save;
   FileOptions options;
   std::vector<std::string> types;

@@ -24,12 +24,11 @@ def run(*command, folder):
 
 def test_readmes_python_runs_as_it_stands(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        lines = run(sys.executable, "-c", block, folder=tmp_path).splitlines()
-    assert lines[0] == "graph {"
-    assert float(lines[-1]) > 0.9
+    training, data = (run(sys.executable, "-c", block, folder=tmp_path).splitlines() for block in blocks)
+    assert training[0] == "graph {"
+    assert float(training[-1]) > 0.9
     assert set(deepseek.load(tmp_path / "model.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert "impute: age:" in data[-1] and deepseek.data.Pipeline.load(tmp_path / "pipeline.json").fitted
 
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
