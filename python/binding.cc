@@ -43,22 +43,6 @@ nb::dlpack::dtype dlpack_dtype(DType d) {
 
 }  // namespace
 
-void check(const Status& status) {
-  if (status.ok()) return;
-  const std::string text = status.to_string();
-  PyObject* type = PyExc_RuntimeError;
-  switch (status.code()) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kDataCorrupt: type = PyExc_ValueError; break;
-    case ErrorCode::kNotFound: type = PyExc_FileNotFoundError; break;
-    case ErrorCode::kUnsupported: type = PyExc_NotImplementedError; break;
-    case ErrorCode::kIo: type = PyExc_OSError; break;
-    case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
-    case ErrorCode::kInternal: break;
-  }
-  PyErr_SetString(type, text.c_str());
-  throw nb::python_error();
-}
 Tensor to_tensor(const Array& array) {
   Dims dims;
   for (size_t i = 0; i < array.ndim(); ++i) dims.push_back(static_cast<int64_t>(array.shape(i)));

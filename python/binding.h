@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "errors.h"
 #include "graph/builder.h"
 #include "graph/tensor.h"
 #include "nn/module.h"
@@ -22,15 +23,6 @@ class NumpyArray : public nb::object {
  public:
   NB_OBJECT_DEFAULT(NumpyArray, nb::object, "numpy.ndarray", is_numpy_array)
 };
-
-// Raises with the whole message: ValueError for a user's mistake and damaged files, FileNotFoundError,
-// NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours.
-void check(const Status& status);
-template <class T>
-T unwrap(Result<T> result) {
-  check(result.ok() ? Status() : result.status());
-  return std::move(result).value();
-}
 
 // Shares the array's memory, which lives as long as the tensor. Raises TypeError for dtypes that we don't have.
 graph::Tensor to_tensor(const Array& array);

@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "errors.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
 #include "tables/split.h"
@@ -17,35 +18,19 @@ using namespace deepseek::tables;
 
 namespace {
 
-void check(const Status& status) {
-  if (status.ok()) return;
-  PyObject* type = PyExc_RuntimeError;
-  switch (status.code()) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kDataCorrupt: type = PyExc_ValueError; break;
-    case ErrorCode::kNotFound: type = PyExc_FileNotFoundError; break;
-    case ErrorCode::kUnsupported: type = PyExc_NotImplementedError; break;
-    case ErrorCode::kIo: type = PyExc_OSError; break;
-    case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
-    case ErrorCode::kInternal: break;
-  }
-  PyErr_SetString(type, status.to_string().c_str());
-  throw nb::python_error();
-}
 template <class F>
 auto without_gil(F f) {
   auto result = [&] {
     nb::gil_scoped_release release;
     return f();
   }();
-  check(result.ok() ? Status() : result.status());
-  return std::move(result).value();
+  return python::unwrap(std::move(result));
 }
 
 // What __arrow_c_stream__() returns: the reader in a capsule that frees what nobody took.
 nb::object to_capsule(std::shared_ptr<arrow::RecordBatchReader> reader) {
   auto* stream = new ArrowArrayStream;
-  check(from_arrow(arrow::ExportRecordBatchReader(std::move(reader), stream)));
+  python::check(from_arrow(arrow::ExportRecordBatchReader(std::move(reader), stream)));
   return nb::steal(PyCapsule_New(stream, "arrow_array_stream", [](PyObject* capsule) {
     auto* s = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule, "arrow_array_stream"));
     if (s->release != nullptr) s->release(s);
@@ -90,7 +75,7 @@ NB_MODULE(_tables, m) {
           nb::gil_scoped_release release;
           status = write_table(*table, path, {.format = format, .delimiter = delimiter, .header = header});
         }
-        check(status);
+        python::check(status);
       },
       nb::arg("stream"), nb::arg("path"), nb::arg("format"), nb::arg("delimiter"), nb::arg("header"));
   m.def("steps", [] {
@@ -135,7 +120,7 @@ NB_MODULE(_tables, m) {
           "load", [](const std::string& path) { return without_gil([&] { return Pipeline::load(path); }); },
           nb::arg("path"))
       .def(
-          "save", [](const Pipeline& p, const std::string& path) { check(p.save(path)); }, nb::arg("path"))
+          "save", [](const Pipeline& p, const std::string& path) { python::check(p.save(path)); }, nb::arg("path"))
       .def_prop_ro("fitted", &Pipeline::fitted)
       .def("notes", &Pipeline::notes)
       .def("__len__", &Pipeline::size)

@@ -5,6 +5,7 @@
 #include <arrow/ipc/api.h>
 #include <arrow/json/api.h>
 #include <arrow/util/compression.h>
+#include <arrow/util/io_util.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
 
@@ -70,7 +71,7 @@ Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& p
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return invalid("'{}' is a folder, expected a file", path);
   auto opened = arrow::io::ReadableFile::Open(path);
-  if (!opened.ok()) return io::system_error("read", path, errno);
+  if (!opened.ok()) return io::system_error("read", path, arrow::internal::ErrnoFromStatus(opened.status()));
   std::shared_ptr<arrow::io::InputStream> stream = *opened;
   if (kind.compression == arrow::Compression::UNCOMPRESSED) return stream;
   DS_ARROW_ASSIGN(std::unique_ptr<arrow::util::Codec> codec, arrow::util::Codec::Create(kind.compression));

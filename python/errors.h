@@ -1,0 +1,33 @@
+// Errors of the library as Python's exceptions.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "base/status.h"
+
+namespace deepseek::python {
+
+// Raises with the whole message: ValueError for a user's mistake and damaged files, FileNotFoundError,
+// NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours.
+inline void check(const Status& status) {
+  if (status.ok()) return;
+  PyObject* type = PyExc_RuntimeError;
+  switch (status.code()) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kDataCorrupt: type = PyExc_ValueError; break;
+    case ErrorCode::kNotFound: type = PyExc_FileNotFoundError; break;
+    case ErrorCode::kUnsupported: type = PyExc_NotImplementedError; break;
+    case ErrorCode::kIo: type = PyExc_OSError; break;
+    case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
+    case ErrorCode::kInternal: break;
+  }
+  PyErr_SetString(type, status.to_string().c_str());
+  throw nanobind::python_error();
+}
+template <class T>
+T unwrap(Result<T> result) {
+  check(result.ok() ? Status() : result.status());
+  return std::move(result).value();
+}
+
+}  // namespace deepseek::python
