@@ -10,7 +10,6 @@
 #include "tables/files.h"
 #include "tables/pipeline.h"
 #include "tables/split.h"
-#include "tables/statistics.h"
 
 namespace nb = nanobind;
 using namespace deepseek;

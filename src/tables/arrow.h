@@ -4,7 +4,6 @@
 
 #include <arrow/api.h>
 
-#include <bit>
 #include <memory>
 #include <string>
 #include <vector>

@@ -19,17 +19,16 @@ namespace {
 using Json = nlohmann::json;
 
 // The most frequent value, the least of them if there are several; null where nothing is there.
-Result<std::shared_ptr<arrow::Scalar>> mode_of(const arrow::ChunkedArray& column) {
-  const auto data = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
-  DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(data)}));
+Result<std::shared_ptr<arrow::Scalar>> mode_of(const Column& column) {
+  DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(column)}));
   const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
   const auto counts = std::static_pointer_cast<arrow::Int64Array>(pairs->field(1));
-  std::shared_ptr<arrow::Scalar> best = arrow::MakeNullScalar(column.type());
+  std::shared_ptr<arrow::Scalar> best = arrow::MakeNullScalar(column->type());
   int64_t most = 0;
   for (int64_t i = 0; i < pairs->length(); ++i) {
     if (pairs->field(0)->IsNull(i) || counts->Value(i) < most) continue;
     DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Scalar> value, pairs->field(0)->GetScalar(i));
-    if (holds_numbers(*column.type()) && value->ToString() == "nan") continue;
+    if (holds_numbers(*column->type()) && value->ToString() == "nan") continue;
     if (counts->Value(i) == most) {
       DS_ASSIGN(const arrow::Datum less, call("less", {arrow::Datum(value), arrow::Datum(best)}));
       if (!less.scalar_as<arrow::BooleanScalar>().value) continue;
@@ -70,7 +69,7 @@ class Impute : public Step {
       const bool numeric = holds_numbers(*column.type());
       Filled f{numeric ? strategy_ : other_, column.type(), arrow::MakeNullScalar(column.type()), false};
       if (f.strategy == "none") continue;
-      DS_ASSIGN(const int64_t missing, learn(name, column, f));
+      DS_ASSIGN(const int64_t missing, learn(name, table.column(c), f));
       f.flag = flag_ && missing > 0;
       if (missing > 0)
         notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, missing, column.length(), f.strategy,
@@ -89,7 +88,7 @@ class Impute : public Step {
         DS_ASSIGN(const Column marks, flags(missing(*column)));
         DS_ASSIGN(result, add_column(result, name + "_missing", marks, kind()));
       }
-      DS_ASSIGN(const Column values, replaced(name, *column, f));
+      DS_ASSIGN(const Column values, replaced(name, column, f));
       DS_ASSIGN(result, set_column(result, c, values));
     }
     return result;
@@ -139,30 +138,31 @@ class Impute : public Step {
   };
 
   // How many values are missing, after finding what they become.
-  Result<int64_t> learn(const std::string& name, const arrow::ChunkedArray& column, Filled& f) const {
-    const bool numeric = holds_numbers(*column.type());
-    int64_t missing = column.null_count();
+  Result<int64_t> learn(const std::string& name, const Column& column, Filled& f) const {
+    const bool numeric = holds_numbers(*column->type());
+    int64_t missing = column->null_count();
     if (f.strategy == "median" || f.strategy == "mean") {
       double value = 0;
       if (f.strategy == "median") {
-        value = quantiles(column, {0.5}, &missing)[0];
+        value = quantiles(*column, {0.5}, &missing)[0];
       } else {
-        const Moments m = moments(column);
+        const Moments m = moments(*column);
         missing = m.missing;
         value = m.count > 0 ? m.mean : std::numeric_limits<double>::quiet_NaN();
       }
       // Integers stay integers where the value is one, which training data decides for good.
-      if (value != std::floor(value) && arrow::is_integer(column.type()->id())) f.type = arrow::float64();
+      if (value != std::floor(value) && arrow::is_integer(column->type()->id())) f.type = arrow::float64();
       if (!std::isnan(value)) {
         DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(value)->CastTo(f.type));
       }
     } else {
-      if (numeric) missing = moments(column).missing;
+      if (numeric) missing = moments(*column).missing;
       if (f.strategy == "forward") return missing;
       if (f.strategy == "constant") {
-        auto parsed = arrow::Scalar::Parse(column.type(), value_);
+        auto parsed = arrow::Scalar::Parse(column->type(), value_);
         if (!parsed.ok())
-          return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column.type()->ToString(), name);
+          return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column->type()->ToString(),
+                         name);
         f.value = *parsed;
       } else {
         DS_ASSIGN(f.value, mode_of(column));
@@ -176,24 +176,22 @@ class Impute : public Step {
     return missing;
   }
 
-  Result<Column> replaced(const std::string& name, const arrow::ChunkedArray& column, const Filled& f) const {
-    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+  Result<Column> replaced(const std::string& name, const Column& column, const Filled& f) const {
     if (f.strategy == "forward") {
-      Column source = same;
-      if (holds_numbers(*column.type())) {
-        std::vector<uint8_t> keep = missing(column);
+      Column source = column;
+      if (holds_numbers(*column->type())) {
+        std::vector<uint8_t> keep = missing(*column);
         for (uint8_t& k : keep) k = k == 0;
-        DS_ASSIGN(source, mask(column, keep));
+        DS_ASSIGN(source, mask(*column, keep));
       }
-      DS_ASSIGN(const arrow::Datum filled, call("fill_null_forward", {arrow::Datum(source)}));
-      return filled.chunked_array();
+      return map_column("fill_null_forward", source);
     }
-    if (!f.value->is_valid) return Column(same);
-    const bool numeric = holds_numbers(*column.type());
-    if (!f.type->Equals(column.type()) && !(numeric && f.type->id() == arrow::Type::DOUBLE))
-      return invalid("impute: column '{}' is {}, expected {}", name, column.type()->ToString(), f.type->ToString());
-    if (numeric) return fill(column, as_double(*f.value), f.type);
-    DS_ASSIGN(const arrow::Datum filled, call("coalesce", {arrow::Datum(same), arrow::Datum(f.value)}));
+    if (!f.value->is_valid) return column;
+    const bool numeric = holds_numbers(*column->type());
+    if (!f.type->Equals(column->type()) && !(numeric && f.type->id() == arrow::Type::DOUBLE))
+      return invalid("impute: column '{}' is {}, expected {}", name, column->type()->ToString(), f.type->ToString());
+    if (numeric) return fill(*column, as_double(*f.value), f.type);
+    DS_ASSIGN(const arrow::Datum filled, call("coalesce", {arrow::Datum(column), arrow::Datum(f.value)}));
     return filled.chunked_array();
   }
 
@@ -234,7 +232,7 @@ class Outliers : public Step {
         low = high = factor * m.stddev(1);
       } else if (method_ == "mad") {
         center = quantiles(column, {0.5})[0];
-        DS_ASSIGN(const Column deviations, distances(column, center));
+        DS_ASSIGN(const Column deviations, distances(table.column(c), center));
         low = high = factor * 1.4826 * quantiles(*deviations, {0.5})[0];
       } else {
         const std::vector<double> q = quantiles(column, {0.25, 0.75});
@@ -284,31 +282,23 @@ class Outliers : public Step {
     return keep.empty() ? result : keep_rows(result, keep);
   }
 
-  Json state() const override {
-    Json bounds = Json::object();
-    for (const auto& [name, b] : bounds_) bounds[name] = {number_to_json(b.first), number_to_json(b.second)};
-    return {{"bounds", bounds}};
-  }
+  Json state() const override { return {{"bounds", pairs_to_json(bounds_)}}; }
   Status set_state(const Json& state) override {
-    bounds_.clear();
-    for (const auto& [name, b] : state.at("bounds").items())
-      bounds_[name] = {number_from_json(b.at(0)), number_from_json(b.at(1))};
+    bounds_ = pairs_from_json(state.at("bounds"));
     return {};
   }
   std::vector<std::string> notes() const override { return notes_; }
 
  private:
-  static Result<Column> distances(const arrow::ChunkedArray& column, double center) {
-    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
-    DS_ASSIGN(const arrow::Datum shifted, call("subtract", {arrow::Datum(same), arrow::Datum(center)}));
-    DS_ASSIGN(const arrow::Datum sizes, call("abs", {shifted}));
-    return sizes.chunked_array();
+  static Result<Column> distances(const Column& column, double center) {
+    DS_ASSIGN(const arrow::Datum shifted, call("subtract", {arrow::Datum(column), arrow::Datum(center)}));
+    return map_column("abs", shifted.chunked_array());
   }
 
   std::vector<std::string> columns_;
   std::string method_ = "sigma", action_ = "clip";
   double factor_ = 0;
-  std::map<std::string, std::pair<double, double>> bounds_;
+  Pairs bounds_;
   std::vector<std::string> notes_;
 };
 
@@ -320,7 +310,7 @@ class Constant : public Step {
     left_out_.clear();
     DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), takes_all, "any"));
     for (const int c : columns) {
-      DS_ASSIGN(const bool same, all_same(*table.column(c)));
+      DS_ASSIGN(const bool same, all_same(table.column(c)));
       if (same) left_out_.push_back(table.field(c)->name());
     }
     if (table.num_rows() < 2) left_out_.clear();  // one row says nothing
@@ -347,15 +337,14 @@ class Constant : public Step {
 
  private:
   // A missing value is one of its own.
-  static Result<bool> all_same(const arrow::ChunkedArray& column) {
-    if (holds_numbers(*column.type())) {
-      const Moments m = moments(column);
+  static Result<bool> all_same(const Column& column) {
+    if (holds_numbers(*column->type())) {
+      const Moments m = moments(*column);
       return m.count == 0 || (m.missing == 0 && m.min == m.max);
     }
-    if (column.null_count() > 0) return column.null_count() == column.length();
-    const auto same = std::make_shared<arrow::ChunkedArray>(column.chunks(), column.type());
+    if (column->null_count() > 0) return column->null_count() == column->length();
     const arrow::compute::CountOptions all(arrow::compute::CountOptions::ALL);
-    DS_ASSIGN(const arrow::Datum distinct, call("count_distinct", {arrow::Datum(same)}, &all));
+    DS_ASSIGN(const arrow::Datum distinct, call("count_distinct", {arrow::Datum(column)}, &all));
     return distinct.scalar_as<arrow::Int64Scalar>().value <= 1;
   }
 
@@ -367,6 +356,17 @@ class Constant : public Step {
 std::unique_ptr<Step> make_impute() { return std::make_unique<Impute>(); }
 std::unique_ptr<Step> make_outliers() { return std::make_unique<Outliers>(); }
 std::unique_ptr<Step> make_constant() { return std::make_unique<Constant>(); }
+
+nlohmann::json pairs_to_json(const Pairs& pairs) {
+  Json json = Json::object();
+  for (const auto& [name, p] : pairs) json[name] = {number_to_json(p.first), number_to_json(p.second)};
+  return json;
+}
+Pairs pairs_from_json(const nlohmann::json& json) {
+  Pairs pairs;
+  for (const auto& [name, p] : json.items()) pairs[name] = {number_from_json(p.at(0)), number_from_json(p.at(1))};
+  return pairs;
+}
 
 nlohmann::json number_to_json(double value) {
   if (std::isfinite(value)) return value;

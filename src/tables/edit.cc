@@ -1,6 +1,5 @@
 #include "tables/edit.h"
 
-#include <arrow/compute/api.h>
 #include <arrow/util/bit_util.h>
 #include <arrow/util/bitmap_ops.h>
 
@@ -9,6 +8,7 @@
 #include <limits>
 
 #include "base/threads.h"
+#include "tables/columns.h"
 #include "tables/numbers.h"
 
 namespace deepseek::tables {
@@ -209,7 +209,7 @@ Result<Column> flags(const std::vector<uint8_t>& values) {
 
 Result<Table> keep_rows(const Table& table, const std::vector<uint8_t>& keep) {
   DS_ASSIGN(const Column selection, flags(keep));
-  DS_ARROW_ASSIGN(arrow::Datum rows, arrow::compute::Filter(table, selection));
+  DS_ASSIGN(const arrow::Datum rows, call("filter", {arrow::Datum(table), arrow::Datum(selection)}));
   return rows.table();
 }
 

@@ -63,22 +63,16 @@ class Scale : public Step {
     }
     return result;
   }
-  Json state() const override {
-    Json columns = Json::object();
-    for (const auto& [name, f] : fitted_) columns[name] = {number_to_json(f.first), number_to_json(f.second)};
-    return {{"columns", columns}};
-  }
+  Json state() const override { return {{"columns", pairs_to_json(fitted_)}}; }
   Status set_state(const Json& state) override {
-    fitted_.clear();
-    for (const auto& [name, f] : state.at("columns").items())
-      fitted_[name] = {number_from_json(f.at(0)), number_from_json(f.at(1))};
+    fitted_ = pairs_from_json(state.at("columns"));
     return {};
   }
 
  private:
   std::vector<std::string> columns_;
   std::string method_ = "standard";
-  std::map<std::string, std::pair<double, double>> fitted_;  // center and scale
+  Pairs fitted_;  // center and scale
 };
 
 bool is_category(const arrow::DataType& type) {

@@ -1,14 +1,12 @@
 #include "tables/split.h"
 
-#include <arrow/compute/api.h>
-#include <arrow/compute/initialize.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
 
 #include "data/random.h"
+#include "tables/columns.h"
 #include "tables/values.h"
 
 namespace deepseek::tables {
@@ -82,10 +80,8 @@ Status deal_by_time(const arrow::Table& table, const std::string& name, const st
   if (column->null_count() > 0)
     return invalid("split: time: column '{}' has {} missing values; fill or leave out these rows first", name,
                    column->null_count());
-  static const arrow::Status started = arrow::compute::Initialize();
-  DS_ARROW(started);
-  DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Array> sorted, arrow::compute::SortIndices(*column));
-  const auto* order = std::static_pointer_cast<arrow::UInt64Array>(sorted)->raw_values();
+  DS_ASSIGN(const arrow::Datum sorted, call("sort_indices", {arrow::Datum(column)}));
+  const auto* order = sorted.array()->GetValues<uint64_t>(1);
   DS_ASSIGN(const std::vector<int64_t> first, first_equal(table, {name}, "split: time"));
   const std::vector<int64_t> sizes = shares(table.num_rows(), fractions);
   int64_t begin = 0, wanted = 0;
@@ -155,12 +151,10 @@ Result<std::vector<std::vector<int64_t>>> split(const arrow::Table& table, const
 }
 
 Result<Table> take(const Table& table, const std::vector<int64_t>& rows) {
-  static const arrow::Status started = arrow::compute::Initialize();
-  DS_ARROW(started);
   arrow::Int64Builder builder;
   DS_ARROW(builder.AppendValues(rows));
   DS_ARROW_ASSIGN(std::shared_ptr<arrow::Array> indices, builder.Finish());
-  DS_ARROW_ASSIGN(const arrow::Datum taken, arrow::compute::Take(table, indices));
+  DS_ASSIGN(const arrow::Datum taken, call("take", {arrow::Datum(table), arrow::Datum(indices)}));
   return taken.table();
 }
 

@@ -2,9 +2,11 @@
 // Test: tests/python/test_tables.py
 #pragma once
 
+#include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/options.h"
@@ -51,5 +53,9 @@ std::unique_ptr<Step> make_dates();
 // A double that may be infinite or NaN, which JSON has no numbers for.
 nlohmann::json number_to_json(double value);
 double number_from_json(const nlohmann::json& value);
+// Two numbers by column.
+using Pairs = std::map<std::string, std::pair<double, double>>;
+nlohmann::json pairs_to_json(const Pairs& pairs);
+Pairs pairs_from_json(const nlohmann::json& json);
 
 }  // namespace deepseek::tables

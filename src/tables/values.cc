@@ -7,16 +7,12 @@
 #include <numeric>
 
 #include "base/threads.h"
+#include "data/random.h"
 
 namespace deepseek::tables {
 
 namespace {
 
-uint64_t mix(uint64_t x) {  // the end of splitmix64 (Steele, Lea and Flood, 2014)
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
 constexpr size_t kBucket = 1 << 14;  // rows
 constexpr uint64_t kMissing = 0x9e3779b97f4a7c15ULL;
 
@@ -46,7 +42,7 @@ void Values::add_hashes(std::vector<uint64_t>& rows) const {
     parallel_for(part.length, 1 << 14, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         uint64_t& row = rows[static_cast<size_t>(part.begin + i)];
-        row = mix(row * 0x9e3779b97f4a7c15ULL + hash(part, i));
+        row = data::hash_of(row, hash(part, i));
       }
     });
 }
@@ -93,7 +89,7 @@ std::string_view Values::text(const Part& part, int64_t i) const {
 
 uint64_t Values::hash(const Part& part, int64_t i) const {
   if (is_missing(part, i)) return kMissing;
-  return is_text(id_) ? std::hash<std::string_view>()(text(part, i)) : mix(bits(part, i) + 1);
+  return is_text(id_) ? std::hash<std::string_view>()(text(part, i)) : data::splitmix64(bits(part, i));
 }
 
 Result<std::vector<int64_t>> first_equal(const arrow::Table& table, const std::vector<std::string>& names,
