@@ -1,12 +1,11 @@
 // The extension module `_tables`: files, pipelines. Tables come in and go out as Arrow streams (the C data interface),
 // so that no column is copied. A module of its own, since it loads Arrow.
-#include <arrow/c/bridge.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "errors.h"
+#include "capsules.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
 #include "tables/split.h"
@@ -14,41 +13,12 @@
 namespace nb = nanobind;
 using namespace deepseek;
 using namespace deepseek::tables;
-
-namespace {
-
-template <class F>
-auto without_gil(F f) {
-  auto result = [&] {
-    nb::gil_scoped_release release;
-    return f();
-  }();
-  return python::unwrap(std::move(result));
-}
-
-// What __arrow_c_stream__() returns: the reader in a capsule that frees what nobody took.
-nb::object to_capsule(std::shared_ptr<arrow::RecordBatchReader> reader) {
-  auto* stream = new ArrowArrayStream;
-  python::check(from_arrow(arrow::ExportRecordBatchReader(std::move(reader), stream)));
-  return nb::steal(PyCapsule_New(stream, "arrow_array_stream", [](PyObject* capsule) {
-    auto* s = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule, "arrow_array_stream"));
-    if (s->release != nullptr) s->release(s);
-    delete s;
-  }));
-}
-
-Table from_capsule(nb::handle capsule) {
-  auto* stream = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule.ptr(), "arrow_array_stream"));
-  if (stream == nullptr) throw nb::python_error();
-  return without_gil([&]() -> Result<Table> {
-    DS_ARROW_ASSIGN(const auto reader, arrow::ImportRecordBatchReader(stream));
-    return from_arrow(reader->ToTable());
-  });
-}
-
-}  // namespace
+using deepseek::python::from_capsule;
+using deepseek::python::to_capsule;
+using deepseek::python::without_gil;
 
 NB_MODULE(_tables, m) {
+  deepseek::python::bind_features(m);
   m.def(
       "open",
       [](const std::string& path, const std::string& format, std::map<std::string, std::string> types,
@@ -127,16 +97,14 @@ NB_MODULE(_tables, m) {
           "fit_transform",
           [](Pipeline& p, nb::handle stream) {
             const Table table = from_capsule(stream);
-            return to_capsule(
-                std::make_shared<arrow::TableBatchReader>(without_gil([&] { return p.fit_transform(table); })));
+            return to_capsule(without_gil([&] { return p.fit_transform(table); }));
           },
           nb::arg("stream"))
       .def(
           "transform",
           [](const Pipeline& p, nb::handle stream) {
             const Table table = from_capsule(stream);
-            return to_capsule(
-                std::make_shared<arrow::TableBatchReader>(without_gil([&] { return p.transform(table); })));
+            return to_capsule(without_gil([&] { return p.transform(table); }));
           },
           nb::arg("stream"));
 }

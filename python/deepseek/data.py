@@ -87,6 +87,7 @@ def names() -> list[str]:
 
 
 if typing.TYPE_CHECKING:
+    from .features import FeatureSynthesis
     from .tables import Leak, Pipeline, leaks, open, read, split, write
 
 
@@ -95,7 +96,11 @@ def __getattr__(name: str) -> Any:
         from . import tables
 
         return getattr(tables, name)
+    if name == "FeatureSynthesis":
+        from .features import FeatureSynthesis
+
+        return FeatureSynthesis
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Dataset", "ImageAugmenter", "Leak", "Pipeline", "Splits", "as_dataset", "leaks", "load", "names", "open", "read", "split", "write"]
+__all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Splits", "as_dataset", "leaks", "load", "names", "open", "read", "split", "write"]

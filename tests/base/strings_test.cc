@@ -36,6 +36,25 @@ TEST(Strings, SplitKeepsEmptyParts) {
   EXPECT_EQ(split("", '.'), Parts{""});
 }
 
+TEST(Strings, DidYouMean) {
+  EXPECT_EQ(did_you_mean("momentun", {"momentum", "seed"}), "; did you mean 'momentum'?");
+  EXPECT_EQ(did_you_mean("zzzzzz", {"momentum"}), "");
+}
+
+TEST(Strings, LowerUpperTrim) {
+  EXPECT_EQ(lower("Ab_9\u00c4"), "ab_9\u00c4");
+  EXPECT_EQ(upper("aZ_9\u00e4"), "AZ_9\u00e4");
+  EXPECT_EQ(trim(" \ta b\t "), "a b");
+  EXPECT_EQ(trim("  "), "");
+}
+
+TEST(Strings, ParseNumberTakesTheWholeText) {
+  EXPECT_EQ(parse_number("-1.5e3"), -1500.0);
+  EXPECT_FALSE(parse_number("1,5"));
+  EXPECT_FALSE(parse_number("1 "));
+  EXPECT_FALSE(parse_number(""));
+}
+
 // The boundaries of Unicode's table 3-7, well-formed byte sequences.
 TEST(Strings, Utf8) {
   for (const char* text : {"", "plain", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBD",
