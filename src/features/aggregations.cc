@@ -249,20 +249,30 @@ double since_most(Group& g, const double*) {
 double since_least(Group& g, const double*) {
   return time_since_best(g, [](double best, double v) { return std::isnan(best) || v < best; });
 }
-// The slope of least squares of value (x[0]) by time (x[1]).
+// The slope of least squares of value (x[0]) by time (x[1]), per unit of time; the first of kTrendUnits is the largest
+// of days, hours, minutes and seconds that the first time is a whole number of, which is what Featuretools takes.
+const std::vector<std::string> kTrendUnits = {"auto", "seconds", "minutes", "hours", "days", "months", "years"};
 double trend(Group& g, const double* a) {
-  double n = 0, mx = 0, my = 0;
+  double n = 0, mx = 0, my = 0, start = kNan;
   for (int64_t i = 0; i < g.size; ++i) {
     if (std::isnan(g.x[0][i]) || std::isnan(g.x[1][i])) continue;
+    if (n == 0) start = std::floor(g.x[1][i] / kSecond);
     ++n;
     my += (g.x[0][i] - my) / n;
     mx += (g.x[1][i] - mx) / n;
   }
   if (n <= 2) return kNan;
+  double unit = 1;
+  if (a[0] > 0) {
+    unit = seconds_of(a[0] - 1);
+  } else {
+    for (const double u : {60.0, 3600.0, 86400.0})
+      if (std::fmod(start, u) == 0) unit = u;
+  }
   double xx = 0, xy = 0;
   for (int64_t i = 0; i < g.size; ++i) {
     if (std::isnan(g.x[0][i]) || std::isnan(g.x[1][i])) continue;
-    const double t = (g.x[1][i] - mx) / kSecond / seconds_of(a[0]);
+    const double t = (g.x[1][i] - mx) / kSecond / unit;
     xx += t * t;
     xy += t * (g.x[0][i] - my);
   }
@@ -306,6 +316,8 @@ void add_aggregations(std::vector<Primitive>& list) {
                                         boolean = {{{Logical::kBoolean}}, {{Logical::kBooleanNullable}}},
                                         strictly_boolean = {{{Logical::kBoolean}}},
                                         plain = {{{Logical::kInteger}}, {{Logical::kDouble}}},
+                                        plain_number = {{{Logical::kInteger, kNumeric}},
+                                                        {{Logical::kDouble, kNumeric}}},
                                         dates = {{{Logical::kDatetime}}}, time = {{{Logical::kDatetime, kTimeIndex}}},
                                         any_type = {{{}}};
   const Wants when{Logical::kDatetime, kTimeIndex};
@@ -338,7 +350,8 @@ void add_aggregations(std::vector<Primitive>& list) {
   add("max", "greatest value", numeric, kNumber, kNan, most);
   add("median", "median", numeric, kNumber, kNan, median, kSelf);
   add("skew", "skewness, unbiased", numeric, kNumber, kNan, skew);
-  add("kurtosis", "excess kurtosis of the population; 0 where a value is missing", plain, kDoubleNumber, 0, kurtosis);
+  add("kurtosis", "excess kurtosis of the population; 0 where a value is missing", plain_number, kDoubleNumber, 0,
+      kurtosis);
   add("mode", "most frequent value, the least of equal ones", category, {}, kNan, mode, kSelf);
   add("num_unique", "number of distinct values", category, kCount, kNan, distinct);
   add("percent_unique", "distinct values per row", category, kDoubleNumber, 0, percent_distinct, kSelf);
@@ -397,8 +410,8 @@ void add_aggregations(std::vector<Primitive>& list) {
       since_least, kNow);
   add("avg_time_between", "mean time between rows", time, kDoubleNumber, kNan, time_between, kSelf, unit);
   add("first_last_time_delta", "seconds from the first row to the last", time, kDoubleNumber, 0, time_delta);
-  add("trend", "slope of the line through the values by time, per `unit`", {{{.tags = kNumeric}, when}}, kNumber, kNan,
-      trend, kSelf, unit);
+  add("trend", "slope of the line through the values by time, per unit; name one to have the same for all rows",
+      {{{.tags = kNumeric}, when}}, kNumber, kNan, trend, kSelf, {{"unit", 0, kTrendUnits}});
   add("n_unique_days", "distinct days", dates, kWhole, 0, unique_days);
   add("n_unique_weeks", "distinct weeks, from Monday on", dates, kWhole, 0, unique_weeks);
   add("n_unique_months", "distinct months", dates, kWhole, 0, unique_months);

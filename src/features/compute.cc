@@ -103,7 +103,8 @@ class Engine {
       return invalid("expected a cut-off time for each of {} rows, got {}", rows, options_.cutoffs.size());
     DS_TRY(check_times());
     count_uses();
-    for (const int f : definitions_.targets()) results_.push_back(empty_result(f, rows));
+    results_.resize(definitions_.targets().size());
+    for (Output& result : results_) result.vector = make_vector(rows, result.data);
     if (all && options_.cutoffs.empty()) {
       DS_TRY(fill(whole(definitions_.entity()), 0, rows, rows));
     } else {
@@ -120,7 +121,6 @@ class Engine {
   struct Output {
     Vector vector;
     double* data = nullptr;
-    std::vector<int32_t> text_rows;
   };
 
   const Feature& at(int f) const { return definitions_.features()[static_cast<size_t>(f)]; }
@@ -151,17 +151,6 @@ class Engine {
       use(f.group);
     }
     for (const int f : definitions_.targets()) use(f);
-  }
-
-  Output empty_result(int f, int64_t rows) const {
-    Output output;
-    if (at(f).schema.logical == Logical::kText) {
-      output.vector.size = rows;
-      output.text_rows.resize(static_cast<size_t>(rows));
-    } else {
-      output.vector = make_vector(rows, output.data);
-    }
-    return output;
   }
 
   // Instances by time of their cut-off, so that those that see the same stand together, in chunks that bound memory.
@@ -206,10 +195,7 @@ class Engine {
         view.cutoffs.assign(view.rows.size(), view.cutoffs[0]);
       for (int64_t k = begin; k < end; ++k)
         for (size_t t = 0; t < results_.size(); ++t)
-          if (results_[t].data)
-            results_[t].data[order[static_cast<size_t>(k)]] = at(definitions_.targets()[t]).missing;
-          else
-            results_[t].text_rows[static_cast<size_t>(order[static_cast<size_t>(k)])] = -1;
+          results_[t].data[order[static_cast<size_t>(k)]] = at(definitions_.targets()[t]).missing;
       DS_TRY(fill(view, begin, end, rows, &places));
       begin = end;
     }
@@ -244,15 +230,9 @@ class Engine {
     const std::vector<int32_t>& place = places ? *places : target.order;
     for (size_t t = 0; t < results_.size(); ++t) {
       const int f = definitions_.targets()[t];
-      DS_ASSIGN(const Vector values, eval(view, f));
+      DS_ASSIGN(const Vector values, eval_coded(view, f));
       Output& out = results_[t];
-      if (values.text) {
-        out.vector.text = values.text;
-        for (int64_t i = 0; i < view.size; ++i)
-          out.text_rows[static_cast<size_t>(place.empty() ? i : place[static_cast<size_t>(i)])] =
-              values.rows ? values.rows[i] : static_cast<int32_t>(i);
-        out.vector.rows = out.text_rows.data();
-      } else if (place.empty() && view.whole) {
+      if (place.empty() && view.whole) {
         out.vector = values;
       } else {
         out.vector.words = values.words;
@@ -476,6 +456,18 @@ class Engine {
     return result;
   }
 
+  // Text as categories; those are the same in every view.
+  Result<Vector> eval_coded(View& view, int f) {
+    DS_ASSIGN(const Vector values, eval(view, f));
+    if (!values.text) return values;
+    const auto [found, fresh] = coded_.try_emplace(f);
+    if (fresh) {
+      DS_ASSIGN(const Vector all, eval(whole(view.entity), f));
+      DS_ASSIGN(found->second, coded(all));
+    }
+    return view.whole ? found->second : gather(found->second, view.rows, kNan);
+  }
+
   Result<Vector> identity(View& view, int f) {
     const Feature& feature = at(f);
     if (view.whole) return entities_.values(view.entity, feature.field);
@@ -494,7 +486,7 @@ class Engine {
   Result<Vector> direct(View& view, int f) {
     const Feature& feature = at(f);
     View::Link& parents = link(view, feature.path[0]);
-    DS_ASSIGN(const Vector values, eval(*parents.to, feature.inputs[0]));
+    DS_ASSIGN(const Vector values, eval_coded(*parents.to, feature.inputs[0]));
     Vector result = gather(values, up_of(view, feature.path[0], parents), feature.missing);
     used(*parents.to, feature.inputs[0]);
     return result;
@@ -549,7 +541,7 @@ class Engine {
     std::vector<Vector> inputs;
     for (const int i : first.inputs) {
       if (counts) break;
-      DS_ASSIGN(Vector values, eval(rows, i));
+      DS_ASSIGN(Vector values, eval_coded(rows, i));
       inputs.push_back(std::move(values));
     }
     std::vector<double*> out(list.size());
@@ -619,7 +611,7 @@ class Engine {
     }
     std::vector<Vector> inputs;
     for (const int i : feature.inputs) {
-      DS_ASSIGN(Vector values, eval(view, i));
+      DS_ASSIGN(Vector values, p.measure ? eval(view, i) : eval_coded(view, i));
       inputs.push_back(std::move(values));
     }
     if (p.compares_words) match_words(inputs);
@@ -645,6 +637,12 @@ class Engine {
   }
 
   static void measure(const Vector& text, Measure measure, double* out) {
+    if (text.words) {
+      std::vector<double> of;
+      for (int64_t w = 0; w < text.words->length(); ++w) of.push_back(measure(text.words->GetView(w)));
+      for (int64_t i = 0; i < text.size; ++i) out[i] = std::isnan(text[i]) ? kNan : of[static_cast<size_t>(text[i])];
+      return;
+    }
     parallel_for(text.size, 1 << 10, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = text.rows ? text.rows[i] : i;
@@ -735,6 +733,7 @@ class Engine {
   const ComputeOptions& options_;
   std::vector<std::unique_ptr<View>> wholes_;  // by entity
   std::vector<std::vector<int64_t>> last_times_;
+  std::map<int, Vector> coded_;  // text as categories, by feature
   std::vector<int> uses_;
   std::vector<Output> results_;
   std::map<const Primitive*, std::shared_ptr<arrow::StringArray>> words_;

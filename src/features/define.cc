@@ -24,7 +24,7 @@ std::string argument_text(const Parameter& parameter, double value) {
 std::string arguments_of(const Use& use) {
   std::string text;
   for (size_t i = 0; i < use.arguments.size(); ++i)
-    if (const Parameter& p = use.primitive->parameters[i]; use.arguments[i] != p.value)
+    if (const Parameter& p = use.primitive->parameters[i]; use.arguments[i] != p.value || p.named)
       text += fmt::format(", {}={}", p.name, argument_text(p, use.arguments[i]));
   return text;
 }
@@ -49,7 +49,7 @@ std::string transform_name(const Use& use, const std::vector<std::string>& input
 // are categories or numbers.
 Schema passed_on(Schema schema, bool direct) {
   if (schema.tags & kTimeIndex) {
-    schema.tags &= ~static_cast<uint32_t>(kTimeIndex);
+    if (!direct) schema.tags &= ~static_cast<uint32_t>(kTimeIndex);
   } else if (schema.tags & kIndex) {
     schema.tags &= ~static_cast<uint32_t>(kIndex);
     schema.tags |=
@@ -433,9 +433,7 @@ class Synthesizer {
     const Hop hop{relationship, true};
     const int parent = entities_.relationships()[static_cast<size_t>(relationship)].parent;
     if (!visited_[static_cast<size_t>(parent)]) return;
-    for (const int f : fitting(parent, depth, [&](int f) {
-           return !at(f).name.empty() && at(f).schema.logical != Logical::kText && !key_of_path({hop}, f);
-         })) {
+    for (const int f : fitting(parent, depth, [&](int f) { return !at(f).name.empty() && !key_of_path({hop}, f); })) {
       add({.kind = Kind::kDirect,
            .entity = child,
            .name = hop_name(hop) + "." + at(f).name,

@@ -14,12 +14,12 @@
 
 namespace deepseek::features {
 
-// What an input must be: of this logical type, if one is named, else anything but text, and with these tags at least.
+// What an input must be: of this logical type, if one is named, and with these tags at least.
 struct Wants {
   std::optional<Logical> logical = {};
   uint32_t tags = 0;
   bool takes(const Schema& schema) const {
-    return (logical ? *logical == schema.logical : schema.logical != Logical::kText) && (tags & ~schema.tags) == 0;
+    return (!logical || *logical == schema.logical) && (tags & ~schema.tags) == 0;
   }
 };
 
@@ -27,6 +27,7 @@ struct Parameter {
   std::string name;
   double value = 0;                       // the default
   std::vector<std::string> choices = {};  // then the value is the number of one
+  bool named = false;                     // in names of features, even where it is the default
 };
 
 // The values of one parent's rows, in order of time, and what several functions want of them.

@@ -246,7 +246,7 @@ void add_series(std::vector<Primitive>& list) {
       since_last<true>);
   add("cumulative_time_since_last_false", "seconds since the last false", {{when, {Logical::kBoolean}}}, kDoubleNumber,
       since_last<false>);
-  const std::vector<Parameter> com = {{"com", 0.5}};
+  const std::vector<Parameter> com = {{.name = "com", .value = 0.5, .named = true}};
   add("exponential_weighted_average", "mean that forgets, by 1 / (1 + com) a row", numeric, kDoubleNumber,
       weighted_mean, com);
   add("exponential_weighted_variance", "variance that forgets", numeric, kDoubleNumber, weighted_variance, com);

@@ -188,6 +188,12 @@ Vector gather(const Vector& values, const std::vector<int32_t>& rows, double mis
   return result;
 }
 
+Result<Vector> coded(const Vector& vector) {
+  if (!vector.text) return vector;
+  DS_ASSIGN(const auto strings, to_arrow(vector, Logical::kText));
+  return categories_of(std::make_shared<arrow::ChunkedArray>(strings));
+}
+
 Result<Vector> from_arrow(const std::string& name, const Column& column, Logical logical) {
   const auto wrong = [&](const char* expected) {
     return invalid("column '{}' is {}, expected {}", name, column->type()->ToString(), expected);
@@ -226,6 +232,7 @@ Result<std::shared_ptr<arrow::Array>> to_arrow(const Vector& vector, Logical log
     }
     case Logical::kDatetime: return array_of<int64_t>(vector, arrow::timestamp(arrow::TimeUnit::MICRO));
     case Logical::kText: {
+      if (vector.words) break;
       arrow::StringBuilder builder;
       for (int64_t i = 0; i < vector.size; ++i) {
         const int64_t row = vector.rows != nullptr ? vector.rows[i] : i;

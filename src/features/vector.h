@@ -59,6 +59,9 @@ Vector make_vector(int64_t size, double*& data);
 // values[rows[i]], `missing` where rows[i] < 0.
 Vector gather(const Vector& values, const std::vector<int32_t>& rows, double missing);
 
+// Text as numbers of its sorted words, as categories are; other vectors as they are.
+Result<Vector> coded(const Vector& vector);
+
 // Categories, booleans, times, numbers of a column; errors name it. Timestamps are cut to microseconds.
 Result<Vector> from_arrow(const std::string& name, const tables::Column& column, Logical logical);
 // Back: double, int64 of integers and ordinals, bool, dictionary, timestamp[us]; null where a value is missing.
