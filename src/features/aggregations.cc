@@ -56,27 +56,11 @@ double kurtosis(Group& g, const double*) {
   return m4 / (m2 * m2) - 3;
 }
 
-// f(value, how many) of each distinct value, in order.
-template <class F>
-void each_distinct(Group& g, F f) {
-  const auto& v = g.sorted();
-  for (size_t i = 0; i < v.size();) {
-    size_t j = i + 1;
-    while (j < v.size() && v[j] == v[i]) ++j;
-    f(v[i], static_cast<double>(j - i));
-    i = j;
-  }
-}
-double distinct(Group& g, const double*) {
-  double n = 0;
-  each_distinct(g, [&](double, double) { ++n; });
-  return n;
-}
+double distinct(Group& g, const double*) { return static_cast<double>(g.distinct().size()); }
 double mode(Group& g, const double*) {
   double best = kNan, most = 0;
-  each_distinct(g, [&](double value, double n) {
-    if (n > most) most = n, best = value;
-  });
+  for (const auto& [value, n] : g.distinct())
+    if (n > most || (n == most && value < best)) most = n, best = value;
   return best;
 }
 double percent_distinct(Group& g, const double* a) { return distinct(g, a) / static_cast<double>(g.size); }
@@ -88,7 +72,7 @@ double unique(Group& g, const double* a) {
 double entropy(Group& g, const double*) {
   const auto n = static_cast<double>(g.size), missing = n - count_of(g);
   double h = missing > 0 ? -missing / n * std::log(missing / n) : 0;
-  each_distinct(g, [&](double, double k) { h -= k / n * std::log(k / n); });
+  for (const auto& [value, k] : g.distinct()) h -= k / n * std::log(k / n);
   return h;
 }
 

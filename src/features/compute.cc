@@ -19,13 +19,8 @@ namespace {
 using Kind = Feature::Kind;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kGrain = 1 << 14;
+constexpr int64_t kAhead = 32;                // rows
 constexpr int64_t kChunk = int64_t{1} << 22;  // rows of children that one chunk of instances may have
-
-// Rows of another view by row of this one: those of row i are rows[begin[i]] .. rows[begin[i + 1]].
-struct Groups {
-  std::vector<int64_t> begin;
-  std::vector<int32_t> rows;
-};
 
 // Rows of a table that are looked at together, each as it was known at a time.
 struct View {
@@ -74,21 +69,6 @@ class Numbering {
   std::vector<Slot> slots_;
   int32_t count_ = 0;
 };
-
-// Rows by the number they belong to, in order; those of -1 to none.
-Groups group_by(const std::vector<int32_t>& owner, int64_t owners) {
-  Groups groups;
-  groups.begin.assign(static_cast<size_t>(owners) + 1, 0);
-  for (const int32_t o : owner)
-    if (o >= 0) ++groups.begin[static_cast<size_t>(o) + 1];
-  std::partial_sum(groups.begin.begin(), groups.begin.end(), groups.begin.begin());
-  groups.rows.resize(static_cast<size_t>(groups.begin.back()));
-  std::vector<int64_t> next(groups.begin.begin(), groups.begin.end() - 1);
-  for (size_t i = 0; i < owner.size(); ++i)
-    if (owner[i] >= 0)
-      groups.rows[static_cast<size_t>(next[static_cast<size_t>(owner[i])]++)] = static_cast<int32_t>(i);
-  return groups;
-}
 
 class Engine {
  public:
@@ -214,7 +194,8 @@ class Engine {
     const auto children = [&](int e, int32_t of) {
       int64_t n = 0;
       for (const auto& r : list)
-        if (r.parent == e) n += r.begin[static_cast<size_t>(of) + 1] - r.begin[static_cast<size_t>(of)];
+        if (r.parent == e)
+          n += r.children.begin[static_cast<size_t>(of) + 1] - r.children.begin[static_cast<size_t>(of)];
       return n;
     };
     weight += children(definitions_.entity(), row);
@@ -298,8 +279,8 @@ class Engine {
     for (int64_t i = 0; i < view.size; ++i) {
       const auto row = static_cast<size_t>(view.rows[static_cast<size_t>(i)]);
       const int64_t cutoff = view.cutoff(i);
-      for (int64_t k = r.begin[row]; k < r.begin[row + 1]; ++k) {
-        const int32_t child = r.children[static_cast<size_t>(k)];
+      for (int64_t k = r.children.begin[row]; k < r.children.begin[row + 1]; ++k) {
+        const int32_t child = r.children.rows[static_cast<size_t>(k)];
         if (!known(r.child, child, cutoff)) continue;
         to.rows.push_back(child);
         link.up.push_back(static_cast<int32_t>(i));
@@ -371,6 +352,8 @@ class Engine {
   }
   // The rows at the end of the path by row of this view, in order of time.
   const Groups& groups_of(View& view, const std::vector<Hop>& path) {
+    if (view.whole && path.size() == 1)
+      return entities_.relationships()[static_cast<size_t>(path[0].relationship)].children;
     const auto [found, fresh] = view.groups.try_emplace(path);
     Groups& groups = found->second;
     if (!fresh) return groups;
@@ -561,7 +544,12 @@ class Engine {
             continue;
           }
           gathered[k].resize(static_cast<size_t>(n));
-          for (int64_t j = 0; j < n; ++j) gathered[k][static_cast<size_t>(j)] = inputs[k].data[row[j]];
+          // Rows of one parent lie apart; those of the next parents are fetched meanwhile.
+          const int64_t left = static_cast<int64_t>(groups->rows.size()) - from;
+          for (int64_t j = 0; j < n; ++j) {
+            if (j + kAhead < left) __builtin_prefetch(inputs[k].data + row[j + kAhead]);
+            gathered[k][static_cast<size_t>(j)] = inputs[k].data[row[j]];
+          }
           group.x[k] = gathered[k].data();
         }
         group.reset(n);

@@ -15,13 +15,17 @@ using std::chrono::year_month_day;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kSecond = 1e6;
 
-// A time taken apart.
+// A time taken apart. Times of the same day as the one before, which is most of a sorted column, keep the date.
 struct Moment {
-  explicit Moment(double microseconds) {
+  Moment() = default;
+  explicit Moment(double microseconds) { set(microseconds); }
+  void set(double microseconds) {
     const double whole = std::floor(microseconds / 86400e6);
+    seconds = static_cast<int64_t>(std::floor((microseconds - whole * 86400e6) / kSecond));
+    if (whole == number) return;
+    number = whole;
     day = sys_days(days(static_cast<int64_t>(whole)));
     date = day;
-    seconds = static_cast<int64_t>(std::floor((microseconds - whole * 86400e6) / kSecond));
     y = static_cast<int>(date.year());
     m = static_cast<int>(static_cast<unsigned>(date.month()));
     d = static_cast<int>(static_cast<unsigned>(date.day()));
@@ -32,6 +36,7 @@ struct Moment {
     return static_cast<int>(static_cast<unsigned>((date.year() / date.month() / std::chrono::last).day()));
   }
   int64_t hour() const { return seconds / 3600; }
+  double number = kNan;  // of the day
   sys_days day;
   year_month_day date;
   int64_t seconds = 0;  // of the day
@@ -40,13 +45,24 @@ struct Moment {
 
 template <auto F>
 void part(const Rows& r, double* out) {
-  for (int64_t i = 0; i < r.size; ++i)
-    out[i] = std::isnan(r.x[0][i]) ? kNan : static_cast<double>(F(Moment(r.x[0][i])));
+  Moment moment;
+  for (int64_t i = 0; i < r.size; ++i) {
+    out[i] = kNan;
+    if (std::isnan(r.x[0][i])) continue;
+    moment.set(r.x[0][i]);
+    out[i] = static_cast<double>(F(moment));
+  }
 }
 // Whether it is so; a missing time is not.
 template <auto F>
 void is(const Rows& r, double* out) {
-  for (int64_t i = 0; i < r.size; ++i) out[i] = !std::isnan(r.x[0][i]) && F(Moment(r.x[0][i])) ? 1 : 0;
+  Moment moment;
+  for (int64_t i = 0; i < r.size; ++i) {
+    out[i] = 0;
+    if (std::isnan(r.x[0][i])) continue;
+    moment.set(r.x[0][i]);
+    out[i] = F(moment) ? 1 : 0;
+  }
 }
 
 int iso_week(const Moment& t) {  // ISO 8601: the week of its Thursday

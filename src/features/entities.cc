@@ -116,8 +116,14 @@ Result<std::vector<int32_t>> find_all(const Column& given, const Column& given_i
       std::vector<int32_t> row_of(static_cast<size_t>(high - low + 1), -1);
       each_integer(*index,
                    [&](int64_t row, int64_t v) { row_of[static_cast<size_t>(v - low)] = static_cast<int32_t>(row); });
-      each_integer(*values, [&](int64_t row, int64_t v) {
-        if (v >= low && v <= high) found[static_cast<size_t>(row)] = row_of[static_cast<size_t>(v - low)];
+      const std::vector<Part> parts = tables::parts_of(*values);
+      parallel_for(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
+        for (auto p = static_cast<size_t>(begin); p < static_cast<size_t>(end); ++p) {
+          const auto* x = parts[p].values<int64_t>();
+          for (int64_t i = 0; i < parts[p].length; ++i)
+            if (x[i] >= low && x[i] <= high && parts[p].valid(i))
+              found[static_cast<size_t>(parts[p].begin + i)] = row_of[static_cast<size_t>(x[i] - low)];
+        }
       });
       return found;
     }
@@ -136,6 +142,21 @@ Result<std::vector<int32_t>> find_all(const Column& given, const Column& given_i
   return found;
 }
 
+// Whether each integer is greater than the one before, so that none repeats.
+bool increases(const arrow::ChunkedArray& column) {
+  if (column.type()->id() != arrow::Type::INT64) return false;
+  bool sorted = true;
+  int64_t last = INT64_MIN;
+  for (const Part& part : tables::parts_of(column)) {
+    const auto* x = part.values<int64_t>();
+    for (int64_t i = 0; i < part.length && sorted; ++i) {
+      sorted = x[i] > last || (part.begin + i == 0);
+      last = x[i];
+    }
+  }
+  return sorted;
+}
+
 std::vector<int32_t> inverse(const std::vector<int32_t>& order) {
   std::vector<int32_t> place(order.size());
   for (size_t i = 0; i < order.size(); ++i) place[static_cast<size_t>(order[i])] = static_cast<int32_t>(i);
@@ -147,6 +168,44 @@ Result<Column> named_column(const Entities::Entity& entity, int field) {
 }
 
 }  // namespace
+
+// Each chunk of rows counts its owners, so that it knows where its rows go.
+Groups group_by(const std::vector<int32_t>& owner, int64_t owners) {
+  const auto n = static_cast<int64_t>(owner.size());
+  // As many chunks as there are threads, but counters stay fewer than rows.
+  const int64_t chunks = std::clamp<int64_t>(n / std::max<int64_t>(owners, 1), 1, num_threads());
+  const auto first = [&](int64_t c) { return static_cast<size_t>(c * n / chunks); };
+  std::vector<std::vector<int64_t>> next(static_cast<size_t>(chunks));
+  parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      std::vector<int64_t>& count = next[static_cast<size_t>(c)];
+      count.assign(static_cast<size_t>(owners), 0);
+      for (size_t i = first(c); i < first(c + 1); ++i)
+        if (owner[i] >= 0) ++count[static_cast<size_t>(owner[i])];
+    }
+  });
+  Groups groups;
+  groups.begin.resize(static_cast<size_t>(owners) + 1);
+  int64_t at = 0;
+  for (size_t o = 0; o < static_cast<size_t>(owners); ++o) {
+    groups.begin[o] = at;
+    for (std::vector<int64_t>& count : next) {
+      const int64_t rows = count[o];
+      count[o] = at;
+      at += rows;
+    }
+  }
+  groups.begin.back() = at;
+  groups.rows.resize(static_cast<size_t>(at));
+  parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c)
+      for (size_t i = first(c); i < first(c + 1); ++i)
+        if (owner[i] >= 0)
+          groups.rows[static_cast<size_t>(next[static_cast<size_t>(c)][static_cast<size_t>(owner[i])]++)] =
+              static_cast<int32_t>(i);
+  });
+  return groups;
+}
 
 Result<std::vector<int64_t>> times_of(const std::string& name, const Column& column) {
   Column integers = column;
@@ -202,13 +261,15 @@ Status Entities::add(const std::string& name, const tables::Table& table, const 
     const Column column = table->column(field.column);
     if (column->null_count() > 0)
       return invalid("table '{}': {} values of its index '{}' are missing", name, column->null_count(), options.index);
-    DS_ASSIGN(const Column keys, plain(column));
-    const auto unique = arrow::Table::Make(arrow::schema({arrow::field(options.index, keys->type())}), {keys});
-    DS_ASSIGN(const std::vector<int64_t> first, tables::first_equal(*unique, {options.index}, "index"));
-    for (size_t row = 0; row < first.size(); ++row)
-      if (first[row] != static_cast<int64_t>(row))
-        return invalid("table '{}': row {} has the same index '{}' as row {}; an index is unique", name, row + 1,
-                       options.index, first[row] + 1);
+    if (!increases(*column)) {
+      DS_ASSIGN(const Column keys, plain(column));
+      const auto unique = arrow::Table::Make(arrow::schema({arrow::field(options.index, keys->type())}), {keys});
+      DS_ASSIGN(const std::vector<int64_t> first, tables::first_equal(*unique, {options.index}, "index"));
+      for (size_t row = 0; row < first.size(); ++row)
+        if (first[row] != static_cast<int64_t>(row))
+          return invalid("table '{}': row {} has the same index '{}' as row {}; an index is unique", name, row + 1,
+                         options.index, first[row] + 1);
+    }
     field.schema.tags = kIndex;
   }
   if (!options.time_index.empty()) {
@@ -274,15 +335,7 @@ Status Entities::relate(const std::string& child_name, const std::string& column
     for (const int32_t row : from.order) sorted.push_back(r.parent_of[static_cast<size_t>(row)]);
     r.parent_of = std::move(sorted);
   }
-  r.begin.assign(static_cast<size_t>(to.size()) + 1, 0);
-  for (const int32_t row : r.parent_of)
-    if (row >= 0) ++r.begin[static_cast<size_t>(row) + 1];
-  std::partial_sum(r.begin.begin(), r.begin.end(), r.begin.begin());
-  r.children.resize(static_cast<size_t>(r.begin.back()));
-  std::vector<int64_t> next(r.begin.begin(), r.begin.end() - 1);
-  for (size_t row = 0; row < r.parent_of.size(); ++row)
-    if (r.parent_of[row] >= 0)
-      r.children[static_cast<size_t>(next[static_cast<size_t>(r.parent_of[row])]++)] = static_cast<int32_t>(row);
+  r.children = group_by(r.parent_of, to.size());
   Schema& schema = from.fields[static_cast<size_t>(r.child_field)].schema;
   if (schema.logical == Logical::kText) schema = {Logical::kCategorical, kCategory};
   schema.tags |= kForeignKey;

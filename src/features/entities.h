@@ -10,6 +10,14 @@
 
 namespace deepseek::features {
 
+// Rows by the number of what they belong to: those of i are rows[begin[i]] .. rows[begin[i + 1]], in order.
+struct Groups {
+  std::vector<int64_t> begin;
+  std::vector<int32_t> rows;
+};
+// Of the owner of each row, below `owners`; -1: none.
+Groups group_by(const std::vector<int32_t>& owner, int64_t owners);
+
 struct EntityOptions {
   std::string index;       // a column of unique values, which other tables may refer to; empty: none
   std::string time_index;  // a column that says when a row became known: dates, timestamps or integers; empty: always
@@ -40,9 +48,7 @@ class Entities {
   struct Relationship {
     int child = 0, child_field = 0, parent = 0;
     std::vector<int32_t> parent_of;  // rows of the parent by row of the child, both in order of time; -1: none
-    // Children by parent, in order: those of row r are children[begin[r]] .. children[begin[r + 1]].
-    std::vector<int64_t> begin;
-    std::vector<int32_t> children;
+    Groups children;                 // rows of the child by row of the parent
   };
 
   // Adds a table. Errors name the column: an index that repeats or is missing, a time index of another type.

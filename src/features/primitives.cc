@@ -9,7 +9,7 @@ namespace deepseek::features {
 
 void Group::reset(int64_t n) {
   size = n;
-  has_present_ = has_sorted_ = has_sum_ = has_powers_ = false;
+  has_present_ = has_sorted_ = has_sum_ = has_powers_ = has_distinct_ = false;
 }
 
 std::span<const double> Group::present() {
@@ -35,6 +35,39 @@ const std::vector<double>& Group::sorted() {
   sorted_.assign(values.begin(), values.end());
   std::sort(sorted_.begin(), sorted_.end());
   return sorted_;
+}
+
+const std::vector<std::pair<double, double>>& Group::distinct() {
+  if (has_distinct_) return distinct_;
+  has_distinct_ = true;
+  distinct_.clear();
+  // Codes of categories are counted in a table, which is left as it was found.
+  constexpr double kSmall = 4096;
+  const std::span<const double> values = present();
+  const bool small = std::all_of(values.begin(), values.end(), [](double v) {
+    return v >= 0 && v < kSmall && v == static_cast<double>(static_cast<int32_t>(v));
+  });
+  if (!small) {
+    const std::vector<double>& v = sorted();
+    for (size_t i = 0; i < v.size();) {
+      size_t j = i + 1;
+      while (j < v.size() && v[j] == v[i]) ++j;
+      distinct_.emplace_back(v[i], static_cast<double>(j - i));
+      i = j;
+    }
+    return distinct_;
+  }
+  places_.resize(static_cast<size_t>(kSmall));
+  for (const double v : values) {
+    int32_t& place = places_[static_cast<size_t>(v)];
+    if (place == 0) {
+      distinct_.emplace_back(v, 0);
+      place = static_cast<int32_t>(distinct_.size());
+    }
+    ++distinct_[static_cast<size_t>(place - 1)].second;
+  }
+  for (const auto& [value, n] : distinct_) places_[static_cast<size_t>(value)] = 0;
+  return distinct_;
 }
 
 double Group::sum() {

@@ -40,13 +40,17 @@ class Group {
   void reset(int64_t n);                // forgets what was computed
   std::span<const double> present();    // x[0] without missing values
   const std::vector<double>& sorted();  // the same, sorted
-  double sum();                         // compensated (Neumaier, 1974)
+  // Distinct values with how often they occur, in order of value where they are not small whole numbers.
+  const std::vector<std::pair<double, double>>& distinct();
+  double sum();  // compensated (Neumaier, 1974)
   double mean() { return sum() / static_cast<double>(present().size()); }
   double power_sum(int k);  // of (x - mean)^k, k = 2, 3, 4
  private:
   std::vector<double> present_, sorted_;
+  std::vector<std::pair<double, double>> distinct_;
+  std::vector<int32_t> places_;  // of small whole numbers in distinct_, plus 1
   std::span<const double> view_;
-  bool has_present_ = false, has_sorted_ = false, has_sum_ = false, has_powers_ = false;
+  bool has_present_ = false, has_sorted_ = false, has_sum_ = false, has_powers_ = false, has_distinct_ = false;
   double sum_ = 0, powers_[3] = {};
 };
 
