@@ -22,7 +22,7 @@ SOURCES = $(shell git ls-files '*.cc' '*.h')
 LINT_FILES ?= $(wildcard src/base/*.cc src/graph/*.cc)
 
 setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
-setup-test: $(VENV)/.test-stamp        ## also what only tests need (torch)
+setup-test: $(VENV)/.test-stamp .venv-featuretools/.stamp  ## also what only tests need (torch, Featuretools)
 setup-bench: $(VENV)/.bench-stamp      ## also what bench/ compares with (ONNX Runtime, OpenVINO, JAX)
 setup-dev: $(VENV)/.dev-stamp          ## also clang and its tools
 
@@ -34,6 +34,11 @@ $(VENV)/.build-stamp: requirements.txt
 
 $(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
 	$(BIN)/python -m pip install -q -r requirements-test.txt
+	touch $@
+
+.venv-featuretools/.stamp: requirements-featuretools.txt $(VENV)/.build-stamp
+	$(PYTHON) -m venv .venv-featuretools
+	.venv-featuretools/bin/python -m pip install -q -r requirements-featuretools.txt
 	touch $@
 
 $(VENV)/.bench-stamp: requirements-bench.txt $(VENV)/.test-stamp

@@ -79,6 +79,8 @@ class Definitions {
   int entity_ = 0;
 };
 
+// "trend(unit=days)" to a primitive and its arguments, and back without those that are the default.
 Result<Use> parse_use(const std::string& text, bool aggregation);
+std::string use_text(const Use& use);
 
 }  // namespace deepseek::features
