@@ -107,8 +107,9 @@ bench: setup-bench build               ## the yardstick: our speed beside every 
 	$(BENCH) bench/models.py $(BENCH_FLAGS)
 	$(BENCH) bench/import_time.py
 
-bench-tables: setup-bench build        ## cleaning beside pandas and Polars, augmentation beside PyTorch and albumentations
+bench-tables: setup-bench build        ## cleaning beside pandas and Polars, features beside Featuretools, augmentation beside PyTorch and albumentations
 	$(BENCH) bench/tables.py $(BENCH_FLAGS)
+	$(BENCH) bench/features.py
 	$(BENCH) bench/augment.py
 
 bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen

@@ -1,11 +1,16 @@
 // The command `deepseek data`: tables. A program of its own, which loads Arrow; `deepseek data ...` starts it.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "features/synthesis.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
 #include "tables/split.h"
@@ -17,6 +22,7 @@ namespace {
 
 int failed(const Status& status) {
   fmt::print(stderr, "error: {}\n", status.to_string());
+  if (status.code() == ErrorCode::kInterrupted) return 130;
   return status.code() == ErrorCode::kInvalidArgument ? 2 : 1;
 }
 
@@ -35,15 +41,20 @@ Status parse_types(const std::vector<std::string>& types, FileOptions& options) 
   return {};
 }
 
+Result<std::string> text_of(const std::string& path) {
+  std::ifstream stream(path);
+  if (!stream) return invalid("{}: no such file", path);
+  std::stringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
 Status clean(const std::string& steps, const std::string& file, const FileOptions& options, const std::string& output,
              const std::string& save) {
   const bool fitted = std::filesystem::path(steps).extension() == ".json";
   Result<Pipeline> pipeline = fitted ? Pipeline::load(steps) : [&]() -> Result<Pipeline> {
-    std::ifstream stream(steps);
-    if (!stream) return invalid("{}: no such file", steps);
-    std::stringstream text;
-    text << stream.rdbuf();
-    return Pipeline::parse(text.str(), steps);
+    DS_ASSIGN(const std::string text, text_of(steps));
+    return Pipeline::parse(text, steps);
   }();
   DS_TRY(pipeline.status());
   if (fitted && !save.empty()) return invalid("--save: '{}' is fitted already; steps to fit come as YAML", steps);
@@ -59,6 +70,110 @@ Status clean(const std::string& steps, const std::string& file, const FileOption
   if (!save.empty()) {
     DS_TRY(pipeline->save(save));
     fmt::print("saved: {}\nNext: deepseek data clean {} NEW_DATA -o CLEANED\n", save, save);
+  }
+  return {};
+}
+
+// What a synthesis takes on the command line beside its description.
+struct Synthesize {
+  std::string description, output, save, cutoff, instances;
+  std::vector<std::string> files;  // table=file
+  bool estimate = false;
+};
+
+// Tables by the description's file, beside it, or by the command line's.
+Result<features::NamedTables> read_tables(const features::SynthesisConfig& config, const Synthesize& options,
+                                          const FileOptions& how) {
+  std::map<std::string, std::string> files;
+  const auto folder = std::filesystem::path(options.description).parent_path();
+  for (const auto& table : config.tables)
+    if (!table.file.empty()) files[table.name] = folder / table.file;
+  for (const std::string& file : options.files) {
+    const size_t at = file.find('=');
+    if (at == std::string::npos || at == 0) return invalid("--table: expected table=file, got '{}'", file);
+    files[file.substr(0, at)] = file.substr(at + 1);
+  }
+  features::NamedTables tables;
+  for (const auto& table : config.tables) {
+    const auto file = files.find(table.name);
+    if (file == files.end()) return invalid("table '{}' has no file; give --table {}=FILE", table.name, table.name);
+    FileOptions typed = how;
+    // Categories are read as text, so that 01 does not become 1.
+    for (const auto& [column, type] : table.options.types)
+      if (type == "category" && !typed.types.contains(column)) typed.types[column] = "string";
+    DS_ASSIGN(tables[table.name], read_table(file->second, typed));
+    files.erase(file);
+  }
+  if (!files.empty()) return invalid("--table: the description has no table '{}'", files.begin()->first);
+  return tables;
+}
+
+// --cutoff TIME, or --instances FILE of two columns: the index, and cutoff_time where rows have times of their own.
+Result<features::Instances> read_instances(const Synthesize& options, const features::SynthesisConfig& config) {
+  features::Instances instances;
+  if (!options.instances.empty()) {
+    DS_ASSIGN(const Table table, read_table(options.instances));
+    std::string index;
+    for (const auto& t : config.tables)
+      if (t.name == config.options.target) index = t.options.index;
+    DS_ASSIGN(const int rows, find_column(*table->schema(), index, "--instances, the index of the target"));
+    instances.rows = table->column(rows);
+    if (const int c = table->schema()->GetFieldIndex("cutoff_time"); c >= 0) instances.cutoffs = table->column(c);
+  }
+  if (!options.cutoff.empty()) {
+    if (instances.cutoffs) return invalid("--cutoff: '{}' has cutoff times of its own", options.instances);
+    int64_t number = 0;
+    const bool integer = CLI::detail::lexical_cast(options.cutoff, number);
+    const auto type = integer ? arrow::int64() : arrow::timestamp(arrow::TimeUnit::NANO);
+    const auto value = arrow::Scalar::Parse(type, options.cutoff);
+    if (!value.ok())
+      return invalid("--cutoff: expected a time like 2024-01-31 or '2024-01-31 12:00', got '{}'", options.cutoff);
+    DS_ARROW_ASSIGN(const auto array, arrow::MakeArrayFromScalar(**value, 1));
+    instances.cutoffs = std::make_shared<arrow::ChunkedArray>(array);
+  }
+  return instances;
+}
+
+Status synthesize(const Synthesize& options, const FileOptions& how) {
+  const bool fitted = std::filesystem::path(options.description).extension() == ".json";
+  Result<features::Synthesis> synthesis =
+      fitted ? features::Synthesis::load(options.description) : [&]() -> Result<features::Synthesis> {
+    DS_ASSIGN(const std::string text, text_of(options.description));
+    DS_ASSIGN(features::SynthesisConfig config, features::SynthesisConfig::parse(text, options.description));
+    return features::Synthesis(std::move(config));
+  }();
+  DS_TRY(synthesis.status());
+  if (fitted && !options.save.empty())
+    return invalid("--save: '{}' is fitted already; what is to be fitted comes as YAML", options.description);
+  DS_ASSIGN(const features::NamedTables tables, read_tables(synthesis->config(), options, how));
+  DS_ASSIGN(const features::Instances instances, read_instances(options, synthesis->config()));
+  if (!fitted) DS_TRY(synthesis->fit(tables));
+  DS_ASSIGN(const features::Estimate estimate, synthesis->estimate(tables, instances));
+  fmt::print("{}\n", estimate.text());
+  std::fflush(stdout);
+  if (!options.estimate) {
+    const InterruptGuard interrupt;
+    ProgressBar bar("%", isatty(STDERR_FILENO) != 0, [](const std::string& text) {
+      fmt::print(stderr, "{}", text);
+      std::fflush(stderr);
+    });
+    DS_ASSIGN(const Table result, synthesis->transform(tables, instances, [&](double done) -> Status {
+      if (interrupt.requested()) return make_error(ErrorCode::kInterrupted, "interrupted");
+      bar.update(std::lround(100 * done), 0, 100, std::lround(100 * done), [] { return std::string(); });
+      return {};
+    }));
+    bar.clear();
+    if (!options.output.empty()) {
+      DS_TRY(write_table(*result, options.output));
+      fmt::print("written: {}, {} rows, {} columns\n", options.output, result->num_rows(), result->num_columns());
+    }
+  }
+  if (!options.save.empty()) {
+    DS_TRY(synthesis->save(options.save));
+    fmt::print("saved: {}\nNext: deepseek data features {} -o FEATURES.parquet --table ...\n", options.save,
+               options.save);
+  } else if (options.output.empty()) {
+    for (const std::string& name : synthesis->features()) fmt::print("{}\n", name);
   }
   return {};
 }
@@ -95,7 +210,7 @@ Status share_out(const std::string& file, const FileOptions& options, const Spli
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Tables: clean and split them", "deepseek data"};
+  CLI::App app{"Tables: clean and split them, make features", "deepseek data"};
   app.require_subcommand(1);
   app.footer("Example: deepseek data split flowers.csv -o parts --stratify species");
   std::string steps, file, output, save;
@@ -125,6 +240,33 @@ int main(int argc, char** argv) {
   add_file_options(*split_command, options, types);
   split_command->footer("Example: deepseek data split flowers.csv -o parts --stratify species");
 
+  Synthesize synthesis;
+  CLI::App* features_command =
+      app.add_subcommand("features", "Make features of related tables (deep feature synthesis)");
+  features_command
+      ->add_option("description", synthesis.description,
+                   "tables, relationships and primitives as YAML; or a fitted synthesis, .json")
+      ->required();
+  features_command->add_option("-o,--output", synthesis.output,
+                               "write the features: .csv, .tsv, .parquet or .arrow; without it their names are listed");
+  features_command->add_option("--save", synthesis.save, "save the fitted synthesis, for other data: features.json");
+  features_command->add_option("--table", synthesis.files, "a table's file: --table sessions=sessions.parquet")
+      ->take_all()
+      ->expected(1);
+  features_command->add_option("--cutoff", synthesis.cutoff, "a time: nothing later is seen");
+  features_command->add_option("--instances", synthesis.instances,
+                               "a table of the rows wanted: the index, and cutoff_time where each has its own");
+  features_command->add_flag("--estimate", synthesis.estimate, "tell what it takes, and stop");
+  features_command->add_option("--delimiter", options.delimiter, "of CSV")->capture_default_str();
+  features_command->footer(
+      "features.yaml:\n  tables:\n    customers: {file: customers.csv, index: customer_id}\n"
+      "    orders: {file: orders.csv, index: order_id, time_index: ordered_at}\n"
+      "  relationships: [orders.customer_id -> customers]\n  target: customers\n  aggregations: [count, mean, max, "
+      "time_since_last]\n"
+      "Example: deepseek data features features.yaml --cutoff 2024-01-31 -o train.parquet --save features.json");
+  CLI::App* primitives_command = app.add_subcommand("primitives", "List what features are made with");
+  primitives_command->footer("Example: deepseek data primitives");
+
   CLI::App* steps_command = app.add_subcommand("steps", "List the steps of pipelines and their options");
   steps_command->footer("Example: deepseek data steps");
 
@@ -137,6 +279,17 @@ int main(int argc, char** argv) {
   Status status;
   if (*clean_command) status = clean(steps, file, options, output, save);
   if (*split_command) status = share_out(file, options, how, output);
+  if (*features_command) status = synthesize(synthesis, options);
+  if (*primitives_command)
+    for (const features::Primitive& p : features::primitives()) {
+      std::string parameters;
+      for (const features::Parameter& parameter : p.parameters)
+        parameters += fmt::format("{}{}={}", parameters.empty() ? "(" : ", ", parameter.name,
+                                  parameter.choices.empty() ? fmt::format("{}", parameter.value)
+                                                            : parameter.choices[static_cast<size_t>(parameter.value)]);
+      fmt::print("{:11} {}{}: {}\n", p.aggregation ? "aggregation" : "transform", p.name,
+                 parameters.empty() ? "" : parameters + ")", p.doc);
+    }
   if (*steps_command)
     for (const StepInfo& info : tables::steps()) {
       OptionTable table;

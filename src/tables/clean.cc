@@ -62,7 +62,7 @@ class Impute : public Step {
   Status fit(const arrow::Table& table) override {
     filled_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), takes_all, "any"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, takes_all, "any"));
     for (const int c : columns) {
       const std::string& name = table.field(c)->name();
       const arrow::ChunkedArray& column = *table.column(c);
@@ -221,7 +221,7 @@ class Outliers : public Step {
   Status fit(const arrow::Table& table) override {
     bounds_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), holds_numbers, "numbers"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, holds_numbers, "numbers"));
     const double factor = factor_ > 0 ? factor_ : method_ == "sigma" ? 3 : method_ == "mad" ? 3.5 : 1.5;
     for (const int c : columns) {
       const arrow::ChunkedArray& column = *table.column(c);
@@ -308,7 +308,7 @@ class Constant : public Step {
   void describe(OptionTable& t) override { t.field("columns", columns_, {.doc = "which may be left out; empty: all"}); }
   Status fit(const arrow::Table& table) override {
     left_out_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), takes_all, "any"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, takes_all, "any"));
     for (const int c : columns) {
       DS_ASSIGN(const bool same, all_same(table.column(c)));
       if (same) left_out_.push_back(table.field(c)->name());

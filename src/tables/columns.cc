@@ -17,19 +17,18 @@ Result<Column> map_column(const std::string& function, const Column& column,
   return result.chunked_array();
 }
 
-Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names,
-                                const std::string& step, bool (*takes)(const arrow::DataType&),
-                                const std::string& expected) {
+Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names, const Step& step,
+                                bool (*takes)(const arrow::DataType&), const std::string& expected) {
   std::vector<int> columns;
   for (const std::string& name : names) {
-    DS_ASSIGN(const int column, find_column(schema, name, step + ": columns"));
+    DS_ASSIGN(const int column, find_column(schema, name, step.kind() + ": columns"));
     if (!takes(*schema.field(column)->type()))
-      return invalid("{}: column '{}' is {}, expected {}", step, name, schema.field(column)->type()->ToString(),
+      return invalid("{}: column '{}' is {}, expected {}", step.kind(), name, schema.field(column)->type()->ToString(),
                      expected);
     columns.push_back(column);
   }
   for (int c = 0; c < schema.num_fields() && names.empty(); ++c)
-    if (takes(*schema.field(c)->type())) columns.push_back(c);
+    if (schema.field(c)->name() != step.target && takes(*schema.field(c)->type())) columns.push_back(c);
   return columns;
 }
 

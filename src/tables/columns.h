@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tables/arrow.h"
+#include "tables/step.h"
 
 namespace deepseek::tables {
 
@@ -18,11 +19,10 @@ Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::
 Result<Column> map_column(const std::string& function, const Column& column,
                           const arrow::compute::FunctionOptions* options = nullptr);
 
-// The columns that a step works on: those named by its option, which must be there and be taken, or all that are taken.
-// `expected` says in the error what is: "numbers".
-Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names,
-                                const std::string& step, bool (*takes)(const arrow::DataType&),
-                                const std::string& expected);
+// The columns that a step works on: those named by its option, which must be there and be taken, or all that are taken
+// but the target. `expected` says in the error what is: "numbers".
+Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names, const Step& step,
+                                bool (*takes)(const arrow::DataType&), const std::string& expected);
 bool takes_all(const arrow::DataType& type);
 
 Result<Table> set_column(const Table& table, int column, const Column& values);

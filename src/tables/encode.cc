@@ -30,7 +30,7 @@ class Scale : public Step {
   }
   Status fit(const arrow::Table& table) override {
     fitted_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), holds_numbers, "numbers"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, holds_numbers, "numbers"));
     for (const int c : columns) {
       const arrow::ChunkedArray& column = *table.column(c);
       std::pair<double, double> f{0, 1};
@@ -94,7 +94,7 @@ class Categories : public Step {
   Status fit(const arrow::Table& table) override {
     values_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_category, "text"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_category, "text"));
     for (const int c : columns) {
       const std::string& name = table.field(c)->name();
       DS_ASSIGN(const Column text, as_text(table.column(c)));
@@ -203,13 +203,15 @@ class Target : public Categories {
   std::string kind() const override { return "target"; }
   void describe(OptionTable& t) override {
     t.field("columns", columns_, {.doc = "which; empty: all text"});
-    t.field("target", target_, {.doc = "the column of numbers or booleans that is to be predicted; it stays as it is"});
+    t.field("target", target_,
+            {.doc = "the column of numbers or booleans that is to be predicted; empty: the pipeline's target"});
     t.field("smooth", smooth_, {.doc = "how many rows of the overall mean a category gets added", .min = 0});
     t.field("folds", folds_, {.doc = "of training data", .min = 2, .max = 1000});
     t.field("seed", seed_, {.doc = "of the folds", .min = 0});
   }
 
   Status fit(const arrow::Table& table) override {
+    if (target_.empty()) target_ = target;
     if (target_.empty()) return invalid("target: name the column to be predicted by the option `target`");
     DS_ASSIGN(const std::vector<double> y, target_of(table));
     DS_TRY(Categories::fit(table));
@@ -337,7 +339,7 @@ class Hashing : public Step {
             {.doc = "how many numbers there are; missing values stay missing", .min = 2, .max = 1 << 30});
   }
   Status fit(const arrow::Table& table) override {
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_category, "text"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_category, "text"));
     fitted_.clear();
     for (const int c : columns) fitted_.push_back(table.field(c)->name());
     return {};
@@ -403,7 +405,7 @@ class Dates : public Step {
             "dates: parts: unknown '{}'; there are year, quarter, month, week, day, day_of_week, "
             "day_of_year, hour, minute and second",
             part);
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, kind(), is_date, "dates"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_date, "dates"));
     fitted_.clear();
     for (const int c : columns) {
       std::vector<std::string> parts = parts_;

@@ -54,6 +54,8 @@ const std::vector<StepInfo>& steps() {
       {"target", "text as the mean of the target, of other rows in training data", make_target},
       {"hashing", "text as numbers by a hash", make_hashing},
       {"dates", "dates and times as year, month, day, ...", make_dates},
+      {"interactions", "columns of pairs of columns, those that tell about the target", make_interactions},
+      {"select", "leaves out columns that tell least about the target", make_select},
   };
   return list;
 }
@@ -64,9 +66,7 @@ Result<std::unique_ptr<Step>> make_step(const std::string& kind) {
     if (info.kind == kind) return info.make();
     names.push_back(info.kind);
   }
-  const std::string near = nearest(kind, names);
-  return invalid("unknown step '{}'{}; there are {}", kind,
-                 near.empty() ? std::string() : fmt::format(", did you mean '{}'?", near), kinds());
+  return invalid("unknown step '{}'{} There are {}", kind, did_you_mean(kind, names), kinds());
 }
 
 Result<Pipeline> Pipeline::parse(std::string_view yaml, const std::string& where) {
@@ -74,8 +74,10 @@ Result<Pipeline> Pipeline::parse(std::string_view yaml, const std::string& where
   std::vector<std::string> mistakes;
   try {
     const YAML::Node root = YAML::Load(std::string(yaml));
-    if (!root.IsMap() || root.size() != 1 || !root["steps"].IsDefined() || !root["steps"].IsSequence())
-      return invalid("{}: expected 'steps:' with a list of steps; there are {}", where, kinds());
+    const bool targeted = root.IsMap() && root["target"].IsDefined();
+    if (!root.IsMap() || !root["steps"].IsDefined() || !root["steps"].IsSequence() || root.size() != (targeted ? 2 : 1))
+      return invalid("{}: expected 'steps:' with a list of steps, and perhaps 'target:'; there are {}", where, kinds());
+    if (targeted) pipeline.target_ = root["target"].as<std::string>();
     for (const YAML::Node& item : root["steps"]) {
       const int line = item.Mark().line;
       const bool plain = item.IsScalar(), map = item.IsMap() && item.size() == 1;
@@ -119,12 +121,14 @@ Result<Pipeline> Pipeline::load(const std::string& path) {
     if (root.at("format") != kFormat) return corrupt("another format");
     if (root.at("version") != kVersion)
       return corrupt(fmt::format("version {}, this program reads {}", root.at("version").dump(), kVersion));
+    pipeline.target_ = root.at("target").get<std::string>();
     for (const Json& input : root.at("inputs")) pipeline.inputs_.push_back({input.at(0), input.at(1)});
     for (const Json& saved : root.at("steps")) {
       DS_ASSIGN(std::unique_ptr<Step> step, make_step(saved.at("step").get<std::string>()));
       OptionTable options;
       step->describe(options);
       DS_TRY(options.load_yaml(saved.at("options").get<std::string>(), path));
+      step->target = pipeline.target_;
       DS_TRY(step->set_state(saved.at("state")));
       pipeline.steps_.push_back(std::move(step));
     }
@@ -137,7 +141,11 @@ Result<Pipeline> Pipeline::load(const std::string& path) {
 
 Status Pipeline::save(const std::string& path) const {
   if (!fitted_) return invalid("the pipeline is not fitted yet; call fit() before save()");
-  Json root = {{"format", kFormat}, {"version", kVersion}, {"inputs", Json::array()}, {"steps", Json::array()}};
+  Json root = {{"format", kFormat},
+               {"version", kVersion},
+               {"target", target_},
+               {"inputs", Json::array()},
+               {"steps", Json::array()}};
   for (const Input& input : inputs_) root["inputs"].push_back({input.name, input.type});
   for (const auto& step : steps_) {
     OptionTable options;
@@ -156,8 +164,10 @@ Result<Table> Pipeline::fit_transform(const Table& given) {
     DS_TRY(find_column(*table->schema(), field->name(), "training data").status());
     inputs.push_back({field->name(), field->type()->ToString()});
   }
+  if (!target_.empty()) DS_TRY(find_column(*table->schema(), target_, "target").status());
   Table result = table;
   for (const auto& step : steps_) {
+    step->target = target_;
     DS_TRY(step->fit(*result));
     DS_ASSIGN(result, step->transform(result, true));
     if (result->num_rows() == 0) return invalid("{}: no row of the training data is left", step->kind());
@@ -171,6 +181,7 @@ Result<Table> Pipeline::conform(const Table& table) const {
   std::vector<std::shared_ptr<arrow::Field>> fields;
   std::vector<Column> columns;
   for (const Input& input : inputs_) {
+    if (input.name == target_ && table->schema()->GetFieldIndex(target_) < 0) continue;
     DS_ASSIGN(const int c, find_column(*table->schema(), input.name, "the pipeline was fitted with it, but here"));
     Column column = table->column(c);
     if (const std::string type = column->type()->ToString(); type != input.type) {

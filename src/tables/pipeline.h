@@ -16,7 +16,9 @@ class Pipeline {
   Pipeline() = default;
   Pipeline(Pipeline&&) = default;
   Pipeline& operator=(Pipeline&&) = default;
-  // "steps:" with a list of one step each, a name or a name with its options:
+  // "steps:" with a list of one step each, a name or a name with its options, and the column to be predicted, if there
+  // is one, which no step changes unless its options name it, and which may be missing where a model is served:
+  //     target: price
   //     steps:
   //       - impute: {strategy: median}
   //       - duplicates
@@ -44,6 +46,7 @@ class Pipeline {
   };
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Input> inputs_;  // columns of training data
+  std::string target_;
   bool fitted_ = false;
 };
 

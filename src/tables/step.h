@@ -18,6 +18,9 @@ class Step {
  public:
   virtual ~Step() = default;
   virtual std::string kind() const = 0;
+  // The column to be predicted, empty: none is known. It is not there where a model is served, so no step changes it
+  // unless its options name it.
+  std::string target;
   virtual void describe(OptionTable& options) = 0;
   // Learns from training data. Errors name the column and what was expected of it.
   virtual Status fit(const arrow::Table& table) = 0;
@@ -49,6 +52,8 @@ std::unique_ptr<Step> make_one_hot();
 std::unique_ptr<Step> make_target();
 std::unique_ptr<Step> make_hashing();
 std::unique_ptr<Step> make_dates();
+std::unique_ptr<Step> make_interactions();
+std::unique_ptr<Step> make_select();
 
 // A double that may be infinite or NaN, which JSON has no numbers for.
 nlohmann::json number_to_json(double value);

@@ -281,7 +281,7 @@ def test_columns_at_serving_time():
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match="unknown step 'inpute', did you mean 'impute'"):
+    with pytest.raises(ValueError, match="unknown step 'inpute'; did you mean 'impute'"):
         Pipeline(["inpute"])
     (tmp_path / "p.yaml").write_text("steps:\n  - impute: {strategy: medain}\n  - outliers:\n      factr: 2\n  - [1, 2]\n")
     with pytest.raises(ValueError) as error:
