@@ -9,10 +9,12 @@
 #include <sstream>
 
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "features/synthesis.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
+#include "tables/spill.h"
 #include "tables/split.h"
 
 using namespace deepseek;
@@ -41,6 +43,27 @@ Status parse_types(const std::vector<std::string>& types, FileOptions& options) 
   return {};
 }
 
+// A reader that tells how many rows it gave, and stops where that returns an error.
+std::shared_ptr<arrow::RecordBatchReader> watched(std::shared_ptr<arrow::RecordBatchReader> inner,
+                                                  std::function<Status(int64_t)> tell) {
+  class Watched : public arrow::RecordBatchReader {
+   public:
+    Watched(std::shared_ptr<arrow::RecordBatchReader> inner, std::function<Status(int64_t)> tell)
+        : inner_(std::move(inner)), tell_(std::move(tell)) {}
+    std::shared_ptr<arrow::Schema> schema() const override { return inner_->schema(); }
+    arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch>* batch) override {
+      ARROW_RETURN_NOT_OK(inner_->ReadNext(batch));
+      const Status status = *batch ? tell_((*batch)->num_rows()) : Status();
+      return status.ok() ? arrow::Status::OK() : arrow::Status::Cancelled(status.message());
+    }
+
+   private:
+    std::shared_ptr<arrow::RecordBatchReader> inner_;
+    std::function<Status(int64_t)> tell_;
+  };
+  return std::make_shared<Watched>(std::move(inner), std::move(tell));
+}
+
 Result<std::string> text_of(const std::string& path) {
   std::ifstream stream(path);
   if (!stream) return invalid("{}: no such file", path);
@@ -49,27 +72,83 @@ Result<std::string> text_of(const std::string& path) {
   return text.str();
 }
 
-Status clean(const std::string& steps, const std::string& file, const FileOptions& options, const std::string& output,
-             const std::string& save) {
-  const bool fitted = std::filesystem::path(steps).extension() == ".json";
-  Result<Pipeline> pipeline = fitted ? Pipeline::load(steps) : [&]() -> Result<Pipeline> {
-    DS_ASSIGN(const std::string text, text_of(steps));
-    return Pipeline::parse(text, steps);
+struct Clean {
+  std::string steps, file, output, save;
+  bool stream = false;
+};
+
+Status clean(const Clean& c, const FileOptions& options) {
+  const bool fitted = std::filesystem::path(c.steps).extension() == ".json";
+  Result<Pipeline> pipeline = fitted ? Pipeline::load(c.steps) : [&]() -> Result<Pipeline> {
+    DS_ASSIGN(const std::string text, text_of(c.steps));
+    return Pipeline::parse(text, c.steps);
   }();
   DS_TRY(pipeline.status());
-  if (fitted && !save.empty()) return invalid("--save: '{}' is fitted already; steps to fit come as YAML", steps);
-  DS_ASSIGN(const Table table, read_table(file, options));
-  DS_ASSIGN(const Table result, fitted ? pipeline->transform(table) : pipeline->fit_transform(table));
-  for (const std::string& note : pipeline->notes()) fmt::print("{}\n", note);
-  fmt::print("{}: {} rows, {} columns -> {} rows, {} columns\n", file, table->num_rows(), table->num_columns(),
-             result->num_rows(), result->num_columns());
-  if (!output.empty()) {
-    DS_TRY(write_table(*result, output));
-    fmt::print("written: {}\n", output);
+  if (fitted && !c.save.empty()) return invalid("--save: '{}' is fitted already; steps to fit come as YAML", c.steps);
+  // A table takes several times the memory of its file while it is cleaned.
+  std::error_code error;
+  const uintmax_t bytes = std::filesystem::file_size(c.file, error);
+  const bool stream = c.stream || (!error && bytes > machine_memory() / 4);
+  int64_t rows = 0, columns = 0, rows_left = 0, columns_left = 0;
+  const auto report = [&] {
+    for (const std::string& note : pipeline->notes()) fmt::print("{}\n", note);
+    fmt::print("{}: {} rows, {} columns -> {} rows, {} columns\n", c.file, rows, columns, rows_left, columns_left);
+    if (!c.output.empty()) fmt::print("written: {}\n", c.output);
+  };
+  if (stream) {
+    const InterruptGuard interrupt;
+    ProgressBar bar("rows", isatty(STDERR_FILENO) != 0, [](const std::string& text) {
+      fmt::print(stderr, "{}", text);
+      std::fflush(stderr);
+    });
+    int64_t passes = 0, seen = 0;
+    OpenStream file = [&] { return open_table(c.file, options); };
+    // Text is parsed once, where there is room for it as columns; those may take twice the text's size.
+    const auto folder = std::filesystem::absolute(c.output.empty() ? c.file : c.output).parent_path();
+    const auto space = std::filesystem::space(folder, error);
+    if (!fitted && is_text_file(c.file, options) && !error && space.available > 2 * bytes)
+      file = spilled(file, folder / fmt::format(".deepseek-data-{}.arrow", getpid()));
+    const OpenStream open = [&]() -> Result<std::shared_ptr<arrow::RecordBatchReader>> {
+      DS_ASSIGN(auto inner, file());
+      ++passes;
+      seen = 0;
+      return watched(std::move(inner), [&](int64_t n) -> Status {
+        seen += n;
+        rows = std::max(rows, seen);
+        bar.update(seen, 0, rows, seen, [&] { return fmt::format("pass {}", passes); });
+        return interrupt.requested() ? make_error(ErrorCode::kInterrupted, "interrupted") : Status();
+      });
+    };
+    if (!fitted) DS_TRY(pipeline->fit(open));
+    const auto produce = [&](const WriteTable& write) -> Status {
+      const auto count = [&](const Table& table) -> Status {
+        rows_left += table->num_rows();
+        columns_left = table->num_columns();
+        return write(table);
+      };
+      if (!fitted) return pipeline->transform_training(open, count);
+      DS_ASSIGN(const auto source, StreamSource::make(open));
+      return source->each([&](const Table& batch, int64_t) -> Status {
+        DS_ASSIGN(const Table table, pipeline->transform(batch));
+        return count(table);
+      });
+    };
+    DS_TRY(c.output.empty() ? produce([](const Table&) { return Status(); }) : write_tables(c.output, {}, produce));
+    DS_ASSIGN(const auto reader, open_table(c.file, options));
+    columns = reader->schema()->num_fields();
+    bar.clear();
+    report();
+  } else {
+    DS_ASSIGN(const Table table, read_table(c.file, options));
+    DS_ASSIGN(const Table result, fitted ? pipeline->transform(table) : pipeline->fit_transform(table));
+    rows = table->num_rows(), columns = table->num_columns();
+    rows_left = result->num_rows(), columns_left = result->num_columns();
+    if (!c.output.empty()) DS_TRY(write_table(*result, c.output));
+    report();
   }
-  if (!save.empty()) {
-    DS_TRY(pipeline->save(save));
-    fmt::print("saved: {}\nNext: deepseek data clean {} NEW_DATA -o CLEANED\n", save, save);
+  if (!c.save.empty()) {
+    DS_TRY(pipeline->save(c.save));
+    fmt::print("saved: {}\nNext: deepseek data clean {} NEW_DATA -o CLEANED\n", c.save, c.save);
   }
   return {};
 }
@@ -213,16 +292,21 @@ int main(int argc, char** argv) {
   CLI::App app{"Tables: clean and split them, make features", "deepseek data"};
   app.require_subcommand(1);
   app.footer("Example: deepseek data split flowers.csv -o parts --stratify species");
-  std::string steps, file, output, save;
+  Clean cleaning;
+  std::string file, output;
   FileOptions options;
   std::vector<std::string> types;
 
   CLI::App* clean_command = app.add_subcommand("clean", "Run a pipeline of steps on a table");
-  clean_command->add_option("pipeline", steps, "steps as YAML, fitted on this table; or a fitted pipeline, .json")
+  clean_command
+      ->add_option("pipeline", cleaning.steps, "steps as YAML, fitted on this table; or a fitted pipeline, .json")
       ->required();
-  clean_command->add_option("table", file, "CSV, TSV, JSON lines, Parquet or Arrow")->required();
-  clean_command->add_option("-o,--output", output, "write the result: .csv, .tsv, .parquet or .arrow");
-  clean_command->add_option("--save", save, "save the fitted pipeline, for other data: pipeline.json");
+  clean_command->add_option("table", cleaning.file, "CSV, TSV, JSON lines, Parquet or Arrow")->required();
+  clean_command->add_option("-o,--output", cleaning.output, "write the result: .csv, .tsv, .parquet or .arrow");
+  clean_command->add_option("--save", cleaning.save, "save the fitted pipeline, for other data: pipeline.json");
+  clean_command->add_flag(
+      "--stream", cleaning.stream,
+      "batch by batch, for tables larger than memory; larger ones than a quarter of it are in any case");
   add_file_options(*clean_command, options, types);
   clean_command->footer(
       "steps.yaml:\n  steps:\n    - duplicates\n    - impute: {strategy: median}\n    - outliers: {method: sigma}\n"
@@ -277,7 +361,7 @@ int main(int argc, char** argv) {
   }
   if (Status status = parse_types(types, options); !status.ok()) return failed(status);
   Status status;
-  if (*clean_command) status = clean(steps, file, options, output, save);
+  if (*clean_command) status = clean(cleaning, options);
   if (*split_command) status = share_out(file, options, how, output);
   if (*features_command) status = synthesize(synthesis, options);
   if (*primitives_command)

@@ -101,6 +101,24 @@ NB_MODULE(_tables, m) {
           },
           nb::arg("stream"))
       .def(
+          "fit_stream",
+          [](Pipeline& p, nb::callable open) {
+            const OpenStream stream = [&]() -> Result<std::shared_ptr<arrow::RecordBatchReader>> {
+              nb::gil_scoped_acquire acquire;
+              nb::object capsule = open();
+              auto* c = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule.ptr(), "arrow_array_stream"));
+              if (c == nullptr) throw nb::python_error();
+              return from_arrow(arrow::ImportRecordBatchReader(c));
+            };
+            Status status;
+            {
+              nb::gil_scoped_release release;
+              status = p.fit(stream);
+            }
+            python::check(status);
+          },
+          nb::arg("open"), "open() gives a new stream of the same batches each time.")
+      .def(
           "transform",
           [](const Pipeline& p, nb::handle stream) {
             const Table table = from_capsule(stream);

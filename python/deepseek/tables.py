@@ -174,9 +174,29 @@ class Pipeline:
         return self._pipeline.fitted
 
     def fit(self, table: Any) -> Pipeline:
-        """Learns from training data."""
-        self._pipeline.fit_transform(_as_arrow(table).__arrow_c_stream__())
+        """Learns from training data: a table, or what is larger than memory, as a file's path or as a function that gives a new Arrow stream
+        each time it is called (each step goes through it once or twice). Steps that need all rows at once are an error then."""
+        if isinstance(table, (str, os.PathLike)):
+            path = table
+            table = lambda: open(path)  # noqa: E731
+        if callable(table):
+            self._pipeline.fit_stream(lambda: table().__arrow_c_stream__())
+        else:
+            self._pipeline.fit_transform(_as_arrow(table).__arrow_c_stream__())
         return self
+
+    def transform_stream(self, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """As transform(), batch by batch: `for batch in pipeline.transform_stream(open("large.csv"))`."""
+        def batches(first: pa.Table) -> Any:
+            yield from first.to_batches()
+            for batch in stream:
+                yield from self.transform(pa.table(batch)).to_batches()
+
+        try:
+            first = self.transform(pa.table(stream.read_next_batch()))
+        except StopIteration:
+            first = self.transform(stream.schema.empty_table())
+        return pa.RecordBatchReader.from_batches(first.schema, batches(first))
 
     def fit_transform(self, table: Any) -> Any:
         """Learns from training data and changes it; only here steps leave out rows."""

@@ -12,6 +12,7 @@ Status from_arrow(const arrow::Status& status) {
   const ErrorCode code = status.IsOutOfMemory() || status.IsIOError() ? ErrorCode::kIo
                          : status.IsNotImplemented()                  ? ErrorCode::kUnsupported
                          : status.IsKeyError()                        ? ErrorCode::kNotFound
+                         : status.IsCancelled()                       ? ErrorCode::kInterrupted
                                                                       : ErrorCode::kInvalidArgument;
   return {code, status.message()};
 }

@@ -19,21 +19,20 @@ namespace {
 using Json = nlohmann::json;
 
 // The most frequent value, the least of them if there are several; null where nothing is there.
-Result<std::shared_ptr<arrow::Scalar>> mode_of(const Column& column) {
-  DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(column)}));
-  const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
-  const auto counts = std::static_pointer_cast<arrow::Int64Array>(pairs->field(1));
-  std::shared_ptr<arrow::Scalar> best = arrow::MakeNullScalar(column->type());
+Result<std::shared_ptr<arrow::Scalar>> mode_of(const std::map<std::string, int64_t>& counts,
+                                               const std::shared_ptr<arrow::DataType>& type) {
+  const auto plain =
+      type->id() == arrow::Type::DICTIONARY ? static_cast<const arrow::DictionaryType&>(*type).value_type() : type;
+  std::shared_ptr<arrow::Scalar> best = arrow::MakeNullScalar(plain);
   int64_t most = 0;
-  for (int64_t i = 0; i < pairs->length(); ++i) {
-    if (pairs->field(0)->IsNull(i) || counts->Value(i) < most) continue;
-    DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Scalar> value, pairs->field(0)->GetScalar(i));
-    if (holds_numbers(*column->type()) && value->ToString() == "nan") continue;
-    if (counts->Value(i) == most) {
+  for (const auto& [word, n] : counts) {
+    if (n < most) continue;
+    DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Scalar> value, arrow::Scalar::Parse(plain, word));
+    if (n == most) {
       DS_ASSIGN(const arrow::Datum less, call("less", {arrow::Datum(value), arrow::Datum(best)}));
       if (!less.scalar_as<arrow::BooleanScalar>().value) continue;
     }
-    most = counts->Value(i);
+    most = n;
     best = value;
   }
   return best;
@@ -59,27 +58,69 @@ class Impute : public Step {
     t.field("flag", flag_, {.doc = "adds a column <name>_missing of booleans for each column that has missing values"});
   }
 
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     filled_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, takes_all, "any"));
+    const arrow::Schema& schema = source.schema();
+    DS_ASSIGN(const std::vector<int> columns, chosen(schema, columns_, *this, takes_all, "any"));
+    std::map<std::string, std::vector<int>> by_strategy;
+    std::map<int, Filled> filled;
+    std::map<int, int64_t> missing;
     for (const int c : columns) {
-      const std::string& name = table.field(c)->name();
-      const arrow::ChunkedArray& column = *table.column(c);
-      const bool numeric = holds_numbers(*column.type());
-      Filled f{numeric ? strategy_ : other_, column.type(), arrow::MakeNullScalar(column.type()), false};
+      const auto& type = schema.field(c)->type();
+      Filled f{holds_numbers(*type) ? strategy_ : other_, type, arrow::MakeNullScalar(type), false};
       if (f.strategy == "none") continue;
-      DS_ASSIGN(const int64_t missing, learn(name, table.column(c), f));
-      f.flag = flag_ && missing > 0;
-      if (missing > 0)
-        notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, missing, column.length(), f.strategy,
+      by_strategy[f.strategy].push_back(c);
+      filled[c] = std::move(f);
+    }
+    for (const auto& [strategy, list] : by_strategy) {
+      std::vector<int64_t> counts;
+      if (strategy == "median") {
+        DS_ASSIGN(const auto medians, quantiles(source, list, {0.5}, {}, &counts));
+        for (size_t i = 0; i < list.size(); ++i) DS_TRY(set_number(filled[list[i]], medians[i][0]));
+      } else if (strategy == "mean") {
+        DS_ASSIGN(const std::vector<Moments> all, moments(source, list));
+        for (size_t i = 0; i < list.size(); ++i) {
+          counts.push_back(all[i].missing);
+          DS_TRY(
+              set_number(filled[list[i]], all[i].count > 0 ? all[i].mean : std::numeric_limits<double>::quiet_NaN()));
+        }
+      } else {
+        DS_ASSIGN(counts, missing_counts(source, list));
+      }
+      if (strategy == "forward") DS_TRY(whole_table(source, "impute: forward").status());
+      if (strategy == "mode") {
+        DS_ASSIGN(const auto values, value_counts(source, list));
+        for (size_t i = 0; i < list.size(); ++i) {
+          DS_ASSIGN(filled[list[i]].value, mode_of(values[i], filled[list[i]].type));
+        }
+      }
+      for (size_t i = 0; i < list.size(); ++i) missing[list[i]] = counts[i];
+    }
+    DS_ASSIGN(const int64_t rows, count_rows(source));
+    for (auto& [c, f] : filled) {
+      const std::string& name = schema.field(c)->name();
+      if (f.strategy == "constant") {
+        auto parsed = arrow::Scalar::Parse(f.type, value_);
+        if (!parsed.ok())
+          return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, f.type->ToString(), name);
+        f.value = *parsed;
+      }
+      if (f.strategy != "forward" && !f.value->is_valid && missing[c] > 0)
+        return invalid(
+            "impute: column '{}' has no value at all, so no {}; leave it out by the step constant, or use the strategy "
+            "constant",
+            name, f.strategy);
+      f.flag = flag_ && missing[c] > 0;
+      if (missing[c] > 0)
+        notes_.push_back(fmt::format("{}: {} of {} missing, {} {}", name, missing[c], rows, f.strategy,
                                      f.value->is_valid ? f.value->ToString() : ""));
       filled_[name] = std::move(f);
     }
     return {};
   }
 
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const auto& [name, f] : filled_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
@@ -137,43 +178,13 @@ class Impute : public Step {
     bool flag = false;
   };
 
-  // How many values are missing, after finding what they become.
-  Result<int64_t> learn(const std::string& name, const Column& column, Filled& f) const {
-    const bool numeric = holds_numbers(*column->type());
-    int64_t missing = column->null_count();
-    if (f.strategy == "median" || f.strategy == "mean") {
-      double value = 0;
-      if (f.strategy == "median") {
-        value = quantiles(*column, {0.5}, &missing)[0];
-      } else {
-        const Moments m = moments(*column);
-        missing = m.missing;
-        value = m.count > 0 ? m.mean : std::numeric_limits<double>::quiet_NaN();
-      }
-      // Integers stay integers where the value is one, which training data decides for good.
-      if (value != std::floor(value) && arrow::is_integer(column->type()->id())) f.type = arrow::float64();
-      if (!std::isnan(value)) {
-        DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(value)->CastTo(f.type));
-      }
-    } else {
-      if (numeric) missing = moments(*column).missing;
-      if (f.strategy == "forward") return missing;
-      if (f.strategy == "constant") {
-        auto parsed = arrow::Scalar::Parse(column->type(), value_);
-        if (!parsed.ok())
-          return invalid("impute: value: '{}' is no {}, which column '{}' is", value_, column->type()->ToString(),
-                         name);
-        f.value = *parsed;
-      } else {
-        DS_ASSIGN(f.value, mode_of(column));
-      }
-    }
-    if (!f.value->is_valid && missing > 0)
-      return invalid(
-          "impute: column '{}' has no value at all, so no {}; leave it out by the step constant, or use the strategy "
-          "constant",
-          name, f.strategy);
-    return missing;
+  // Integers stay integers where the value is one, which training data decides for good.
+  static Status set_number(Filled& f, double value) {
+    if (value != std::floor(value) && arrow::is_integer(f.type->id())) f.type = arrow::float64();
+    f.value = arrow::MakeNullScalar(f.type);
+    if (std::isnan(value)) return {};
+    DS_ARROW_ASSIGN(f.value, arrow::MakeScalar(value)->CastTo(f.type));
+    return {};
   }
 
   Result<Column> replaced(const std::string& name, const Column& column, const Filled& f) const {
@@ -218,39 +229,47 @@ class Outliers : public Step {
              .choices = {"clip", "null", "drop", "flag"}});
   }
 
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     bounds_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, holds_numbers, "numbers"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, holds_numbers, "numbers"));
     const double factor = factor_ > 0 ? factor_ : method_ == "sigma" ? 3 : method_ == "mad" ? 3.5 : 1.5;
-    for (const int c : columns) {
-      const arrow::ChunkedArray& column = *table.column(c);
-      double center = 0, low = 0, high = 0;
-      if (method_ == "sigma") {
-        const Moments m = moments(column);
-        center = m.mean;
-        low = high = factor * m.stddev(1);
-      } else if (method_ == "mad") {
-        center = quantiles(column, {0.5})[0];
-        DS_ASSIGN(const Column deviations, distances(table.column(c), center));
-        low = high = factor * 1.4826 * quantiles(*deviations, {0.5})[0];
-      } else {
-        const std::vector<double> q = quantiles(column, {0.25, 0.75});
-        center = q[0];
-        low = factor * (q[1] - q[0]);
-        high = q[1] - q[0] + low;
+    std::vector<std::pair<double, double>> bounds;
+    if (method_ == "sigma") {
+      DS_ASSIGN(const std::vector<Moments> all, moments(source, columns));
+      for (const Moments& m : all) bounds.emplace_back(m.mean - factor * m.stddev(1), m.mean + factor * m.stddev(1));
+    } else if (method_ == "mad") {
+      DS_ASSIGN(const auto medians, quantiles(source, columns, {0.5}));
+      std::vector<double> centers;
+      for (const auto& m : medians) centers.push_back(m[0]);
+      DS_ASSIGN(const auto spreads, quantiles(source, columns, {0.5}, centers));
+      for (size_t i = 0; i < columns.size(); ++i) {
+        const double reach = factor * 1.4826 * spreads[i][0];
+        bounds.emplace_back(centers[i] - reach, centers[i] + reach);
       }
-      const std::string& name = table.field(c)->name();
-      if (!std::isfinite(center - low) || !std::isfinite(center + high)) continue;  // no values, or infinite ones
-      bounds_[name] = {center - low, center + high};
-      if (const int64_t count = count_outside(column, center - low, center + high); count > 0)
-        notes_.push_back(
-            fmt::format("{}: {} of {} outside of [{}, {}]", name, count, column.length(), center - low, center + high));
+    } else {
+      DS_ASSIGN(const auto quartiles, quantiles(source, columns, {0.25, 0.75}));
+      for (const auto& q : quartiles) bounds.emplace_back(q[0] - factor * (q[1] - q[0]), q[1] + factor * (q[1] - q[0]));
+    }
+    std::vector<int64_t> counts(columns.size());
+    DS_TRY(source.each([&](const Table& batch, int64_t) -> Status {
+      for (size_t i = 0; i < columns.size(); ++i)
+        counts[i] += count_outside(*batch->column(columns[i]), bounds[i].first, bounds[i].second);
+      return {};
+    }));
+    DS_ASSIGN(const int64_t rows, count_rows(source));
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const auto [low, high] = bounds[i];
+      if (!std::isfinite(low) || !std::isfinite(high)) continue;  // no values, or infinite ones
+      const std::string& name = source.schema().field(columns[i])->name();
+      bounds_[name] = {low, high};
+      if (counts[i] > 0)
+        notes_.push_back(fmt::format("{}: {} of {} outside of [{}, {}]", name, counts[i], rows, low, high));
     }
     return {};
   }
 
-  Result<Table> transform(const Table& table, bool fitting) const override {
+  Result<Table> transform(const Table& table, Origin origin) const override {
     Table result = table;
     std::vector<uint8_t> keep;
     for (const auto& [name, bounds] : bounds_) {
@@ -274,7 +293,7 @@ class Outliers : public Step {
       if (action_ == "null") {
         DS_ASSIGN(const Column masked, mask(*column, out));
         DS_ASSIGN(result, set_column(result, c, masked));
-      } else if (fitting) {
+      } else if (origin.training) {
         keep.resize(out.size(), 1);
         for (size_t i = 0; i < out.size(); ++i) keep[i] &= out[i];
       }
@@ -290,11 +309,6 @@ class Outliers : public Step {
   std::vector<std::string> notes() const override { return notes_; }
 
  private:
-  static Result<Column> distances(const Column& column, double center) {
-    DS_ASSIGN(const arrow::Datum shifted, call("subtract", {arrow::Datum(column), arrow::Datum(center)}));
-    return map_column("abs", shifted.chunked_array());
-  }
-
   std::vector<std::string> columns_;
   std::string method_ = "sigma", action_ = "clip";
   double factor_ = 0;
@@ -306,17 +320,32 @@ class Constant : public Step {
  public:
   std::string kind() const override { return "constant"; }
   void describe(OptionTable& t) override { t.field("columns", columns_, {.doc = "which may be left out; empty: all"}); }
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     left_out_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, takes_all, "any"));
-    for (const int c : columns) {
-      DS_ASSIGN(const bool same, all_same(table.column(c)));
-      if (same) left_out_.push_back(table.field(c)->name());
-    }
-    if (table.num_rows() < 2) left_out_.clear();  // one row says nothing
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, takes_all, "any"));
+    // What a column's values are all like: unknown yet, missing, a value, or not alike.
+    std::vector<std::shared_ptr<arrow::Scalar>> one(columns.size());
+    std::vector<uint8_t> differ(columns.size());
+    int64_t rows = 0;
+    DS_TRY(source.each([&](const Table& batch, int64_t) -> Status {
+      rows += batch->num_rows();
+      for (size_t i = 0; i < columns.size() && batch->num_rows() > 0; ++i) {
+        if (differ[i]) continue;
+        const Column& column = batch->column(columns[i]);
+        DS_ASSIGN(const bool same, all_same(column));
+        DS_ARROW_ASSIGN(std::shared_ptr<arrow::Scalar> value, column->GetScalar(0));
+        // NaN is missing.
+        if (value->is_valid && value->ToString() == "nan") value = arrow::MakeNullScalar(column->type());
+        if (!same || (one[i] && !one[i]->Equals(*value))) differ[i] = 1;
+        one[i] = std::move(value);
+      }
+      return {};
+    }));
+    for (size_t i = 0; i < columns.size() && rows >= 2; ++i)  // one row says nothing
+      if (!differ[i]) left_out_.push_back(source.schema().field(columns[i])->name());
     return {};
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const std::string& name : left_out_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));

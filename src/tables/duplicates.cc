@@ -16,14 +16,15 @@ class Duplicates : public Step {
   void describe(OptionTable& t) override {
     t.field("columns", columns_, {.doc = "rows are equal if these are; empty: all. The first of equal rows stays"});
   }
-  Status fit(const arrow::Table& table) override {
-    DS_ASSIGN(keep_, first_of_equals(table));
+  Status fit(const Source& source) override {
+    DS_ASSIGN(const Table table, whole_table(source, kind()));
+    DS_ASSIGN(keep_, first_of_equals(*table));
     rows_ = static_cast<int64_t>(keep_.size());
     found_ = std::count(keep_.begin(), keep_.end(), 0);
     return {};
   }
-  Result<Table> transform(const Table& table, bool fitting) const override {
-    return !fitting || found_ == 0 ? table : keep_rows(table, keep_);
+  Result<Table> transform(const Table& table, Origin origin) const override {
+    return !origin.training || found_ == 0 ? table : keep_rows(table, keep_);
   }
   nlohmann::json state() const override { return nlohmann::json::object(); }
   Status set_state(const nlohmann::json&) override { return {}; }

@@ -28,22 +28,23 @@ class Scale : public Step {
                     "of the quartiles. Columns of one value are only moved",
              .choices = {"standard", "minmax", "robust"}});
   }
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     fitted_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, holds_numbers, "numbers"));
-    for (const int c : columns) {
-      const arrow::ChunkedArray& column = *table.column(c);
-      std::pair<double, double> f{0, 1};
-      if (method_ == "robust") {
-        const std::vector<double> q = quantiles(column, {0.25, 0.5, 0.75});
-        f = {q[1], q[2] - q[0]};
-      } else {
-        const Moments m = moments(column);
-        f = method_ == "minmax" ? std::make_pair(m.min, m.max - m.min) : std::make_pair(m.mean, m.stddev(0));
-      }
-      const std::string& name = table.field(c)->name();
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, holds_numbers, "numbers"));
+    DS_ASSIGN(const std::vector<Moments> all, moments(source, columns));
+    std::vector<std::vector<double>> quartiles;
+    if (method_ == "robust") {
+      DS_ASSIGN(quartiles, quantiles(source, columns, {0.25, 0.5, 0.75}));
+    }
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const Moments& m = all[i];
+      std::pair<double, double> f = method_ == "robust"
+                                        ? std::make_pair(quartiles[i][1], quartiles[i][2] - quartiles[i][0])
+                                    : method_ == "minmax" ? std::make_pair(m.min, m.max - m.min)
+                                                          : std::make_pair(m.mean, m.stddev(0));
+      const std::string& name = source.schema().field(columns[i])->name();
       if (std::isnan(f.first) || std::isnan(f.second) || std::isinf(f.first) || std::isinf(f.second)) {
-        if (moments(column).count > 0)
+        if (m.count > 0)
           return invalid("scale: column '{}' has infinite values; bound them by the step outliers first", name);
         f = {0, 1};
       }
@@ -52,7 +53,7 @@ class Scale : public Step {
     }
     return {};
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const auto& [name, f] : fitted_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
@@ -91,20 +92,15 @@ Result<Column> as_text(const Column& column) {
 // What the encoders of categories share: the values of each column in training data, sorted.
 class Categories : public Step {
  public:
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     values_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_category, "text"));
-    for (const int c : columns) {
-      const std::string& name = table.field(c)->name();
-      DS_ASSIGN(const Column text, as_text(table.column(c)));
-      DS_ASSIGN(const arrow::Datum counted, call("value_counts", {arrow::Datum(text)}));
-      const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
-      const auto words = std::static_pointer_cast<arrow::StringArray>(pairs->field(0));
-      const auto counts = std::static_pointer_cast<arrow::Int64Array>(pairs->field(1));
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, is_category, "text"));
+    DS_ASSIGN(const auto counts, value_counts(source, columns));
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const std::string& name = source.schema().field(columns[i])->name();
       std::vector<std::pair<int64_t, std::string>> found;  // the most frequent first
-      for (int64_t i = 0; i < words->length(); ++i)
-        if (words->IsValid(i)) found.emplace_back(-counts->Value(i), words->GetString(i));
+      for (const auto& [word, n] : counts[i]) found.emplace_back(-n, word);
       std::sort(found.begin(), found.end());
       if (most_ > 0 && static_cast<int64_t>(found.size()) > most_) {
         notes_.push_back(fmt::format("{}: the {} most frequent of {} values, the others count as unknown", name, most_,
@@ -151,7 +147,7 @@ class Ordinal : public Categories {
     t.field("unknown", unknown_,
             {.doc = "values that training data did not have: null or an error", .choices = {"null", "error"}});
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const auto& [name, values] : values_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
@@ -180,7 +176,7 @@ class OneHot : public Categories {
                     "missing values are. 0: all",
              .min = 0});
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const auto& [name, values] : values_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
@@ -210,44 +206,58 @@ class Target : public Categories {
     t.field("seed", seed_, {.doc = "of the folds", .min = 0});
   }
 
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     if (target_.empty()) target_ = target;
     if (target_.empty()) return invalid("target: name the column to be predicted by the option `target`");
-    DS_ASSIGN(const std::vector<double> y, target_of(table));
-    DS_TRY(Categories::fit(table));
+    DS_TRY(find_target(source.schema()).status());
+    DS_TRY(Categories::fit(source));
     values_.erase(target_);
-    mean_ = mean_without(y, {}, -1);
-    if (std::isnan(mean_)) return invalid("target: column '{}' has no value at all", target_);
+    // Sums by category and fold, so that those of the other folds are the difference.
+    const auto folds = static_cast<size_t>(folds_);
+    all_.assign(folds, {});
+    sums_.clear();
+    for (const auto& [name, values] : values_) sums_[name].assign(folds, std::vector<Sum>(values.size()));
+    DS_TRY(source.each([&](const Table& batch, int64_t first) -> Status {
+      DS_ASSIGN(const std::vector<double> y, target_of(*batch));
+      for (size_t i = 0; i < y.size(); ++i)
+        if (y[i] == y[i]) all_[fold_of(first + static_cast<int64_t>(i))].add(y[i]);
+      for (const auto& [name, values] : values_) {
+        DS_ASSIGN(const std::vector<int32_t> rows, rows_of(*batch, name, values));
+        std::vector<std::vector<Sum>>& sums = sums_[name];
+        for (size_t i = 0; i < y.size(); ++i)
+          if (rows[i] >= 0 && y[i] == y[i])
+            sums[fold_of(first + static_cast<int64_t>(i))][static_cast<size_t>(rows[i])].add(y[i]);
+      }
+      return {};
+    }));
+    Sum all;
+    for (const Sum& s : all_) all.add(s);
+    if (all.n == 0) return invalid("target: column '{}' has no value at all", target_);
+    mean_ = all.sum / all.n;
     means_.clear();
-    for (const auto& [name, values] : values_) {
-      DS_ASSIGN(const std::vector<int32_t> rows, rows_of(table, name, values));
-      means_[name] = encode(rows, y, {}, -1, values.size(), mean_);
-    }
+    for (const auto& [name, values] : values_) means_[name] = means_without(name, folds, mean_);
     return {};
   }
 
-  Result<Table> transform(const Table& table, bool fitting) const override {
+  Result<Table> transform(const Table& table, Origin origin) const override {
     Table result = table;
-    std::vector<double> y;
-    std::vector<int32_t> fold;
-    if (fitting) {
-      DS_ASSIGN(y, target_of(*table));
-      const std::vector<int64_t> order = data::permutation(table->num_rows(), data::hash_of(0x746172, seed_));
-      fold.resize(y.size());
-      for (size_t i = 0; i < y.size(); ++i) fold[static_cast<size_t>(order[i])] = static_cast<int32_t>(i % folds_);
-    }
     for (const auto& [name, values] : values_) {
       DS_ASSIGN(const std::vector<int32_t> rows, rows_of(*result, name, values));
       std::vector<double> encoded(rows.size());
-      const auto write = [&](const std::vector<double>& means, double mean, int32_t only) {
+      if (!origin.training) {
         for (size_t i = 0; i < rows.size(); ++i)
-          if (only < 0 || fold[i] == only) encoded[i] = rows[i] < 0 ? mean : means[static_cast<size_t>(rows[i])];
-      };
-      if (!fitting) write(means_.at(name), mean_, -1);
-      for (int32_t f = 0; fitting && f < folds_; ++f) {
-        double mean = mean_without(y, fold, f);
-        if (std::isnan(mean)) mean = mean_;
-        write(encode(rows, y, fold, f, values.size(), mean), mean, f);
+          encoded[i] = rows[i] < 0 ? mean_ : means_.at(name)[static_cast<size_t>(rows[i])];
+      } else {
+        std::vector<std::vector<double>> means;
+        std::vector<double> of_all;
+        for (size_t f = 0; f < static_cast<size_t>(folds_); ++f) {
+          of_all.push_back(mean_without(f));
+          means.push_back(means_without(name, f, of_all.back()));
+        }
+        for (size_t i = 0; i < rows.size(); ++i) {
+          const size_t f = fold_of(origin.first + static_cast<int64_t>(i));
+          encoded[i] = rows[i] < 0 ? of_all[f] : means[f][static_cast<size_t>(rows[i])];
+        }
       }
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
       arrow::DoubleBuilder builder;
@@ -278,12 +288,26 @@ class Target : public Categories {
   }
 
  private:
+  struct Sum {
+    double sum = 0, n = 0;
+    void add(double y) { sum += y, ++n; }
+    void add(const Sum& other) { sum += other.sum, n += other.n; }
+  };
+  size_t fold_of(int64_t row) const {
+    return static_cast<size_t>(
+        data::bounded(data::hash_of(0x746172, static_cast<uint64_t>(seed_), static_cast<uint64_t>(row)), folds_));
+  }
+  Result<int> find_target(const arrow::Schema& schema) const {
+    DS_ASSIGN(const int c, find_column(schema, target_, "target"));
+    const arrow::DataType& type = *schema.field(c)->type();
+    if (!holds_numbers(type) && type.id() != arrow::Type::BOOL)
+      return invalid("target: column '{}' is {}, expected numbers or booleans", target_, type.ToString());
+    return c;
+  }
   // As doubles, NaN where it is missing.
   Result<std::vector<double>> target_of(const arrow::Table& table) const {
-    DS_ASSIGN(const int c, find_column(*table.schema(), target_, "target"));
+    DS_ASSIGN(const int c, find_target(*table.schema()));
     Column column = table.column(c);
-    if (!holds_numbers(*column->type()) && column->type()->id() != arrow::Type::BOOL)
-      return invalid("target: column '{}' is {}, expected numbers or booleans", target_, column->type()->ToString());
     const auto options = arrow::compute::CastOptions::Unsafe(arrow::float64());
     DS_ASSIGN(column, map_column("cast", column, &options));
     std::vector<double> y;
@@ -304,29 +328,31 @@ class Target : public Categories {
       for (int64_t i = 0; i < part.length; ++i) rows.push_back(part.valid(i) ? part.values<int32_t>()[i] : -1);
     return rows;
   }
-  static double mean_without(const std::vector<double>& y, const std::vector<int32_t>& fold, int32_t left_out) {
-    double sum = 0, count = 0;
-    for (size_t i = 0; i < y.size(); ++i)
-      if (y[i] == y[i] && (left_out < 0 || fold[i] != left_out)) sum += y[i], ++count;
-    return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
+  double mean_without(size_t fold) const {
+    Sum others;
+    for (size_t f = 0; f < all_.size(); ++f)
+      if (f != fold) others.add(all_[f]);
+    return others.n > 0 ? others.sum / others.n : mean_;
   }
-  std::vector<double> encode(const std::vector<int32_t>& rows, const std::vector<double>& y,
-                             const std::vector<int32_t>& fold, int32_t left_out, size_t count, double mean) const {
-    std::vector<double> sums(count), counts(count);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i] < 0 || y[i] != y[i] || (left_out >= 0 && fold[i] == left_out)) continue;
-      sums[static_cast<size_t>(rows[i])] += y[i];
-      ++counts[static_cast<size_t>(rows[i])];
+  // Of each category in the folds but this one (one past the last: in all), drawn towards `mean`.
+  std::vector<double> means_without(const std::string& name, size_t fold, double mean) const {
+    const std::vector<std::vector<Sum>>& sums = sums_.at(name);
+    std::vector<double> means(sums[0].size());
+    for (size_t k = 0; k < means.size(); ++k) {
+      Sum others;
+      for (size_t f = 0; f < sums.size(); ++f)
+        if (f != fold) others.add(sums[f][k]);
+      means[k] = others.n + smooth_ > 0 ? (others.sum + smooth_ * mean) / (others.n + smooth_) : mean;
     }
-    for (size_t k = 0; k < count; ++k)
-      sums[k] = counts[k] + smooth_ > 0 ? (sums[k] + smooth_ * mean) / (counts[k] + smooth_) : mean;
-    return sums;
+    return means;
   }
 
   std::string target_;
   double smooth_ = 10, mean_ = 0;
   int64_t folds_ = 5, seed_ = 0;
-  std::map<std::string, std::vector<double>> means_;  // by column and category
+  std::map<std::string, std::vector<double>> means_;           // by column and category
+  std::vector<Sum> all_;                                       // by fold, of training data
+  std::map<std::string, std::vector<std::vector<Sum>>> sums_;  // by column, fold and category
 };
 
 // Categories of any number as numbers below `buckets`, by a hash of the text, so that there is nothing to learn.
@@ -338,13 +364,13 @@ class Hashing : public Step {
     t.field("buckets", buckets_,
             {.doc = "how many numbers there are; missing values stay missing", .min = 2, .max = 1 << 30});
   }
-  Status fit(const arrow::Table& table) override {
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_category, "text"));
+  Status fit(const Source& source) override {
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, is_category, "text"));
     fitted_.clear();
-    for (const int c : columns) fitted_.push_back(table.field(c)->name());
+    for (const int c : columns) fitted_.push_back(source.schema().field(c)->name());
     return {};
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const std::string& name : fitted_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
@@ -396,7 +422,7 @@ class Dates : public Step {
                 "empty: year, month, day, day_of_week, and hour of timestamps"});
     t.field("keep", keep_, {.doc = "keeps the column itself too"});
   }
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     static const std::vector<std::string> known = {"year",        "quarter",     "month", "week",   "day",
                                                    "day_of_week", "day_of_year", "hour",  "minute", "second"};
     for (const std::string& part : parts_)
@@ -405,19 +431,19 @@ class Dates : public Step {
             "dates: parts: unknown '{}'; there are year, quarter, month, week, day, day_of_week, "
             "day_of_year, hour, minute and second",
             part);
-    DS_ASSIGN(const std::vector<int> columns, chosen(*table.schema(), columns_, *this, is_date, "dates"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, is_date, "dates"));
     fitted_.clear();
     for (const int c : columns) {
       std::vector<std::string> parts = parts_;
-      const bool time = table.field(c)->type()->id() == arrow::Type::TIMESTAMP;
+      const bool time = source.schema().field(c)->type()->id() == arrow::Type::TIMESTAMP;
       if (parts.empty()) parts = {"year", "month", "day", "day_of_week"};
       if (parts_.empty() && time) parts.emplace_back("hour");
       if (!time) std::erase_if(parts, [](const auto& p) { return p == "hour" || p == "minute" || p == "second"; });
-      fitted_[table.field(c)->name()] = parts;
+      fitted_[source.schema().field(c)->name()] = parts;
     }
     return {};
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const auto& [name, parts] : fitted_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));

@@ -188,6 +188,11 @@ Result<Reader> choose(Reader reader, const std::vector<std::string>& names) {
 
 }  // namespace
 
+bool is_text_file(const std::string& path, const FileOptions& options) {
+  const Result<Kind> kind = kind_of(path, options);
+  return kind.ok() && kind->format != "parquet" && kind->format != "arrow";
+}
+
 Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options) {
   DS_ASSIGN(const Kind kind, kind_of(path, options));
   if (kind.format == "parquet" || kind.format == "arrow") {
@@ -215,7 +220,7 @@ Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& 
               named(arrow::json::StreamingReader::Make(stream, arrow::json::ReadOptions::Defaults(), parse), path));
     return choose(std::make_shared<NamedReader>(path, std::move(json)), options.columns);
   }
-  DS_ASSIGN(const CsvOptions csv, csv_options(kind, options));
+  DS_ASSIGN(CsvOptions csv, csv_options(kind, options));
   DS_ASSIGN(auto reader, named(arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), stream, csv.read,
                                                                  csv.parse, csv.convert),
                                path));
@@ -268,31 +273,71 @@ class Sink : public arrow::io::OutputStream {
   bool closed_ = false;
 };
 
-Status write_rows(const arrow::Table& table, const Kind& kind, const FileOptions& options,
-                  const std::shared_ptr<Sink>& sink) {
-  if (kind.format == "parquet")
-    return from_arrow(parquet::arrow::WriteTable(table, arrow::default_memory_pool(), sink));
-  if (kind.format == "arrow") {
-    DS_ARROW_ASSIGN(const auto writer, arrow::ipc::MakeFileWriter(sink, table.schema()));
-    DS_ARROW(writer->WriteTable(table));
-    return from_arrow(writer->Close());
+// A writer of the file's format, made when the schema is known.
+class TableWriter {
+ public:
+  TableWriter(const Kind& kind, const FileOptions& options, std::shared_ptr<Sink> sink)
+      : kind_(kind), options_(options), sink_(std::move(sink)) {}
+  Status write(const Table& table) {
+    if (!schema_) {
+      schema_ = table->schema();
+      DS_TRY(open());
+    } else if (!schema_->Equals(*table->schema())) {
+      return invalid("a batch has other columns than the first: {}, expected {}", table->schema()->ToString(),
+                     schema_->ToString());
+    }
+    return from_arrow(parquet_ ? parquet_->WriteTable(*table, kRows) : ipc_->WriteTable(*table));
   }
-  auto csv = arrow::csv::WriteOptions::Defaults();
-  csv.delimiter = kind.format == "tsv" && options.delimiter == "," ? '\t' : options.delimiter[0];
-  csv.include_header = options.header;
-  return from_arrow(arrow::csv::WriteCSV(table, csv, sink.get()));
-}
+  Status close() {
+    if (!schema_) return invalid("there is no table to write");
+    return from_arrow(parquet_ ? parquet_->Close() : ipc_->Close());
+  }
+
+ private:
+  static constexpr int64_t kRows = 1 << 20;  // of a row group
+  Status open() {
+    if (kind_.format == "parquet") {
+      DS_ARROW_ASSIGN(parquet_, parquet::arrow::FileWriter::Open(*schema_, arrow::default_memory_pool(), sink_));
+      return {};
+    }
+    if (kind_.format == "arrow") {
+      DS_ARROW_ASSIGN(ipc_, arrow::ipc::MakeFileWriter(sink_, schema_));
+      return {};
+    }
+    auto csv = arrow::csv::WriteOptions::Defaults();
+    csv.delimiter = kind_.format == "tsv" && options_.delimiter == "," ? '\t' : options_.delimiter[0];
+    csv.include_header = options_.header;
+    DS_ARROW_ASSIGN(ipc_, arrow::csv::MakeCSVWriter(sink_, schema_, csv));
+    return {};
+  }
+
+  const Kind& kind_;
+  const FileOptions& options_;
+  std::shared_ptr<Sink> sink_;
+  std::shared_ptr<arrow::Schema> schema_;
+  std::unique_ptr<parquet::arrow::FileWriter> parquet_;
+  std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc_;  // of CSV, too
+};
 
 }  // namespace
 
-Status write_table(const arrow::Table& table, const std::string& path, const FileOptions& options) {
+Status write_tables(const std::string& path, const FileOptions& options,
+                    const std::function<Status(const WriteTable&)>& produce) {
   DS_ASSIGN(const Kind kind, kind_of(path, options));
   if (kind.format == "jsonl") return invalid("'{}': tables are written as csv, tsv, parquet or arrow", path);
   if (kind.compression != arrow::Compression::UNCOMPRESSED)
     return invalid("'{}': text is written unpacked; use .parquet for small files", path);
   if (options.delimiter.size() != 1) return invalid("delimiter: expected one character, got '{}'", options.delimiter);
-  return io::write_file_atomic(path, [&](const io::WriteBytes& write) {
-    return named(write_rows(table, kind, options, std::make_shared<Sink>(write)), path);
+  return io::write_file_atomic(path, [&](const io::WriteBytes& write) -> Status {
+    TableWriter writer(kind, options, std::make_shared<Sink>(write));
+    DS_TRY(produce([&](const Table& table) { return named(writer.write(table), path); }));
+    return named(writer.close(), path);
+  });
+}
+
+Status write_table(const arrow::Table& table, const std::string& path, const FileOptions& options) {
+  return write_tables(path, options, [&](const WriteTable& write) {
+    return write(arrow::Table::Make(table.schema(), table.columns(), table.num_rows()));
   });
 }
 

@@ -2,6 +2,7 @@
 // in memory. Test: tests/tables/files_test.cc
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -31,8 +32,16 @@ Result<Table> read_table(const std::string& path, const FileOptions& options = {
 // Batches of a file as they are asked for; CSV's types are those of the first megabyte unless options say more.
 Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options = {});
 
+// Whether the file's format is text, which takes long to read.
+bool is_text_file(const std::string& path, const FileOptions& options = {});
+
 // Written to a temporary name and renamed, so that `path` is never half a file. Formats as for reading, compressed
 // only where the format itself compresses (Parquet: snappy).
 Status write_table(const arrow::Table& table, const std::string& path, const FileOptions& options = {});
+
+// The same of tables that come one after another, all of one schema: produce() is given what writes one.
+using WriteTable = std::function<Status(const Table&)>;
+Status write_tables(const std::string& path, const FileOptions& options,
+                    const std::function<Status(const WriteTable&)>& produce);
 
 }  // namespace deepseek::tables

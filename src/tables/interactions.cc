@@ -20,19 +20,6 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int kBins = 16;
 constexpr int64_t kSample = 20000;  // rows that worth is estimated of
 
-// Every k-th row, so that the sample keeps the order and mix of the table.
-Result<Table> sample_of(const arrow::Table& table) {
-  const int64_t n = table.num_rows();
-  if (n <= kSample) return arrow::Table::Make(table.schema(), table.columns(), n);
-  arrow::Int64Builder rows;
-  for (int64_t i = 0; i < kSample; ++i) DS_ARROW(rows.Append(i * n / kSample));
-  DS_ARROW_ASSIGN(const std::shared_ptr<arrow::Array> indices, rows.Finish());
-  DS_ASSIGN(
-      const arrow::Datum taken,
-      call("take", {arrow::Datum(arrow::Table::Make(table.schema(), table.columns(), n)), arrow::Datum(indices)}));
-  return taken.table();
-}
-
 Result<std::vector<std::string>> text_of(const Column& column) {
   const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
   DS_ASSIGN(const Column text, map_column("cast", column, &options));
@@ -70,8 +57,11 @@ struct Selection {
     t.field("redundancy", redundancy,
             {.doc = "columns whose correlation with a better one is above it are left out", .min = 0, .max = 1});
   }
-  Result<Column> target_of(const arrow::Table& table, const std::string& step) const {
+  Status check_target(const arrow::Schema& schema, const std::string& step) const {
     if (target.empty()) return invalid("{}: name the column to be predicted by the option `target`", step);
+    return find_column(schema, target, step + ": target").status();
+  }
+  Result<Column> target_of(const arrow::Table& table, const std::string& step) const {
     DS_ASSIGN(const int c, find_column(*table.schema(), target, step + ": target"));
     return table.column(c);
   }
@@ -103,23 +93,23 @@ class Interactions : public Step {
     t.field("max_candidates", most_, {.doc = "more pairs than this are an error, before they are tried", .min = 1});
   }
 
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     chosen_.clear();
     notes_.clear();
     for (const std::string& k : kinds_)
       if (k != "products" && k != "ratios" && k != "crosses" && k != "group_means")
         return invalid("interactions: kinds: unknown '{}'; there are products, ratios, crosses and group_means", k);
     if (selection_.target.empty()) selection_.target = target;
-    DS_TRY(selection_.target_of(table, kind()).status());
-    DS_ASSIGN(const Table sample, sample_of(table));
+    DS_TRY(selection_.check_target(source.schema(), kind()));
+    DS_ASSIGN(const Table sample, tables::sample(source, kSample));
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));
     std::vector<std::string> numbers, categories;
     DS_ASSIGN(const std::vector<int> columns,
-              tables::chosen(*table.schema(), columns_, *this, taken, "numbers or text"));
+              tables::chosen(source.schema(), columns_, *this, taken, "numbers or text"));
     for (const int c : columns) {
-      const std::string& name = table.field(c)->name();
+      const std::string& name = source.schema().field(c)->name();
       if (name == selection_.target) continue;
-      (holds_numbers(*table.field(c)->type()) ? numbers : categories).push_back(name);
+      (holds_numbers(*source.schema().field(c)->type()) ? numbers : categories).push_back(name);
     }
     std::vector<Pair> pairs = candidates(numbers, categories);
     if (static_cast<int64_t>(pairs.size()) > most_)
@@ -128,7 +118,7 @@ class Interactions : public Step {
           "columns or kinds",
           pairs.size(), numbers.size(), categories.size(), most_);
     for (Pair& pair : pairs)
-      if (pair.op == "mean" || pair.op == "less mean") DS_TRY(learn_means(*sample, pair));
+      if (pair.op == "mean" || pair.op == "less mean") DS_TRY(learn_means(TableSource(sample), pair));
     // A pair is worth what it tells beyond the better of its two.
     std::map<std::string, double> alone;
     std::vector<std::vector<double>> known;
@@ -162,7 +152,7 @@ class Interactions : public Step {
       notes_.push_back(fmt::format("{}: {} {:.4g}", pairs[p].name(),
                                    selection_.method == "boosting" ? "gain" : "information beyond its columns",
                                    worth[p]));
-      if (!pairs[p].means.empty()) DS_TRY(learn_means(table, pairs[p]));
+      if (!pairs[p].means.empty()) DS_TRY(learn_means(source, pairs[p]));
       chosen_.push_back(std::move(pairs[p]));
     }
     notes_.insert(notes_.begin(),
@@ -170,7 +160,7 @@ class Interactions : public Step {
     return {};
   }
 
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const Pair& pair : chosen_) {
       DS_ASSIGN(const Column column, make(*table, pair));
@@ -254,18 +244,22 @@ class Interactions : public Step {
     return text_of(table.column(c));
   }
 
-  Status learn_means(const arrow::Table& table, Pair& pair) const {
-    DS_ASSIGN(const std::vector<double> x, numbers_of(table, pair.a));
-    DS_ASSIGN(const std::vector<std::string> words, words_of(table, pair.b));
+  Status learn_means(const Source& source, Pair& pair) const {
     std::map<std::string, std::pair<double, double>> sums;
     double sum = 0, n = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      if (!std::isfinite(x[i])) continue;
-      auto& [s, k] = sums[words[i]];
-      s += x[i], ++k;
-      sum += x[i], ++n;
-    }
+    DS_TRY(source.each([&](const Table& batch, int64_t) -> Status {
+      DS_ASSIGN(const std::vector<double> x, numbers_of(*batch, pair.a));
+      DS_ASSIGN(const std::vector<std::string> words, words_of(*batch, pair.b));
+      for (size_t i = 0; i < x.size(); ++i) {
+        if (!std::isfinite(x[i])) continue;
+        auto& [s, k] = sums[words[i]];
+        s += x[i], ++k;
+        sum += x[i], ++n;
+      }
+      return {};
+    }));
     pair.mean = n > 0 ? sum / n : kNan;
+    pair.means.clear();
     for (const auto& [word, s] : sums) pair.means[word] = s.first / s.second;
     return {};
   }
@@ -312,16 +306,16 @@ class Select : public Step {
             {.doc = "to choose from; empty: all numbers, booleans and text but the target. Others stay"});
     selection_.describe(t);
   }
-  Status fit(const arrow::Table& table) override {
+  Status fit(const Source& source) override {
     left_out_.clear();
     notes_.clear();
     if (selection_.target.empty()) selection_.target = target;
-    DS_TRY(selection_.target_of(table, kind()).status());
-    DS_ASSIGN(const Table sample, sample_of(table));
+    DS_TRY(selection_.check_target(source.schema(), kind()));
+    DS_ASSIGN(const Table sample, tables::sample(source, kSample));
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));
     DS_ASSIGN(const std::vector<int> columns,
               chosen(
-                  *table.schema(), columns_, *this,
+                  source.schema(), columns_, *this,
                   [](const arrow::DataType& t) { return holds_numbers(t) || holds_categories(t); },
                   "numbers, booleans or text"));
     std::vector<std::string> names;
@@ -346,7 +340,7 @@ class Select : public Step {
     for (const size_t c : kept) notes_.push_back(fmt::format("{}: {:.4g}", names[c], worth[c]));
     return {};
   }
-  Result<Table> transform(const Table& table, bool) const override {
+  Result<Table> transform(const Table& table, Origin) const override {
     Table result = table;
     for (const std::string& name : left_out_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));

@@ -156,25 +156,87 @@ Status Pipeline::save(const std::string& path) const {
   return io::write_file_atomic(path, std::as_bytes(std::span(text)));
 }
 
-Result<Table> Pipeline::fit_transform(const Table& given) {
-  if (given->num_rows() == 0) return invalid("training data has no rows");
-  DS_ASSIGN(const Table table, without_views(given));
+namespace {
+
+// Training data as the first `steps` steps leave it, made anew each time.
+class StepSource : public Source {
+ public:
+  StepSource(const Source& inner, const std::vector<std::unique_ptr<Step>>& steps, size_t count,
+             std::shared_ptr<arrow::Schema> schema)
+      : inner_(inner), steps_(steps), count_(count), schema_(std::move(schema)) {}
+  const arrow::Schema& schema() const override { return *schema_; }
+  Status each(const std::function<Status(const Table&, int64_t)>& f) const override {
+    std::vector<int64_t> first(count_ + 1);  // rows that each step has seen
+    DS_TRY(inner_.each([&](const Table& batch, int64_t) -> Status {
+      DS_ASSIGN(Table table, without_views(batch));
+      for (size_t s = 0; s < count_; ++s) {
+        const int64_t rows = table->num_rows();
+        DS_ASSIGN(table, steps_[s]->transform(table, {true, first[s]}));
+        first[s] += rows;
+      }
+      const int64_t at = first[count_];
+      first[count_] += table->num_rows();
+      return f(table, at);
+    }));
+    rows_ = first[count_];
+    return {};
+  }
+
+ private:
+  const Source& inner_;
+  const std::vector<std::unique_ptr<Step>>& steps_;
+  size_t count_;
+  std::shared_ptr<arrow::Schema> schema_;
+};
+
+}  // namespace
+
+Status Pipeline::learn_inputs(const arrow::Schema& schema) {
   std::vector<Input> inputs;
-  for (const auto& field : table->schema()->fields()) {
-    DS_TRY(find_column(*table->schema(), field->name(), "training data").status());
+  for (const auto& field : schema.fields()) {
+    DS_TRY(find_column(schema, field->name(), "training data").status());
     inputs.push_back({field->name(), field->type()->ToString()});
   }
-  if (!target_.empty()) DS_TRY(find_column(*table->schema(), target_, "target").status());
-  Table result = table;
+  if (!target_.empty()) DS_TRY(find_column(schema, target_, "target").status());
+  inputs_ = std::move(inputs);
+  for (const auto& step : steps_) step->target = target_;
+  return {};
+}
+
+Result<Table> Pipeline::fit_transform(const Table& given) {
+  if (given->num_rows() == 0) return invalid("training data has no rows");
+  fitted_ = false;
+  DS_ASSIGN(Table result, without_views(given));
+  DS_TRY(learn_inputs(*result->schema()));
   for (const auto& step : steps_) {
-    step->target = target_;
-    DS_TRY(step->fit(*result));
-    DS_ASSIGN(result, step->transform(result, true));
+    DS_TRY(step->fit(TableSource(result)));
+    DS_ASSIGN(result, step->transform(result, {true, 0}));
     if (result->num_rows() == 0) return invalid("{}: no row of the training data is left", step->kind());
   }
-  inputs_ = std::move(inputs);
   fitted_ = true;
   return result;
+}
+
+Status Pipeline::fit(OpenStream open) {
+  fitted_ = false;
+  DS_ASSIGN(const std::unique_ptr<StreamSource> source, StreamSource::make(std::move(open)));
+  DS_ARROW_ASSIGN(Table empty, arrow::Table::MakeEmpty(arrow::schema(source->schema().fields())));
+  DS_ASSIGN(empty, without_views(empty));
+  DS_TRY(learn_inputs(*empty->schema()));
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const StepSource before(*source, steps_, s, empty->schema());
+    DS_TRY(steps_[s]->fit(before));
+    DS_ASSIGN(empty, steps_[s]->transform(empty, {}));
+  }
+  fitted_ = true;
+  return {};
+}
+
+Status Pipeline::transform_training(OpenStream open, const std::function<Status(const Table&)>& f) const {
+  if (!fitted_) return invalid("the pipeline is not fitted yet; call fit() first");
+  DS_ASSIGN(const std::unique_ptr<StreamSource> source, StreamSource::make(std::move(open)));
+  const StepSource steps(*source, steps_, steps_.size(), arrow::schema(source->schema().fields()));
+  return steps.each([&](const Table& table, int64_t) { return f(table); });
 }
 
 Result<Table> Pipeline::conform(const Table& table) const {
@@ -203,7 +265,7 @@ Result<Table> Pipeline::transform(const Table& table) const {
   DS_ASSIGN(Table result, without_views(table));
   DS_ASSIGN(result, conform(result));
   for (const auto& step : steps_) {
-    DS_ASSIGN(result, step->transform(result, false));
+    DS_ASSIGN(result, step->transform(result, {}));
   }
   return result;
 }

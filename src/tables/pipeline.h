@@ -32,6 +32,11 @@ class Pipeline {
   bool fitted() const { return fitted_; }
   // Each step learns from what those before it made of the training data.
   Result<Table> fit_transform(const Table& table);
+  // The same of batches, without all of them in memory: each step goes through the stream once or twice. Steps that
+  // need all rows at once say so.
+  Status fit(OpenStream open);
+  // Training data as the fitted steps make it, batch by batch; only of what fit() saw.
+  Status transform_training(OpenStream open, const std::function<Status(const Table&)>& f) const;
   // Columns that training data did not have are left out; those that are missing or of a type that does not convert
   // without loss are an error that names them.
   Result<Table> transform(const Table& table) const;
@@ -39,6 +44,7 @@ class Pipeline {
   std::vector<std::string> notes() const;
 
  private:
+  Status learn_inputs(const arrow::Schema& schema);
   Result<Table> conform(const Table& table) const;
 
   struct Input {

@@ -59,31 +59,7 @@ DS_SIMD double squares(const double* x, int64_t n, double mean) {
   return total;
 }
 
-Moments combine(const Moments& a, const Moments& b) {
-  if (a.count == 0 || b.count == 0) {
-    Moments m = a.count == 0 ? b : a;
-    m.missing = a.missing + b.missing;
-    return m;
-  }
-  Moments m;
-  m.count = a.count + b.count;
-  m.missing = a.missing + b.missing;
-  const auto n = static_cast<double>(m.count), na = static_cast<double>(a.count), nb = static_cast<double>(b.count);
-  const double delta = b.mean - a.mean;
-  m.mean = a.mean + delta * nb / n;
-  m.m2 = a.m2 + b.m2 + delta * delta * na * nb / n;
-  m.min = std::min(a.min, b.min);
-  m.max = std::max(a.max, b.max);
-  return m;
-}
-
-// Between which values of a sorted sample the element of this rank lies, all but certainly.
-struct Bracket {
-  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
-  int64_t below = 0;  // values under low
-  std::vector<double> inside;
-};
-constexpr int64_t kSample = 65536, kMargin = 640;  // 5 standard deviations of a rank in the sample
+constexpr int64_t kMargin = 640;  // 5 standard deviations of a rank in the sample
 
 DS_SIMD int64_t count_there(const double* x, int64_t n) {
   int64_t count = 0;
@@ -131,6 +107,24 @@ double between(double a, double b, double t) {
 
 }  // namespace
 
+Moments combine(const Moments& a, const Moments& b) {
+  if (a.count == 0 || b.count == 0) {
+    Moments m = a.count == 0 ? b : a;
+    m.missing = a.missing + b.missing;
+    return m;
+  }
+  Moments m;
+  m.count = a.count + b.count;
+  m.missing = a.missing + b.missing;
+  const auto n = static_cast<double>(m.count), na = static_cast<double>(a.count), nb = static_cast<double>(b.count);
+  const double delta = b.mean - a.mean;
+  m.mean = a.mean + delta * nb / n;
+  m.m2 = a.m2 + b.m2 + delta * delta * na * nb / n;
+  m.min = std::min(a.min, b.min);
+  m.max = std::max(a.max, b.max);
+  return m;
+}
+
 double Moments::variance(int64_t ddof) const { return count > ddof ? m2 / static_cast<double>(count - ddof) : kNaN; }
 double Moments::stddev(int64_t ddof) const { return std::sqrt(variance(ddof)); }
 
@@ -155,13 +149,36 @@ Moments moments(const arrow::ChunkedArray& column) {
   return m;
 }
 
+void Bracket::add(const double* x, int64_t n) { find_inside(x, n, *this); }
+
+std::optional<double> Bracket::quantile(double q, int64_t count) {
+  if (count == 0) return kNaN;
+  const double rank = static_cast<double>(count - 1) * q;
+  const auto k = static_cast<int64_t>(rank);
+  const int64_t last = std::min(k + 1, count - 1) - below;
+  if (k < below || last >= static_cast<int64_t>(inside.size())) return std::nullopt;
+  const auto [a, b] = neighbours(inside, k - below);
+  return between(a, b, rank - static_cast<double>(k));
+}
+
+Bracket bracket_of(const std::vector<double>& sample, double q, int64_t count) {
+  Bracket bracket;
+  const auto size = static_cast<int64_t>(sample.size());
+  if (size >= count) return bracket;  // all of them are copied
+  const auto at =
+      static_cast<int64_t>(static_cast<double>(count - 1) * q / static_cast<double>(count) * static_cast<double>(size));
+  if (at - kMargin > 0) bracket.low = sample[static_cast<size_t>(at - kMargin)];
+  if (at + kMargin < size) bracket.high = sample[static_cast<size_t>(at + kMargin)];
+  return bracket;
+}
+
 std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vector<double>& q, int64_t* missing) {
   const std::vector<Part> parts = parts_of(column);
   const auto num_parts = static_cast<int64_t>(parts.size());
   // Each part's share of the sample, and how many values there are.
   std::vector<int64_t> counts(parts.size());
   std::vector<std::vector<double>> samples(parts.size());
-  const int64_t stride = std::max<int64_t>(1, column.length() / kSample);
+  const int64_t stride = std::max<int64_t>(1, column.length() / kQuantileSample);
   parallel_for(num_parts, 1, [&](int64_t begin, int64_t end) {
     Numbers numbers;
     for (int64_t p = begin; p < end; ++p) {
@@ -182,16 +199,8 @@ std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vect
   if (count == 0) return std::vector<double>(q.size(), kNaN);
   std::sort(sample.begin(), sample.end());
 
-  std::vector<Bracket> brackets(q.size());
-  std::vector<double> rank;
-  for (size_t b = 0; b < q.size(); ++b) {
-    rank.push_back(static_cast<double>(count - 1) * q[b]);
-    if (stride == 1) continue;  // all of them are copied
-    const auto size = static_cast<int64_t>(sample.size());
-    const auto at = static_cast<int64_t>(rank[b] / static_cast<double>(count) * static_cast<double>(size));
-    if (at - kMargin > 0) brackets[b].low = sample[static_cast<size_t>(at - kMargin)];
-    if (at + kMargin < size) brackets[b].high = sample[static_cast<size_t>(at + kMargin)];
-  }
+  std::vector<Bracket> brackets;
+  for (const double share : q) brackets.push_back(bracket_of(sample, share, count));
   const auto gather = [&](std::vector<Bracket>& into) {
     std::vector<std::vector<Bracket>> by_part(parts.size(), std::vector<Bracket>(into.size()));
     parallel_for(num_parts, 1, [&](int64_t begin, int64_t end) {
@@ -216,19 +225,13 @@ std::vector<double> quantiles(const arrow::ChunkedArray& column, const std::vect
   gather(brackets);
   std::vector<double> result;
   for (size_t b = 0; b < q.size(); ++b) {
-    const auto k = static_cast<int64_t>(rank[b]);
-    Bracket& bracket = brackets[b];
-    const auto has = [&] {
-      const int64_t last = std::min(k + 1, count - 1) - bracket.below;
-      return k >= bracket.below && last < static_cast<int64_t>(bracket.inside.size());
-    };
-    if (!has()) {  // an unlucky sample
+    std::optional<double> value = brackets[b].quantile(q[b], count);
+    if (!value) {  // an unlucky sample
       std::vector<Bracket> all(1);
       gather(all);
-      bracket = std::move(all[0]);
+      value = all[0].quantile(q[b], count);
     }
-    const auto [low, high] = neighbours(bracket.inside, k - bracket.below);
-    result.push_back(between(low, high, rank[b] - static_cast<double>(k)));
+    result.push_back(*value);
   }
   return result;
 }

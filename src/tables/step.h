@@ -10,9 +10,15 @@
 #include <vector>
 
 #include "base/options.h"
-#include "tables/arrow.h"
+#include "tables/source.h"
 
 namespace deepseek::tables {
+
+// Where the rows of a table come from: training data, of which the first one has this number, or others.
+struct Origin {
+  bool training = false;
+  int64_t first = 0;
+};
 
 class Step {
  public:
@@ -23,10 +29,10 @@ class Step {
   std::string target;
   virtual void describe(OptionTable& options) = 0;
   // Learns from training data. Errors name the column and what was expected of it.
-  virtual Status fit(const arrow::Table& table) = 0;
-  // After fit() or set_state(). Steps that leave out rows do so only while `fitting`, from the table that fit() saw:
-  // what comes to be served keeps all its rows.
-  virtual Result<Table> transform(const Table& table, bool fitting) const = 0;
+  virtual Status fit(const Source& source) = 0;
+  // After fit() or set_state(). Steps that leave out rows do so only from the training data that fit() saw: what comes
+  // to be served keeps all its rows.
+  virtual Result<Table> transform(const Table& table, Origin origin) const = 0;
   // What was learnt, and back; numbers keep every bit.
   virtual nlohmann::json state() const = 0;
   virtual Status set_state(const nlohmann::json& state) = 0;
