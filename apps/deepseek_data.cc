@@ -278,11 +278,18 @@ Status share_out(const std::string& file, const FileOptions& options, const Spli
                100.0 * static_cast<double>(part->num_rows()) / static_cast<double>(table->num_rows()));
     parts.push_back(std::move(part));
   }
-  const Result<std::vector<Leak>> found = leaks(parts, {});
+  const Result<std::vector<Leak>> found = leaks(parts, {}, parts[0]->num_columns() >= 3);
   if (!found.ok()) fmt::print("not checked for equal rows: {}\n", found.status().message());
-  for (const Leak& leak : found.ok() ? *found : std::vector<Leak>())
-    fmt::print("warning: {} rows of {} equal rows of {}; leave out duplicates before splitting\n", leak.rows,
-               names[static_cast<size_t>(leak.part)], names[static_cast<size_t>(leak.other)]);
+  for (const Leak& leak : found.ok() ? *found : std::vector<Leak>()) {
+    const std::string& own = names[static_cast<size_t>(leak.part)];
+    const std::string& other = names[static_cast<size_t>(leak.other)];
+    if (leak.rows > 0)
+      fmt::print("warning: {} rows of {} equal rows of {}; leave out duplicates before splitting\n", leak.rows, own,
+                 other);
+    if (leak.near > 0)
+      fmt::print("warning: {} rows of {} differ from a row of {} in one column only; do they belong to one group?\n",
+                 leak.near, own, other);
+  }
   return {};
 }
 

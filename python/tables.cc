@@ -68,15 +68,15 @@ NB_MODULE(_tables, m) {
       nb::arg("stream"), nb::arg("fractions"), nb::arg("stratify"), nb::arg("group"), nb::arg("time"), nb::arg("seed"));
   m.def(
       "leaks",
-      [](const std::vector<nb::object>& streams, const std::vector<std::string>& columns) {
+      [](const std::vector<nb::object>& streams, const std::vector<std::string>& columns, bool near) {
         std::vector<Table> parts;
         for (const nb::object& stream : streams) parts.push_back(from_capsule(stream));
         nb::list found;
-        for (const Leak& leak : without_gil([&] { return leaks(parts, columns); }))
-          found.append(nb::make_tuple(leak.part, leak.other, leak.rows));
+        for (const Leak& leak : without_gil([&] { return leaks(parts, columns, near); }))
+          found.append(nb::make_tuple(leak.part, leak.other, leak.rows, leak.near));
         return found;
       },
-      nb::arg("streams"), nb::arg("columns"));
+      nb::arg("streams"), nb::arg("columns"), nb::arg("near"));
 
   nb::class_<Pipeline>(m, "Pipeline")
       .def_static(

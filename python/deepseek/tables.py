@@ -118,11 +118,16 @@ class Leak(typing.NamedTuple):
     """The earlier one that has such rows."""
     rows: int
     """How many rows of the later part."""
+    near: int = 0
+    """How many more of them differ from one of the earlier part in a single column."""
 
 
-def leaks(*parts: Any, columns: Sequence[str] | None = None) -> list[Leak]:
-    """Rows of later parts that equal one of an earlier part, in all columns or in these: empty if parts share nothing."""
-    return [Leak(*leak) for leak in _tables.leaks([_as_arrow(part).__arrow_c_stream__() for part in parts], list(columns or []))]
+def leaks(*parts: Any, columns: Sequence[str] | None = None, near: bool = False) -> list[Leak]:
+    """Rows of later parts that equal one of an earlier part, in all columns or in these: empty if parts share nothing.
+
+    near: also counts rows that differ from one in a single column, of three at least.
+    """
+    return [Leak(*leak) for leak in _tables.leaks([_as_arrow(part).__arrow_c_stream__() for part in parts], list(columns or []), near)]
 
 
 class Pipeline:

@@ -32,6 +32,12 @@ Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<s
   return columns;
 }
 
+Result<Column> as_text(const Column& column) {
+  if (column->type()->id() == arrow::Type::STRING) return column;
+  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
+  return map_column("cast", column, &options);
+}
+
 bool takes_all(const arrow::DataType&) { return true; }
 
 Result<Table> set_column(const Table& table, int column, const Column& values) {

@@ -19,6 +19,9 @@ Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::
 Result<Column> map_column(const std::string& function, const Column& column,
                           const arrow::compute::FunctionOptions* options = nullptr);
 
+// Text of any kind, or what has text, as plain strings (arrow::StringArray).
+Result<Column> as_text(const Column& column);
+
 // The columns that a step works on: those named by its option, which must be there and be taken, or all that are taken
 // but the target. `expected` says in the error what is: "numbers".
 Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names, const Step& step,

@@ -83,11 +83,6 @@ bool is_category(const arrow::DataType& type) {
   return is_text(type) || (type.id() == arrow::Type::DICTIONARY &&
                            is_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
 }
-Result<Column> as_text(const Column& column) {
-  if (column->type()->id() == arrow::Type::STRING) return column;
-  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
-  return map_column("cast", column, &options);
-}
 
 // What the encoders of categories share: the values of each column in training data, sorted.
 class Categories : public Step {

@@ -21,8 +21,7 @@ constexpr int kBins = 16;
 constexpr int64_t kSample = 20000;  // rows that worth is estimated of
 
 Result<std::vector<std::string>> text_of(const Column& column) {
-  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
-  DS_ASSIGN(const Column text, map_column("cast", column, &options));
+  DS_ASSIGN(const Column text, as_text(column));
   std::vector<std::string> values;
   for (const auto& chunk : text->chunks()) {
     const auto& words = static_cast<const arrow::StringArray&>(*chunk);

@@ -44,6 +44,8 @@ Result<Table> without_views(const Table& table) {
 
 const std::vector<StepInfo>& steps() {
   static const std::vector<StepInfo> list = {
+      {"types", "text as the numbers, booleans and dates that it says", make_types},
+      {"leakage", "warns of columns that tell the target too well, or number the rows", make_leakage},
       {"impute", "fills missing values", make_impute},
       {"outliers", "bounds numbers, or marks or leaves out what is outside", make_outliers},
       {"duplicates", "leaves out rows that came before (of training data)", make_duplicates},
@@ -54,6 +56,7 @@ const std::vector<StepInfo>& steps() {
       {"target", "text as the mean of the target, of other rows in training data", make_target},
       {"hashing", "text as numbers by a hash", make_hashing},
       {"dates", "dates and times as year, month, day, ...", make_dates},
+      {"text", "natural language as numbers of words, characters, ...", make_text},
       {"interactions", "columns of pairs of columns, those that tell about the target", make_interactions},
       {"select", "leaves out columns that tell least about the target", make_select},
   };

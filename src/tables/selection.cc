@@ -93,8 +93,7 @@ Result<std::vector<double>> values_of(const std::string& name, const Column& giv
   }
   if (!holds_categories(type))
     return invalid("{}: column '{}' is {}, expected numbers, text or booleans", wanted_by, name, type.ToString());
-  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
-  DS_ASSIGN(const Column text, map_column("cast", column, &options));
+  DS_ASSIGN(const Column text, as_text(column));
   std::map<std::string_view, double> code;
   for (const auto& chunk : text->chunks()) {
     const auto& words = static_cast<const arrow::StringArray&>(*chunk);

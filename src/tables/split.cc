@@ -158,20 +158,44 @@ Result<Table> take(const Table& table, const std::vector<int64_t>& rows) {
   return taken.table();
 }
 
-Result<std::vector<Leak>> leaks(const std::vector<Table>& parts, const std::vector<std::string>& columns) {
+Result<std::vector<Leak>> leaks(const std::vector<Table>& parts, const std::vector<std::string>& columns, bool near) {
   DS_ARROW_ASSIGN(const Table all, arrow::ConcatenateTables(parts));
-  DS_ASSIGN(const std::vector<int64_t> first, first_equal(*all, columns, "leaks"));
   std::vector<int> part_of;
   for (size_t p = 0; p < parts.size(); ++p)
     part_of.insert(part_of.end(), static_cast<size_t>(parts[p]->num_rows()), static_cast<int>(p));
-  std::map<std::pair<int, int>, int64_t> counts;
+  DS_ASSIGN(const std::vector<int64_t> first, first_equal(*all, columns, "leaks"));
+  std::map<std::pair<int, int>, Leak> found;
+  const auto leak_of = [&](int own, int other) -> Leak& {
+    Leak& leak = found[{own, other}];
+    leak.part = own;
+    leak.other = other;
+    return leak;
+  };
+  std::vector<uint8_t> equal(first.size());
   for (size_t row = 0; row < first.size(); ++row) {
     const int own = part_of[row], other = part_of[static_cast<size_t>(first[row])];
-    if (own != other) ++counts[{own, other}];
+    equal[row] = own != other;
+    if (equal[row]) ++leak_of(own, other).rows;
   }
-  std::vector<Leak> found;
-  for (const auto& [pair, rows] : counts) found.push_back({pair.first, pair.second, rows});
-  return found;
+  if (near) {
+    std::vector<std::string> names = columns;
+    for (int c = 0; c < all->num_columns() && columns.empty(); ++c) names.push_back(all->field(c)->name());
+    if (names.size() < 3) return invalid("leaks: near: expected 3 columns at least, got {}", names.size());
+    // The earliest part that has the row's values in all columns but one.
+    std::vector<int> earliest = part_of;
+    for (size_t left_out = 0; left_out < names.size(); ++left_out) {
+      std::vector<std::string> others = names;
+      others.erase(others.begin() + static_cast<std::ptrdiff_t>(left_out));
+      DS_ASSIGN(const std::vector<int64_t> like, first_equal(*all, others, "leaks"));
+      for (size_t row = 0; row < like.size(); ++row)
+        earliest[row] = std::min(earliest[row], part_of[static_cast<size_t>(like[row])]);
+    }
+    for (size_t row = 0; row < earliest.size(); ++row)
+      if (!equal[row] && earliest[row] != part_of[row]) ++leak_of(part_of[row], earliest[row]).near;
+  }
+  std::vector<Leak> list;
+  for (const auto& [pair, leak] : found) list.push_back(leak);
+  return list;
 }
 
 }  // namespace deepseek::tables

@@ -23,11 +23,14 @@ struct SplitOptions {
 Result<std::vector<std::vector<int64_t>>> split(const arrow::Table& table, const SplitOptions& options);
 Result<Table> take(const Table& table, const std::vector<int64_t>& rows);
 
-// Rows of later parts that equal one of an earlier part in all columns, or in those given.
+// Rows of later parts that equal one of an earlier part in all columns, or in those given; `near`: also those that
+// differ from one in a single column, of three at least.
 struct Leak {
   int part = 0, other = 0;  // the later one, and the earlier one that has such a row
   int64_t rows = 0;         // of the later part
+  int64_t near = 0;
 };
-Result<std::vector<Leak>> leaks(const std::vector<Table>& parts, const std::vector<std::string>& columns);
+Result<std::vector<Leak>> leaks(const std::vector<Table>& parts, const std::vector<std::string>& columns,
+                                bool near = false);
 
 }  // namespace deepseek::tables

@@ -60,6 +60,9 @@ std::unique_ptr<Step> make_hashing();
 std::unique_ptr<Step> make_dates();
 std::unique_ptr<Step> make_interactions();
 std::unique_ptr<Step> make_select();
+std::unique_ptr<Step> make_types();
+std::unique_ptr<Step> make_text();
+std::unique_ptr<Step> make_leakage();
 
 // A double that may be infinite or NaN, which JSON has no numbers for.
 nlohmann::json number_to_json(double value);

@@ -105,3 +105,51 @@ def test_targets_of_boosting():
         Pipeline([("interactions", step)]).fit(frame.assign(y="same"))
     many = frame.assign(y=np.where(frame.b > 0, "p", np.where(frame.c > 1, "q", "r")))
     Pipeline([("interactions", step)]).fit(many)
+
+
+def test_types_of_text():
+    frame = pd.DataFrame({"n": ["1", " 2.5 ", None, "-3e2"], "b": ["yes", "No", "TRUE", None], "d": ["2024-01-31", "2024-02-29", None, "1999-12-31"],
+                          "t": ["31.01.2024 10:15", "01.02.2024 00:00", "29.02.2024 23:59", None], "k": ["1", "x", "3", "4"], "empty": [None] * 4})
+    frame["empty"] = frame["empty"].astype("str")
+    pipeline = Pipeline(["types"])
+    out = pipeline.fit_transform(frame)
+    np.testing.assert_array_equal(out["n"], [1, 2.5, np.nan, -300])
+    assert out["b"].tolist()[:3] == [True, False, True]
+    assert out["d"].dt.strftime("%Y-%m-%d").tolist()[:2] == ["2024-01-31", "2024-02-29"]
+    assert out["t"].dt.strftime("%H:%M %d").tolist()[:3] == ["10:15 31", "00:00 01", "23:59 29"]
+    assert out["k"].tolist() == frame["k"].tolist()
+    # A rule for mixed columns, which the notes tell.
+    mixed = Pipeline([("types", {"share": 0.75})])
+    assert np.isnan(mixed.fit_transform(frame)["k"].iloc[1])
+    assert "types: k: number, 1 of 4 values are none and become missing" in mixed.notes()
+    with pytest.raises(ValueError, match="column 'n' is double, expected text"):
+        Pipeline([("types", {"columns": ["n"]})]).fit(out)
+
+
+def test_statistics_of_text():
+    frame = pd.DataFrame({"note": ["A fine day, really.", None, ""], "x": [1, 2, 3]})
+    out = Pipeline([("text", {"columns": ["note"], "statistics": ["num_words", "upper_case_count", "punctuation_count"]})]).fit_transform(frame)
+    assert list(out.columns) == ["x", "note_num_words", "note_upper_case_count", "note_punctuation_count"]
+    np.testing.assert_array_equal(out["note_num_words"], [4, np.nan, 0])
+    np.testing.assert_array_equal(out["note_punctuation_count"], [2, np.nan, 0])
+    with pytest.raises(ValueError, match="unknown 'words'"):
+        Pipeline([("text", {"columns": ["note"], "statistics": ["words"]})]).fit(frame)
+    with pytest.raises(ValueError, match="name the columns"):
+        Pipeline(["text"]).fit(frame)
+
+
+def test_leakage_is_told(tmp_path):
+    frame, rng = planted(2000)
+    frame["y"] = (frame.b + rng.normal(size=2000) > 0)
+    frame["refund"] = np.where(frame.y, rng.choice(["card", "cash"], 2000), "none")  # known only after the target
+    frame["row"] = rng.permutation(2000)
+    pipeline = Pipeline(["leakage"], target="y")
+    pipeline.fit(frame)
+    notes = "\n".join(pipeline.notes())
+    assert "refund: tells 9" in notes or "refund: tells 100" in notes
+    assert "row: no value repeats" in notes and notes.count("leakage: ") == 2
+    dropped = Pipeline([("leakage", {"action": "drop"})], target="y").fit_transform(frame)
+    assert list(dropped.columns) == ["a", "b", "c", "d", "k", "m", "y"]
+    numeric = frame.assign(y=frame.b * 2 + 1e-3 * rng.normal(size=2000))
+    pipeline.fit(numeric)
+    assert any("b: tells" in note for note in pipeline.notes())

@@ -96,3 +96,17 @@ def test_leaks():
     (found,) = leaks(train, test)
     assert (found.part, found.other, found.rows) == (1, 0, len(merged))
     assert leaks(train, test, columns=["y"])[0].rows == len(test)
+
+
+def test_near_duplicates():
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame({"a": rng.normal(size=100), "b": rng.integers(0, 10**6, 100), "c": [f"c{i}" for i in range(100)]})
+    test = train.iloc[:10].copy()
+    test.loc[0:2, "a"] += 1  # three rows differ in one column
+    test.loc[3, "b"] += 1  # one more
+    test.loc[4, ["a", "c"]] = [7.5, "other"]  # in two
+    (found,) = leaks(train, test, near=True)
+    assert (found.rows, found.near) == (5, 4)
+    assert leaks(train, test)[0].near == 0
+    with pytest.raises(ValueError, match="3 columns at least"):
+        leaks(train, test, columns=["a", "b"], near=True)
