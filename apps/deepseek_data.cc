@@ -6,14 +6,17 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <sstream>
 
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "features/synthesis.h"
+#include "io/atomic_file.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
+#include "tables/report.h"
 #include "tables/spill.h"
 #include "tables/split.h"
 
@@ -150,6 +153,28 @@ Status clean(const Clean& c, const FileOptions& options) {
     DS_TRY(pipeline->save(c.save));
     fmt::print("saved: {}\nNext: deepseek data clean {} NEW_DATA -o CLEANED\n", c.save, c.save);
   }
+  return {};
+}
+
+Status write_report(const std::string& file, const FileOptions& options, const std::string& target,
+                    const std::string& output) {
+  std::error_code error;
+  const uintmax_t bytes = std::filesystem::file_size(file, error);
+  ReportOptions how{.title = std::filesystem::path(file).filename(), .target = target};
+  Table table;
+  if (!error && bytes > machine_memory() / 8) {
+    constexpr int64_t kRows = 200000;
+    DS_ASSIGN(const auto source, StreamSource::make([&] { return open_table(file, options); }));
+    DS_ASSIGN(how.rows, count_rows(*source));
+    DS_ASSIGN(table, sample(*source, kRows));
+  } else {
+    DS_ASSIGN(table, read_table(file, options));
+  }
+  DS_ASSIGN(const Report page, report(table, how));
+  const std::string path = output.empty() ? std::filesystem::path(file).stem().string() + ".html" : output;
+  DS_TRY(io::write_file_atomic(path, std::as_bytes(std::span(page.html))));
+  for (const std::string& warning : page.warnings) fmt::print("warning: {}\n", warning);
+  fmt::print("written: {}\n", path);
   return {};
 }
 
@@ -331,6 +356,16 @@ int main(int argc, char** argv) {
   add_file_options(*split_command, options, types);
   split_command->footer("Example: deepseek data split flowers.csv -o parts --stratify species");
 
+  std::string target;
+  CLI::App* report_command = app.add_subcommand("report", "Write a page on what is in a table");
+  report_command
+      ->add_option("table", file, "CSV, TSV, JSON lines, Parquet or Arrow; of one larger than memory a sample is shown")
+      ->required();
+  report_command->add_option("-o,--output", output, "the page; default: the table's name with .html");
+  report_command->add_option("--target", target, "the column to be predicted: what does each other one tell of it?");
+  add_file_options(*report_command, options, types);
+  report_command->footer("Example: deepseek data report houses.csv --target price -o houses.html");
+
   Synthesize synthesis;
   CLI::App* features_command =
       app.add_subcommand("features", "Make features of related tables (deep feature synthesis)");
@@ -370,6 +405,7 @@ int main(int argc, char** argv) {
   Status status;
   if (*clean_command) status = clean(cleaning, options);
   if (*split_command) status = share_out(file, options, how, output);
+  if (*report_command) status = write_report(file, options, target, output);
   if (*features_command) status = synthesize(synthesis, options);
   if (*primitives_command)
     for (const features::Primitive& p : features::primitives()) {

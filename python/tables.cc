@@ -8,6 +8,7 @@
 #include "capsules.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
+#include "tables/report.h"
 #include "tables/split.h"
 
 namespace nb = nanobind;
@@ -77,6 +78,15 @@ NB_MODULE(_tables, m) {
         return found;
       },
       nb::arg("streams"), nb::arg("columns"), nb::arg("near"));
+
+  m.def(
+      "report",
+      [](nb::handle stream, const std::string& title, const std::string& target) {
+        const Table table = from_capsule(stream);
+        const Report r = without_gil([&] { return report(table, {title, target}); });
+        return nb::make_tuple(r.html, r.warnings);
+      },
+      nb::arg("stream"), nb::arg("title"), nb::arg("target"));
 
   nb::class_<Pipeline>(m, "Pipeline")
       .def_static(

@@ -88,11 +88,11 @@ def names() -> list[str]:
 
 if typing.TYPE_CHECKING:
     from .features import FeatureSynthesis
-    from .tables import Leak, Pipeline, leaks, open, read, split, write
+    from .tables import Leak, Pipeline, Report, leaks, open, read, report, split, write
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Leak", "Pipeline", "leaks", "open", "read", "split", "write"):
+    if name in ("Leak", "Pipeline", "Report", "leaks", "open", "read", "report", "split", "write"):
         from . import tables
 
         return getattr(tables, name)
@@ -103,4 +103,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Splits", "as_dataset", "leaks", "load", "names", "open", "read", "split", "write"]
+__all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Report", "Splits", "as_dataset", "leaks",
+           "load", "names", "open", "read", "report", "split", "write"]

@@ -130,6 +130,23 @@ def leaks(*parts: Any, columns: Sequence[str] | None = None, near: bool = False)
     return [Leak(*leak) for leak in _tables.leaks([_as_arrow(part).__arrow_c_stream__() for part in parts], list(columns or []), near)]
 
 
+class Report(typing.NamedTuple):
+    html: str
+    """A page that needs nothing else."""
+    warnings: list[str]
+
+
+def report(table: Any, path: str | os.PathLike[str] | None = None, *, target: str | None = None, title: str = "Table") -> Report:
+    """What is in a table: types, missing values, distributions, correlations, outliers, and what each column tells of the target.
+
+    path: where the page is written to as HTML. Notebooks show it by IPython.display.HTML(report(table).html).
+    """
+    made = Report(*_tables.report(_as_arrow(table).__arrow_c_stream__(), title, target or ""))
+    if path is not None:
+        pathlib.Path(path).write_text(made.html, "utf-8")
+    return made
+
+
 class Pipeline:
     """Steps that learn from training data and then change tables the same way everywhere.
 
@@ -224,4 +241,4 @@ class Pipeline:
     def __len__(self) -> int:
         return len(self._pipeline)
 
-__all__ = ["Leak", "Pipeline", "leaks", "open", "read", "split", "write"]
+__all__ = ["Leak", "Pipeline", "Report", "leaks", "open", "read", "report", "split", "write"]

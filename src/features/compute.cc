@@ -276,13 +276,28 @@ class Engine {
     View& to = *link.to;
     const bool one = view.cutoffs.size() == 1;
     if (one) to.cutoffs = view.cutoffs;
+    const auto& times = entity(r.child).times;
+    const bool parent = std::any_of(entities_.relationships().begin(), entities_.relationships().end(),
+                                    [&](const auto& other) { return other.parent == r.child; });
     for (int64_t i = 0; i < view.size; ++i) {
       const auto row = static_cast<size_t>(view.rows[static_cast<size_t>(i)]);
       const int64_t cutoff = view.cutoff(i);
-      for (int64_t k = r.children.begin[row]; k < r.children.begin[row + 1]; ++k) {
-        const int32_t child = r.children.rows[static_cast<size_t>(k)];
-        if (!known(r.child, child, cutoff)) continue;
-        to.rows.push_back(child);
+      auto begin = r.children.rows.begin() + r.children.begin[row],
+           end = r.children.rows.begin() + r.children.begin[row + 1];
+      if (!times.empty() && cutoff != kNoTime) {
+        // They are in order of time: known ones come first. Old ones may be known by rows that refer to them.
+        const auto before = [&](int64_t bound, bool inclusive) {
+          return std::partition_point(begin, end, [&](int32_t child) {
+            const int64_t t = times[static_cast<size_t>(child)];
+            return inclusive ? t <= bound : t < bound;
+          });
+        };
+        end = before(cutoff, options_.include_cutoff);
+        if (options_.window > 0 && !parent) begin = before(cutoff - options_.window, options_.include_cutoff);
+      }
+      for (; begin != end; ++begin) {
+        if (options_.window > 0 && !known(r.child, *begin, cutoff)) continue;
+        to.rows.push_back(*begin);
         link.up.push_back(static_cast<int32_t>(i));
         if (!one) to.cutoffs.push_back(cutoff);
       }

@@ -201,7 +201,6 @@ class Leakage : public Step {
     DS_ASSIGN(const Table rows, sample(source, kSample));
     DS_ASSIGN(const int t, find_column(*rows->schema(), target_, "leakage: target"));
     DS_ASSIGN(const Bins y, bin_column(target_, rows->column(t), 16, kind()));
-    const double unknown = mutual_information(y, y, false);
     DS_ASSIGN(const std::vector<int> columns,
               chosen(
                   source.schema(), columns_, *this,
@@ -209,20 +208,17 @@ class Leakage : public Step {
                   "numbers, booleans or text"));
     for (const int c : columns) {
       const std::string& name = rows->field(c)->name();
-      if (name == target_ || unknown == 0) continue;
+      if (name == target_) continue;
       DS_ASSIGN(std::vector<double> values, values_of(name, rows->column(c), kind()));
       const bool number = holds_numbers(*rows->field(c)->type());
-      // Few bins tell little by chance; many categories do, which is taken off.
-      const int most = static_cast<int>(std::clamp<int64_t>(rows->num_rows() / 20, 2, 64));
-      const Bins x = number ? bin_numbers(values, most) : bin_categories(values, 4096);
-      const double share = mutual_information(x, y, !number) / unknown;
+      const double share = told_share(values, number, y);
       std::sort(values.begin(), values.end());
       // Integers and text of which none repeats number the rows.
       const bool index = rows->num_rows() > 100 && !arrow::is_floating(rows->field(c)->type()->id()) &&
                          std::adjacent_find(values.begin(), values.end()) == values.end() && !std::isnan(values.back());
       if (share >= threshold_) {
         notes_.push_back(fmt::format("{}: tells {:.1f} % of the target alone; is it known before the target is?", name,
-                                     100 * std::min(share, 1.0)));
+                                     100 * share));
       } else if (index) {
         notes_.push_back(fmt::format("{}: no value repeats in {} rows; an index tells nothing of other rows", name,
                                      rows->num_rows()));

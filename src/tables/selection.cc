@@ -136,6 +136,36 @@ double mutual_information(const Bins& x, const Bins& y, bool corrected) {
   return sum - (used(of_x) - 1) * (used(of_y) - 1) / (2 * n);
 }
 
+double told_share(std::span<const double> values, bool numbers, const Bins& y) {
+  const double unknown = mutual_information(y, y, false);
+  if (unknown == 0) return 0;
+  if (!numbers) return std::clamp(mutual_information(bin_categories(values, 4096), y, true) / unknown, 0.0, 1.0);
+  const int most = std::clamp(static_cast<int>(values.size() / 20), 2, 64);
+  double told = mutual_information(bin_numbers(values, most), y, false);
+  std::vector<size_t> order;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (!std::isnan(values[i])) order.push_back(i);
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });
+  const auto entropy = [](const std::vector<double>& counts, double n) {
+    double h = 0;
+    for (const double c : counts)
+      if (c > 0) h -= c / n * std::log(c / n);
+    return h;
+  };
+  std::vector<double> left(static_cast<size_t>(y.count)), right(static_cast<size_t>(y.count));
+  for (const size_t i : order) ++right[y.of[i]];
+  const auto n = static_cast<double>(order.size());
+  const double whole = order.empty() ? 0 : entropy(right, n);
+  for (size_t k = 0; k + 1 < order.size(); ++k) {
+    ++left[y.of[order[k]]];
+    --right[y.of[order[k]]];
+    if (values[order[k]] == values[order[k + 1]]) continue;
+    const auto below = static_cast<double>(k + 1);
+    told = std::max(told, whole - below / n * entropy(left, below) - (n - below) / n * entropy(right, n - below));
+  }
+  return std::clamp(told / unknown, 0.0, 1.0);
+}
+
 Result<Response> response_of(const std::string& name, const Column& column, const std::string& wanted_by) {
   DS_ASSIGN(const std::vector<double> values, values_of(name, column, wanted_by));
   Response response;

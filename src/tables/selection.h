@@ -29,6 +29,10 @@ Result<Bins> bin_column(const std::string& name, const Column& column, int most,
 // In nats, of the counts; `corrected`: less what as many bins have by chance (Miller, 1955).
 double mutual_information(const Bins& x, const Bins& y, bool corrected);
 
+// The share of what is unknown of y that x tells: by its bins, or by the best single split of numbers in two, which
+// finds rare classes that bins dilute. What many bins tell by chance is taken off where they are categories.
+double told_share(std::span<const double> values, bool numbers, const Bins& y);
+
 // What to predict: one row of residuals per class, or one of numbers.
 struct Response {
   std::vector<std::vector<float>> values;
