@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables \
+.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables \
   wheel check-wheel clean
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ LINT_FILES ?= $(wildcard src/base/*.cc src/graph/*.cc)
 
 setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
 setup-test: $(VENV)/.test-stamp .venv-featuretools/.stamp  ## also what only tests need (torch, Featuretools)
+setup-spark: .venv-spark/.stamp        ## also Spark, which pipelines as SQL are tried in (half a gigabyte, Java)
 setup-bench: $(VENV)/.bench-stamp      ## also what bench/ compares with (ONNX Runtime, OpenVINO, JAX)
 setup-dev: $(VENV)/.dev-stamp          ## also clang and its tools
 
@@ -39,6 +40,12 @@ $(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
 .venv-featuretools/.stamp: requirements-featuretools.txt $(VENV)/.build-stamp
 	$(PYTHON) -m venv .venv-featuretools
 	.venv-featuretools/bin/python -m pip install -q -r requirements-featuretools.txt
+	touch $@
+
+.venv-spark/.stamp: requirements-spark.txt $(VENV)/.build-stamp
+	tools/apt_install.sh default-jre-headless
+	$(PYTHON) -m venv .venv-spark
+	.venv-spark/bin/python -m pip install -q -r requirements-spark.txt
 	touch $@
 
 $(VENV)/.bench-stamp: requirements-bench.txt $(VENV)/.test-stamp
@@ -61,7 +68,7 @@ quickstart: build
 # In CI also what takes minutes: format, lint, the sanitizers, the fuzzers; after the tests the guard of our speed, which only
 # warns. The last line is the tests' summary.
 # OMP_WAIT_POLICY: with more threads than cores, spinning ones would steal the time of those that work.
-test: setup-test build
+test: setup-test build $(if $(filter true,$(CI)),setup-spark)
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_links.py
 	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
@@ -110,6 +117,7 @@ bench: setup-bench build               ## the yardstick: our speed beside every 
 bench-tables: setup-bench build        ## cleaning beside pandas and Polars, features beside Featuretools, augmentation beside PyTorch and albumentations
 	$(BENCH) bench/tables.py $(BENCH_FLAGS)
 	$(BENCH) bench/features.py
+	$(BENCH) bench/value.py
 	$(BENCH) bench/augment.py
 
 bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen

@@ -156,6 +156,13 @@ Status clean(const Clean& c, const FileOptions& options) {
   return {};
 }
 
+Status print_sql(const std::string& file, const std::string& dialect, const std::string& table) {
+  DS_ASSIGN(const Pipeline pipeline, Pipeline::load(file));
+  DS_ASSIGN(const std::string query, pipeline.to_sql(dialect, table));
+  fmt::print("{}", query);
+  return {};
+}
+
 Status write_report(const std::string& file, const FileOptions& options, const std::string& target,
                     const std::string& output) {
   std::error_code error;
@@ -393,6 +400,13 @@ int main(int argc, char** argv) {
   CLI::App* primitives_command = app.add_subcommand("primitives", "List what features are made with");
   primitives_command->footer("Example: deepseek data primitives");
 
+  std::string dialect = "duckdb", table_name = "data";
+  CLI::App* sql_command = app.add_subcommand("sql", "Print a fitted pipeline as a query, for DuckDB or Spark");
+  sql_command->add_option("pipeline", file, "a fitted pipeline, .json")->required();
+  sql_command->add_option("--dialect", dialect, "duckdb or spark")->capture_default_str();
+  sql_command->add_option("--table", table_name, "the table that it is run on")->capture_default_str();
+  sql_command->footer("Example: deepseek data sql pipeline.json --dialect spark --table warehouse.orders");
+
   CLI::App* steps_command = app.add_subcommand("steps", "List the steps of pipelines and their options");
   steps_command->footer("Example: deepseek data steps");
 
@@ -405,6 +419,7 @@ int main(int argc, char** argv) {
   Status status;
   if (*clean_command) status = clean(cleaning, options);
   if (*split_command) status = share_out(file, options, how, output);
+  if (*sql_command) status = print_sql(file, dialect, table_name);
   if (*report_command) status = write_report(file, options, target, output);
   if (*features_command) status = synthesize(synthesis, options);
   if (*primitives_command)

@@ -100,6 +100,12 @@ NB_MODULE(_tables, m) {
           nb::arg("path"))
       .def(
           "save", [](const Pipeline& p, const std::string& path) { python::check(p.save(path)); }, nb::arg("path"))
+      .def(
+          "to_sql",
+          [](const Pipeline& p, const std::string& dialect, const std::string& from) {
+            return python::unwrap(p.to_sql(dialect, from));
+          },
+          nb::arg("dialect"), nb::arg("from_"))
       .def_prop_ro("fitted", &Pipeline::fitted)
       .def("notes", &Pipeline::notes)
       .def("__len__", &Pipeline::size)

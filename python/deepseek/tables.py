@@ -229,6 +229,13 @@ class Pipeline:
         does not convert without loss, is a ValueError that names it."""
         return self._run(self._pipeline.transform, table)
 
+    def to_sql(self, dialect: str = "duckdb", *, table: str) -> str:
+        """The fitted transform as a query on a table of a database, for "duckdb" or "spark", so that a cluster's own engine does the work.
+
+        table: its name, quoted as the dialect wants, or a query in brackets. Steps that SQL has no counterpart for are an error.
+        """
+        return self._pipeline.to_sql(dialect, table)
+
     def notes(self) -> list[str]:
         """What the steps found in training data: "impute: price: 3 of 10 missing, median 2.5"."""
         return self._pipeline.notes()

@@ -135,6 +135,21 @@ class Impute : public Step {
     return result;
   }
 
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema& before) const override {
+    SqlColumns columns;
+    for (const auto& [name, f] : filled_) {
+      const arrow::DataType& type = *before.GetFieldByName(name)->type();
+      if (f.flag) columns[name + "_missing"] = sql.is_missing(name, type);
+      if (f.strategy == "forward")
+        return Status(ErrorCode::kUnsupported,
+                      "SQL: impute: forward needs an order of rows, which tables in SQL don't have");
+      if (!f.value->is_valid) continue;
+      DS_ASSIGN(const std::string value, sql.literal(*f.value));
+      DS_ASSIGN(const std::string as, sql.type(*f.type));
+      columns[name] = fmt::format("COALESCE(CAST({} AS {}), {})", sql.present(name, type), as, value);
+    }
+    return columns;
+  }
   Json state() const override {
     Json columns = Json::object();
     for (const auto& [name, f] : filled_) {
@@ -301,6 +316,33 @@ class Outliers : public Step {
     return keep.empty() ? result : keep_rows(result, keep);
   }
 
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema& before) const override {
+    SqlColumns columns;
+    for (const auto& [name, bounds] : bounds_) {
+      const arrow::DataType& type = *before.GetFieldByName(name)->type();
+      const bool whole = arrow::is_integer(type.id());
+      DS_ASSIGN(const std::string as, sql.type(type));
+      const auto bound = [&](double value) { return fmt::format("CAST({} AS {})", sql.real(value), as); };
+      const std::string x = sql.name(name);
+      const std::string below = fmt::format("{} < {}", sql.as_double(name), sql.real(bounds.first)),
+                        above = fmt::format("{} > {}", sql.as_double(name), sql.real(bounds.second));
+      // NaN is greater than all numbers in SQL, but no outlier.
+      const std::string nan = arrow::is_floating(type.id()) ? fmt::format("WHEN isnan({}) THEN ", x) : "";
+      if (action_ == "clip") {
+        columns[name] =
+            fmt::format("CASE {}WHEN {} THEN {} WHEN {} THEN {} ELSE {} END", nan.empty() ? "" : nan + x + " ", below,
+                        bound(whole ? std::ceil(bounds.first) : bounds.first), above,
+                        bound(whole ? std::floor(bounds.second) : bounds.second), x);
+      } else if (action_ == "null") {
+        columns[name] = fmt::format("CASE {}WHEN {} OR {} THEN NULL ELSE {} END", nan.empty() ? "" : nan + "NULL ",
+                                    below, above, x);
+      } else if (action_ == "flag") {
+        columns[name + "_outlier"] = fmt::format("CASE {}WHEN {} OR {} THEN TRUE ELSE FALSE END",
+                                                 nan.empty() ? "" : nan + "FALSE ", below, above);
+      }
+    }
+    return columns;
+  }
   Json state() const override { return {{"bounds", pairs_to_json(bounds_)}}; }
   Status set_state(const Json& state) override {
     bounds_ = pairs_from_json(state.at("bounds"));
@@ -353,6 +395,7 @@ class Constant : public Step {
     }
     return result;
   }
+  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
   Json state() const override { return {{"left_out", left_out_}}; }
   Status set_state(const Json& state) override {
     left_out_ = state.at("left_out").get<std::vector<std::string>>();

@@ -26,6 +26,7 @@ class Duplicates : public Step {
   Result<Table> transform(const Table& table, Origin origin) const override {
     return !origin.training || found_ == 0 ? table : keep_rows(table, keep_);
   }
+  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
   nlohmann::json state() const override { return nlohmann::json::object(); }
   Status set_state(const nlohmann::json&) override { return {}; }
   std::vector<std::string> notes() const override {

@@ -64,6 +64,15 @@ class Scale : public Step {
     }
     return result;
   }
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema& before) const override {
+    SqlColumns columns;
+    for (const auto& [name, f] : fitted_) {
+      const bool narrow = before.GetFieldByName(name)->type()->id() == arrow::Type::FLOAT;
+      columns[name] = fmt::format("CAST(({} - {}) / {} AS {})", sql.as_double(name), sql.real(f.first),
+                                  sql.real(f.second), narrow ? "FLOAT" : "DOUBLE");
+    }
+    return columns;
+  }
   Json state() const override { return {{"columns", pairs_to_json(fitted_)}}; }
   Status set_state(const Json& state) override {
     fitted_ = pairs_from_json(state.at("columns"));
@@ -156,6 +165,17 @@ class Ordinal : public Categories {
     return result;
   }
 
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema&) const override {
+    SqlColumns columns;
+    for (const auto& [name, values] : values_) {
+      std::string cases;
+      for (size_t v = 0; v < values.size(); ++v) cases += fmt::format(" WHEN {} THEN {}", sql.text(values[v]), v);
+      columns[name] =
+          cases.empty() ? "CAST(NULL AS INT)" : fmt::format("CAST(CASE {}{} END AS INT)", sql.name(name), cases);
+    }
+    return columns;
+  }
+
  private:
   std::string unknown_ = "null";
 };
@@ -184,6 +204,13 @@ class OneHot : public Categories {
       }
     }
     return result;
+  }
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema&) const override {
+    SqlColumns columns;
+    for (const auto& [name, values] : values_)
+      for (const std::string& value : values)
+        columns[name + "=" + value] = fmt::format("COALESCE({} = {}, FALSE)", sql.name(name), sql.text(value));
+    return columns;
   }
 };
 
@@ -280,6 +307,18 @@ class Target : public Categories {
       if (values.empty()) means_[name] = {};
     }
     return {};
+  }
+
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema&) const override {
+    SqlColumns columns;
+    for (const auto& [name, values] : values_) {
+      std::string cases;
+      for (size_t v = 0; v < values.size(); ++v)
+        cases += fmt::format(" WHEN {} THEN {}", sql.text(values[v]), sql.real(means_.at(name)[v]));
+      columns[name] = cases.empty() ? sql.real(mean_)
+                                    : fmt::format("CASE {}{} ELSE {} END", sql.name(name), cases, sql.real(mean_));
+    }
+    return columns;
   }
 
  private:
@@ -456,6 +495,20 @@ class Dates : public Step {
       }
     }
     return result;
+  }
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema&) const override {
+    SqlColumns columns;
+    const bool spark = sql.dialect() == Dialect::kSpark;
+    for (const auto& [name, parts] : fitted_)
+      for (const std::string& part : parts) {
+        const std::string x = sql.name(name);
+        columns[name + "_" + part] = part == "day_of_week"
+                                         ? (spark ? "weekday(" + x + ")" : "CAST(isodow(" + x + ") - 1 AS INTEGER)")
+                                     : part == "day_of_year" ? "CAST(dayofyear(" + x + ") AS INTEGER)"
+                                     : part == "week"        ? "CAST(weekofyear(" + x + ") AS INTEGER)"
+                                                             : "CAST(" + part + "(" + x + ") AS INTEGER)";
+      }
+    return columns;
   }
   Json state() const override { return {{"columns", fitted_}}; }
   Status set_state(const Json& state) override {

@@ -238,6 +238,7 @@ class Leakage : public Step {
     }
     return result;
   }
+  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
   Json state() const override { return {{"columns", left_out_}}; }
   Status set_state(const Json& state) override {
     left_out_ = state.at("columns").get<std::vector<std::string>>();

@@ -168,6 +168,41 @@ class Interactions : public Step {
     return result;
   }
 
+  Result<SqlColumns> sql(const Sql& sql, const arrow::Schema& before) const override {
+    SqlColumns columns;
+    const auto type = [&](const std::string& name) -> const arrow::DataType& {
+      return *before.GetFieldByName(name)->type();
+    };
+    const auto number = [&](const std::string& name) {
+      return fmt::format("CAST({} AS DOUBLE)", sql.present(name, type(name)));
+    };
+    for (const Pair& pair : chosen_) {
+      if (pair.op == "cross") {
+        const auto word = [&](const std::string& name) {
+          return fmt::format("COALESCE(CAST({} AS {}), '')", sql.name(name),
+                             sql.dialect() == Dialect::kSpark ? "STRING" : "VARCHAR");
+        };
+        columns[pair.name()] = fmt::format("concat({}, '|', {})", word(pair.a), word(pair.b));
+      } else if (pair.op == "*" || pair.op == "/") {
+        const std::string divisor =
+            pair.op == "*" ? number(pair.b) : fmt::format("NULLIF({}, {})", number(pair.b), sql.real(0));
+        const std::string value = fmt::format("{} {} {}", number(pair.a), pair.op, divisor);
+        columns[pair.name()] = fmt::format("CASE WHEN abs({0}) < {1} THEN {0} END", value,
+                                           sql.real(std::numeric_limits<double>::infinity()));
+      } else {
+        std::string cases;
+        for (const auto& [word, mean] : pair.means)
+          cases += fmt::format(" WHEN {} THEN {}", sql.text(word), sql.real(mean));
+        const std::string as_word = fmt::format("COALESCE(CAST({} AS {}), '')", sql.name(pair.b),
+                                                sql.dialect() == Dialect::kSpark ? "STRING" : "VARCHAR");
+        const std::string mean = cases.empty()
+                                     ? sql.real(pair.mean)
+                                     : fmt::format("CASE {}{} ELSE {} END", as_word, cases, sql.real(pair.mean));
+        columns[pair.name()] = pair.op == "mean" ? mean : fmt::format("{} - {}", number(pair.a), mean);
+      }
+    }
+    return columns;
+  }
   Json state() const override {
     Json list = Json::array();
     for (const Pair& pair : chosen_) {
@@ -347,6 +382,7 @@ class Select : public Step {
     }
     return result;
   }
+  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
   Json state() const override { return {{"left_out", left_out_}}; }
   Status set_state(const Json& state) override {
     left_out_ = state.at("left_out").get<std::vector<std::string>>();

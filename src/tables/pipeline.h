@@ -40,6 +40,9 @@ class Pipeline {
   // Columns that training data did not have are left out; those that are missing or of a type that does not convert
   // without loss are an error that names them.
   Result<Table> transform(const Table& table) const;
+  // The same transform as a query on the table `from`, a name or a query in brackets, for DuckDB or Spark: a cluster's
+  // own engine does the work then. Doubles are equal to the bit where the engine computes as IEEE 754 has it.
+  Result<std::string> to_sql(const std::string& dialect, const std::string& from) const;
   // What the steps found in training data: "impute: price: 3 of 10 missing, median 2.5".
   std::vector<std::string> notes() const;
 

@@ -11,6 +11,9 @@ namespace deepseek::tables {
 namespace {
 
 struct Spill {
+  Spill(OpenStream stream, std::string file) : open(std::move(stream)), path(std::move(file)) {}
+  Spill(const Spill&) = delete;
+  Spill& operator=(const Spill&) = delete;
   OpenStream open;
   std::string path;
   bool complete = false;

@@ -11,6 +11,7 @@
 
 #include "base/options.h"
 #include "tables/source.h"
+#include "tables/sql.h"
 
 namespace deepseek::tables {
 
@@ -33,6 +34,8 @@ class Step {
   // After fit() or set_state(). Steps that leave out rows do so only from the training data that fit() saw: what comes
   // to be served keeps all its rows.
   virtual Result<Table> transform(const Table& table, Origin origin) const = 0;
+  // The expressions of columns that the step changes or adds, over those before it; an error where SQL has none.
+  virtual Result<SqlColumns> sql(const Sql& sql, const arrow::Schema& before) const;
   // What was learnt, and back; numbers keep every bit.
   virtual nlohmann::json state() const = 0;
   virtual Status set_state(const nlohmann::json& state) = 0;

@@ -1,14 +1,24 @@
 // Any bytes are a saved pipeline or an error with a message, and as YAML steps or an error; what is read runs on a
-// table, or refuses it with a message.
+// table and becomes SQL, or refuses to with a message. The same for feature synthesis, saved and described.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <string>
 #include <string_view>
 
+#include "features/synthesis.h"
 #include "tables/pipeline.h"
+
+namespace {
+
+void check(const deepseek::Status& status) {
+  if (!status.ok() && status.message().empty()) std::abort();
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace deepseek::tables;
@@ -23,17 +33,34 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }();
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   std::ofstream(path, std::ios::binary) << text;
-  const auto loaded = Pipeline::load(path);
-  if (!loaded.ok()) {
-    if (loaded.status().message().empty()) std::abort();
-  } else if (const auto done = loaded->transform(table); !done.ok() && done.status().message().empty()) {
-    std::abort();
+  if (const auto loaded = Pipeline::load(path); loaded.ok()) {
+    check(loaded->transform(table).status());
+    check(loaded->to_sql(size % 2 == 0 ? "duckdb" : "spark", "data").status());
+  } else {
+    check(loaded.status());
   }
-  auto parsed = Pipeline::parse(text, "fuzz");
-  if (!parsed.ok()) {
-    if (parsed.status().message().empty()) std::abort();
-  } else if (const auto done = parsed->fit_transform(table); !done.ok() && done.status().message().empty()) {
-    std::abort();
+  if (auto parsed = Pipeline::parse(text, "fuzz"); parsed.ok()) {
+    check(parsed->fit_transform(table).status());
+  } else {
+    check(parsed.status());
+  }
+  using deepseek::features::Synthesis;
+  const deepseek::features::NamedTables tables = {{"a", table}, {"b", table}};
+  if (const auto loaded = Synthesis::load(path); loaded.ok()) {
+    check(loaded->transform(tables).status());
+  } else {
+    check(loaded.status());
+  }
+  if (auto config = deepseek::features::SynthesisConfig::parse(text, "fuzz"); config.ok()) {
+    config->options.max_features = 50;
+    config->options.depth = std::min<int64_t>(config->options.depth, 3);
+    Synthesis synthesis(*config);
+    if (const deepseek::Status fitted = synthesis.fit(tables); fitted.ok())
+      check(synthesis.transform(tables).status());
+    else
+      check(fitted);
+  } else {
+    check(config.status());
   }
   return 0;
 }
