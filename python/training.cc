@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "binding.h"
 #include "data/augment.h"
+#include "data/color.h"
 #include "data/sources.h"
 #include "io/atomic_file.h"
 #include "runtime/program_cache.h"
@@ -276,12 +277,13 @@ void bind_augment(nb::module_& m) {
       .def_static(
           "create",
           [](std::vector<std::string> methods, std::vector<double> probabilities, double alpha, uint64_t seed,
-             int64_t crop_padding, double cutout_size, double rotation) {
-            return unwrap(data::ImageAugmenter::create(
-                {std::move(methods), std::move(probabilities), alpha, seed, crop_padding, cutout_size, rotation}));
+             int64_t crop_padding, double cutout_size, double rotation, double color, int64_t ops, int64_t magnitude) {
+            return unwrap(data::ImageAugmenter::create({std::move(methods), std::move(probabilities), alpha, seed,
+                                                        crop_padding, cutout_size, rotation, color, ops, magnitude}));
           },
           nb::arg("methods"), nb::arg("probabilities"), nb::arg("alpha"), nb::arg("seed"), nb::arg("crop_padding"),
-          nb::arg("cutout_size"), nb::arg("rotation"))
+          nb::arg("cutout_size"), nb::arg("rotation"), nb::arg("color"), nb::arg("randaugment_ops"),
+          nb::arg("randaugment_magnitude"))
       .def_prop_ro("mixes", &data::ImageAugmenter::mixes)
       .def("partners", &data::ImageAugmenter::partners, nb::arg("n"), nb::arg("epoch"))
       .def(
@@ -297,6 +299,26 @@ void bind_augment(nb::module_& m) {
             return nb::make_tuple(to_numpy(done.images), done.weights);
           },
           nb::arg("images"), nb::arg("channels_last"), nb::arg("epoch"), nb::arg("ids"), nb::arg("partners"));
+  m.def(
+      "change_color",
+      [](const std::string& what, double amount, const Array& image) {
+        Tensor in = to_tensor(image).clone();
+        const graph::Dims& d = in.dims();
+        if (d.size() != 3 || in.dtype() != DType::kU8) throw nb::value_error("expected a u8 image [H, W, C]");
+        const data::ImageShape shape{1, d[0], d[1], d[2]};
+        auto* x = in.as<uint8_t>();
+        const auto factor = static_cast<float>(amount);
+        if (what == "brightness") data::enhance(shape, data::Enhancement::kBrightness, factor, x);
+        if (what == "contrast") data::enhance(shape, data::Enhancement::kContrast, factor, x);
+        if (what == "saturation") data::enhance(shape, data::Enhancement::kSaturation, factor, x);
+        if (what == "sharpness") data::enhance(shape, data::Enhancement::kSharpness, factor, x);
+        if (what == "posterize") data::posterize(shape, static_cast<int>(amount), x);
+        if (what == "solarize") data::solarize(shape, static_cast<int>(amount), x);
+        if (what == "autocontrast") data::autocontrast(shape, x);
+        if (what == "equalize") data::equalize(shape, x);
+        return to_numpy(in);
+      },
+      nb::arg("what"), nb::arg("amount"), nb::arg("image"), "What color and randaugment are made of.");
   m.def("symmetric_beta", &data::symmetric_beta, nb::arg("alpha"), nb::arg("key"));
 }
 

@@ -22,20 +22,29 @@ class ImageAugmenter:
         images, labels = augmenter.transform((images, labels))  # labels [N] become weights of classes [N, classes]
 
     methods: 'flip' (left-right), 'crop' (moved by up to crop_padding pixels each way, zeros coming in), 'rotate' (by up to rotation degrees
-      either way), 'cutout' (a square of zeros, its side cutout_size of the shorter one), 'cutmix' (a rectangle of another image; arXiv
+      either way), 'color' (brightness, contrast and saturation, each by up to the share `color` either way), 'randaugment'
+      (randaugment_ops changes of magnitude randaugment_magnitude of 30, of uint8 images; arXiv 1909.13719), 'cutout' (a square of zeros, its side cutout_size of the shorter one), 'cutmix' (a rectangle of another image; arXiv
       1905.04899), 'mixup' (the weighted mean with another image; arXiv 1710.09412).
     probabilities: one per method. A sample gets at most one of cutmix and mixup, so theirs add up to 1 at most; the others come each by its
       own chance, in this order, before mixing. Default: 0.5 each.
     alpha: the weight of mixing is Beta(alpha, alpha); of cutmix the label's weight is the area that was really pasted.
+    color, randaugment_ops, randaugment_magnitude: see methods.
+    Trainer(augmentation=augmenter) changes each batch anew while it is loaded.
     seed: what happens to sample i in an epoch is a function of seed, epoch and i, on any number of threads.
     Raises ValueError for unknown methods, with the nearest one, and for numbers out of range.
     """
 
     def __init__(self, methods: Sequence[str] = ("cutmix", "mixup"), probabilities: Sequence[float] | None = None, alpha: float = 1.0,
-                 seed: int = 0, *, crop_padding: int = 4, cutout_size: float = 0.5, rotation: float = 15.0) -> None:
+                 seed: int = 0, *, crop_padding: int = 4, cutout_size: float = 0.5, rotation: float = 15.0, color: float = 0.4,
+                 randaugment_ops: int = 2, randaugment_magnitude: int = 9) -> None:
         self.methods = list(methods)
         self.probabilities = [0.5] * len(self.methods) if probabilities is None else [float(p) for p in probabilities]
-        self._augmenter = _core.ImageAugmenter.create(self.methods, self.probabilities, alpha, seed, crop_padding, cutout_size, rotation)
+        # What Trainer(augmentation=...) and a run's config take; there the seed is train.seed.
+        self.settings = {"methods": self.methods, "probabilities": [str(p) for p in self.probabilities], "alpha": alpha,
+                         "crop_padding": crop_padding, "cutout_size": cutout_size, "rotation": rotation, "color": color,
+                         "randaugment_ops": randaugment_ops, "randaugment_magnitude": randaugment_magnitude}
+        self._augmenter = _core.ImageAugmenter.create(self.methods, self.probabilities, alpha, seed, crop_padding, cutout_size, rotation, color,
+                                                          randaugment_ops, randaugment_magnitude)
 
     def transform(self, data: Any, *, epoch: int = 0, num_classes: int | None = None, channels_last: bool | None = None) -> Any:
         """The data with its images changed, of the same kind:

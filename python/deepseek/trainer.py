@@ -49,6 +49,9 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     train = dict(train)
     memory = train.pop("memory", None) or {}
     out.update({f"memory.{key}": _yaml(value) for key, value in ({"limit": memory} if isinstance(memory, str) else memory).items()})
+    augmentation = train.pop("augmentation", None) or {}
+    settings = getattr(augmentation, "settings", augmentation)
+    out.update({f"augmentation.{key}": _yaml(value) for key, value in settings.items()})
     out.update({f"optimizer.{key}" if key in ("clip_norm", "clip_value") else f"train.{key}": _yaml(value)
                 for key, value in train.items() if value is not None})
     return out, function
@@ -67,6 +70,8 @@ class Trainer:
     optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict. metrics: a list of names.
     memory: the most that a step may take, such as "8GiB", or a dict of limit and reserve ("20%" of the machine's stays free by
         default); where a step would need more, values are computed again instead of being kept.
+    augmentation: a deepseek.data.ImageAugmenter, or a dict of its arguments: training images are changed anew in each epoch while they are
+        loaded; where they are mixed, labels become weights of classes.
     options: clip_norm, clip_value, and these, as under `train` in a run's config:
 {options}
     With output="folder" the run is kept there: config, log, history, TensorBoard events, checkpoints.

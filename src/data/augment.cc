@@ -8,6 +8,7 @@
 #include "base/simd.h"
 #include "base/strings.h"
 #include "base/threads.h"
+#include "data/color.h"
 #include "data/random.h"
 
 namespace deepseek::data {
@@ -49,12 +50,7 @@ class Numbers {
   uint64_t key_, next_ = 0;
 };
 
-// Planes of rows of pixels, of which each is so many elements: [C, H, W] has C planes of one, [H, W, C] one plane of C.
-struct Shape {
-  int64_t planes, height, width, pixel;
-  int64_t size() const { return planes * height * width * pixel; }
-  int64_t row(int64_t plane, int64_t y) const { return (plane * height + y) * width * pixel; }
-};
+using Shape = ImageShape;
 
 DS_SIMD void reverse(const uint8_t* from, int64_t n, uint8_t* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[n - 1 - i];
@@ -161,9 +157,17 @@ DS_SIMD void rotate_row(const float* __restrict plane, float width, float height
   }
 }
 
+// Pixel (x, y) comes from the centre + m * (x - cx, y - cy) + (tx, ty).
+struct Affine {
+  double xx = 1, xy = 0, yx = 0, yy = 1, tx = 0, ty = 0;
+};
+Affine rotation_by(double degrees) {
+  const double angle = degrees * std::numbers::pi / 180;
+  return {std::cos(angle), -std::sin(angle), std::sin(angle), std::cos(angle)};
+}
+
 template <class T>
-void rotate(const Shape& s, double degrees, const T* from, T* to) {
-  const double angle = degrees * std::numbers::pi / 180, cosine = std::cos(angle), sine = std::sin(angle);
+void warp(const Shape& s, const Affine& m, const T* from, T* to) {
   const double cy = 0.5 * static_cast<double>(s.height - 1), cx = 0.5 * static_cast<double>(s.width - 1);
   const int64_t pitch = s.width + 3;
   thread_local std::vector<float> plane, row;
@@ -177,11 +181,39 @@ void rotate(const Shape& s, double degrees, const T* from, T* to) {
       for (int64_t y = 0; y < s.height; ++y) {
         const double dy = static_cast<double>(y) - cy;
         rotate_row(plane.data(), static_cast<float>(s.width), static_cast<float>(s.height),
-                   static_cast<float>(cx + sine * -dy - cosine * cx), static_cast<float>(cy + cosine * dy - sine * cx),
-                   static_cast<float>(cosine), static_cast<float>(sine), s.width, row.data());
+                   static_cast<float>(cx + m.tx + m.xy * dy - m.xx * cx),
+                   static_cast<float>(cy + m.ty + m.yy * dy - m.yx * cx), static_cast<float>(m.xx),
+                   static_cast<float>(m.yx), s.width, row.data());
         narrow(row.data(), s.pixel, s.width, to + s.row(p, y) + c);
       }
     }
+}
+
+// One of RandAugment's fourteen changes, with magnitudes as torchvision's, in place.
+void rand_augment(const Shape& s, double magnitude, Numbers& numbers, uint8_t* image, std::vector<uint8_t>& spare) {
+  const int which = static_cast<int>(numbers.uniform() * 14);
+  const double m = magnitude / 30, sign = numbers.uniform() < 0.5 ? -1 : 1;
+  const auto warped = [&](const Affine& by) {
+    spare.assign(image, image + s.size());
+    warp(s, by, spare.data(), image);
+  };
+  const auto enhanced = [&](Enhancement what) { enhance(s, what, static_cast<float>(1 + sign * 0.9 * m), image); };
+  switch (which) {
+    case 0: return;
+    case 1: return warped({.xy = sign * 0.3 * m});
+    case 2: return warped({.yx = sign * 0.3 * m});
+    case 3: return warped({.tx = sign * m * 150.0 / 331 * static_cast<double>(s.width)});
+    case 4: return warped({.ty = sign * m * 150.0 / 331 * static_cast<double>(s.height)});
+    case 5: return warped(rotation_by(sign * 30 * m));
+    case 6: return enhanced(Enhancement::kBrightness);
+    case 7: return enhanced(Enhancement::kSaturation);
+    case 8: return enhanced(Enhancement::kContrast);
+    case 9: return enhanced(Enhancement::kSharpness);
+    case 10: return posterize(s, 8 - static_cast<int>(std::lround(4 * m)), image);
+    case 11: return solarize(s, static_cast<int>(std::lround(255 * (1 - m))), image);
+    case 12: return autocontrast(s, image);
+    default: return equalize(s, image);
+  }
 }
 
 // own * weight + other * (1 - weight)
@@ -201,7 +233,10 @@ void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from,
   std::vector<size_t> drawn;
   for (size_t m = 0; m < o.methods.size(); ++m)
     if (!is_mix(o.methods[m]) && Numbers(hash_of(key, 1 + m)).uniform() < o.probabilities[m]) drawn.push_back(m);
-  const auto in_place = [&](size_t k) { return k > 0 && o.methods[drawn[k]] == "cutout"; };
+  const auto in_place = [&](size_t k) {
+    const std::string& method = o.methods[drawn[k]];
+    return k > 0 && (method == "cutout" || method == "color" || method == "randaugment");
+  };
   // Results go to and fro between two places, so that the last one is where it should be.
   size_t left = 0;
   for (size_t k = 0; k < drawn.size(); ++k) left += !in_place(k);
@@ -222,7 +257,18 @@ void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from,
       const int64_t dy = move(), dx = move();
       shift(s, dy, dx, now, next);
     } else if (method == "rotate") {
-      rotate(s, (2 * numbers.uniform() - 1) * o.rotation, now, next);
+      warp(s, rotation_by((2 * numbers.uniform() - 1) * o.rotation), now, next);
+    } else if (method == "color") {
+      if (now != next) std::copy_n(now, s.size(), next);
+      for (const Enhancement what : {Enhancement::kBrightness, Enhancement::kContrast, Enhancement::kSaturation})
+        enhance(s, what, static_cast<float>(1 + (2 * numbers.uniform() - 1) * o.color), next);
+    } else if (method == "randaugment") {
+      if (now != next) std::copy_n(now, s.size(), next);
+      if constexpr (std::is_same_v<T, uint8_t>) {
+        std::vector<uint8_t> work;
+        for (int64_t n = 0; n < o.randaugment_ops; ++n)
+          rand_augment(s, static_cast<double>(o.randaugment_magnitude), numbers, next, work);
+      }
     } else {
       const double side = std::round(o.cutout_size * static_cast<double>(std::min(s.height, s.width)));
       const Box box = box_at(s, side, side, numbers);
@@ -297,7 +343,8 @@ double symmetric_beta(double alpha, uint64_t key) {
 }
 
 Result<ImageAugmenter> ImageAugmenter::create(AugmentOptions o) {
-  static const std::vector<std::string> known = {"flip", "crop", "rotate", "cutout", "cutmix", "mixup"};
+  static const std::vector<std::string> known = {"flip",        "crop",   "rotate", "color",
+                                                 "randaugment", "cutout", "cutmix", "mixup"};
   if (o.methods.empty()) return invalid("methods: expected one or more of {}", join(known, ", "));
   if (o.methods.size() != o.probabilities.size())
     return invalid("probabilities: expected one for each of {} methods, got {}", o.methods.size(),
@@ -306,9 +353,7 @@ Result<ImageAugmenter> ImageAugmenter::create(AugmentOptions o) {
   for (size_t m = 0; m < o.methods.size(); ++m) {
     const std::string& method = o.methods[m];
     if (std::find(known.begin(), known.end(), method) == known.end()) {
-      const std::string near = nearest(method, known);
-      return invalid("methods: unknown '{}'{}; there are {}", method,
-                     near.empty() ? std::string() : fmt::format(", did you mean '{}'?", near), join(known, ", "));
+      return invalid("methods: unknown '{}'{} There are {}", method, did_you_mean(method, known), join(known, ", "));
     }
     if (!(o.probabilities[m] >= 0 && o.probabilities[m] <= 1))
       return invalid("probabilities: {} of {} is not in [0, 1]", o.probabilities[m], method);
@@ -320,6 +365,10 @@ Result<ImageAugmenter> ImageAugmenter::create(AugmentOptions o) {
   if (!(o.alpha > 0) || !std::isfinite(o.alpha)) return invalid("alpha: {} is not above 0", o.alpha);
   if (o.crop_padding < 0) return invalid("crop_padding: {} is below 0", o.crop_padding);
   if (!(o.cutout_size >= 0 && o.cutout_size <= 1)) return invalid("cutout_size: {} is not in [0, 1]", o.cutout_size);
+  if (!(o.color >= 0 && o.color <= 1)) return invalid("color: {} is not in [0, 1]", o.color);
+  if (o.randaugment_ops < 1) return invalid("randaugment_ops: {} is below 1", o.randaugment_ops);
+  if (o.randaugment_magnitude < 0 || o.randaugment_magnitude > 30)
+    return invalid("randaugment_magnitude: {} is not in [0, 30]", o.randaugment_magnitude);
   if (!std::isfinite(o.rotation)) return invalid("rotation: {} is no angle", o.rotation);
   return ImageAugmenter(std::move(o));
 }
@@ -337,6 +386,9 @@ Result<ImageAugmenter::Mixed> ImageAugmenter::transform(const Tensor& images, bo
   if (dims.size() != 4 || (images.dtype() != DType::kU8 && images.dtype() != DType::kF32))
     return invalid("images: expected u8 or f32 [N, {}], got {}", channels_last ? "H, W, C" : "C, H, W",
                    to_string(images.type()));
+  if (images.dtype() != DType::kU8 &&
+      std::find(options_.methods.begin(), options_.methods.end(), "randaugment") != options_.methods.end())
+    return invalid("images: randaugment changes u8 images, got {}", to_string(images.type()));
   if (static_cast<int64_t>(ids.size()) != dims[0]) return invalid("ids: {} for {} images", ids.size(), dims[0]);
   if (mixes()) {
     if (partners.size() != ids.size()) return invalid("partners: {} for {} images", partners.size(), dims[0]);

@@ -17,6 +17,9 @@ struct AugmentOptions {
   // flip: left-right. crop: moved by up to `crop_padding` pixels each way, zeros coming in (He et al., 2015). cutout: a
   // square of zeros, its side `cutout_size` of the shorter one, its centre anywhere (DeVries and Taylor, 2017). rotate:
   // by up to `rotation` degrees either way, between pixels bilinear, zeros from outside.
+  // color: brightness, contrast and saturation, each by a factor of up to 1 +- `color`, in this order, as torchvision's
+  // ColorJitter. randaugment: `randaugment_ops` changes, each one of fourteen with equal chance at magnitude
+  // `randaugment_magnitude` of 30 (Cubuk et al., 2020); of u8 images.
   // cutmix: a rectangle of another image (Yun et al., 2019). mixup: the weighted mean with another image (Zhang et al.,
   // 2018). Both with the weight Beta(alpha, alpha); cutmix's label weight is the area that was really pasted.
   std::vector<std::string> methods = {"cutmix", "mixup"};
@@ -28,6 +31,8 @@ struct AugmentOptions {
   int64_t crop_padding = 4;
   double cutout_size = 0.5;
   double rotation = 15;
+  double color = 0.4;
+  int64_t randaugment_ops = 2, randaugment_magnitude = 9;
 };
 
 class ImageAugmenter {

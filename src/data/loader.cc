@@ -45,6 +45,17 @@ Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions opti
     return invalid("[data] augment '{}' needs images [N,C,H,W], got {}; use augment 'none'", options.augment,
                    to_string(dataset.input_type()));
   }
+  if (options.augmenter) {
+    const graph::TensorType type = dataset.input_type();
+    if (options.augment != "none")
+      return invalid("[data] augment is '{}' beside an augmenter; use one of them", options.augment);
+    if (type.rank() != 4 || (type.dtype != DType::kU8 && type.dtype != DType::kF32))
+      return invalid("[data] augmentation needs images [N,C,H,W] of u8 or f32, got {}", to_string(type));
+    if (options.augmenter->mixes() && dataset.is_classification() &&
+        (dataset.targets.dims().size() != 1 || dataset.num_classes() < 2))
+      return invalid("[data] cutmix and mixup need labels [N] of 2 classes or more, got {} and {} classes",
+                     to_string(dataset.targets.type()), dataset.num_classes());
+  }
   if (options.drop_last && options.batch_size > dataset.size()) {
     return invalid("[data] batch_size {} with drop_last leaves no batch of {} samples; use a smaller one",
                    options.batch_size, dataset.size());
@@ -81,8 +92,43 @@ Status DataLoader::batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::
   } else {
     std::iota(samples.begin(), samples.end(), begin);
   }
+  if (options_.augmenter) return read_augmented(epoch, index, samples, x, y);
   DS_TRY(dataset_->read(samples, x, y));
   if (options_.augment != "none") augment(epoch, samples, x);
+  return {};
+}
+
+Status DataLoader::read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
+                                  graph::Tensor& y) const {
+  DS_ASSIGN(Dataset part, dataset_->in_memory(samples));
+  const ImageAugmenter& augmenter = *options_.augmenter;
+  const auto n = static_cast<int64_t>(samples.size());
+  // Mixed with another one of the batch; which, is a function of the epoch and the batch.
+  std::vector<int64_t> partners;
+  if (augmenter.mixes())
+    partners = permutation(n, hash_of(key_of(kAugmentStream, options_.seed, epoch), static_cast<uint64_t>(index)));
+  DS_ASSIGN(ImageAugmenter::Mixed mixed, augmenter.transform(part.inputs, false, epoch, samples, partners));
+  part.inputs = std::move(mixed.images);
+  std::vector<int64_t> all(samples.size());
+  std::iota(all.begin(), all.end(), 0);
+  DS_TRY(part.read(all, x, y));
+  if (!augmenter.mixes()) return {};
+  const int64_t columns = part.is_classification() ? part.num_classes() : y.num_elements() / std::max<int64_t>(n, 1);
+  graph::Dims dims = part.is_classification() ? graph::Dims{n, columns} : y.dims();
+  graph::Tensor weights(DType::kF32, std::move(dims));
+  float* const to = weights.as<float>();
+  std::fill_n(to, weights.num_elements(), 0.0f);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t other = partners[static_cast<size_t>(i)];
+    const auto own = static_cast<float>(mixed.weights[static_cast<size_t>(i)]);
+    for (const auto& [row, weight] : {std::pair(i, own), std::pair(other, 1 - own)}) {
+      if (part.is_classification())
+        to[i * columns + y.as<int64_t>()[row]] += weight;
+      else
+        for (int64_t c = 0; c < columns; ++c) to[i * columns + c] += weight * y.as<float>()[row * columns + c];
+    }
+  }
+  y = std::move(weights);
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "data/augment.h"
 #include "data/dataset.h"
 
 namespace deepseek::data {
@@ -25,6 +26,9 @@ struct LoaderOptions {
   // For images [N, C, H, W]. "flip": mirrored left-right with probability 1/2. "crop_flip": also moved by up to
   // 4 pixels each way, raw zeros coming in (He et al., 2015, section 4.2).
   std::string augment = "none";
+  // Instead: what changes images, raw as they are. Where it mixes, samples of a batch are mixed with each other, and y
+  // becomes f32 [b, classes], weights of classes that sum to 1.
+  std::shared_ptr<const ImageAugmenter> augmenter = nullptr;
 };
 
 class DataLoader {
@@ -43,6 +47,8 @@ class DataLoader {
   DataLoader(const Dataset& dataset, LoaderOptions options);
   Order order_of(int64_t epoch) const;
   void augment(int64_t epoch, std::span<const int64_t> samples, graph::Tensor& x) const;
+  Status read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
+                        graph::Tensor& y) const;
 
   struct Cache {
     std::mutex mutex;

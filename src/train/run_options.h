@@ -130,6 +130,30 @@ struct MemoryOptions {
   Result<size_t> budget(size_t machine) const;
 };
 
+// Images changed while they are loaded, see data/augment.h.
+struct AugmentationOptions {
+  std::vector<std::string> methods, probabilities;
+  double alpha = 1;
+  int64_t crop_padding = 4;
+  double cutout_size = 0.5, rotation = 15, color = 0.4;
+  int64_t randaugment_ops = 2, randaugment_magnitude = 9;
+  void describe(OptionTable& t) {
+    t.field("methods", methods,
+            {.doc = "flip, crop, rotate, color, randaugment, cutout, cutmix, mixup; the last two make labels weights "
+                    "of classes. "
+                    "Empty: none"});
+    t.field("probabilities", probabilities, {.doc = "one for each method; empty: 0.5 each"});
+    t.field("alpha", alpha, {.doc = "cutmix and mixup weigh by Beta(alpha, alpha)", .min = 0});
+    t.field("crop_padding", crop_padding, {.doc = "crop: pixels each way", .min = 0});
+    t.field("cutout_size", cutout_size, {.doc = "cutout: its side, of the shorter side", .min = 0, .max = 1});
+    t.field("rotation", rotation, {.doc = "rotate: degrees each way"});
+    t.field("color", color,
+            {.doc = "color: brightness, contrast and saturation by up to this share each way", .min = 0, .max = 1});
+    t.field("randaugment_ops", randaugment_ops, {.doc = "randaugment: changes of an image", .min = 1});
+    t.field("randaugment_magnitude", randaugment_magnitude, {.doc = "randaugment: of 30", .min = 0, .max = 30});
+  }
+};
+
 // What training needs beside a model and data: the keywords of Python's Trainer.
 struct TrainerOptions {
   LossOptions loss;
@@ -137,12 +161,14 @@ struct TrainerOptions {
   ScheduleOptions schedule;
   TrainOptions train;
   MemoryOptions memory;
+  AugmentationOptions augmentation;
   void describe(OptionTable& t) {
     t.group("loss", loss, "what to minimise");
     t.group("optimizer", optimizer, "how to update");
     t.group("schedule", schedule, "the learning rate over time");
     t.group("train", train, "how long, how much, where to");
     t.group("memory", memory, "how much a step may take");
+    t.group("augmentation", augmentation, "how training images are changed at random");
   }
 };
 

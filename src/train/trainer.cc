@@ -125,25 +125,42 @@ Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const T
 Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& train) {
   DS_TRY(train.validate());
   DS_ASSIGN(const LossFunction loss, loss_for(train));
-  std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.train.batch_size, train.size())), 0);
+  DS_ASSIGN(data::LoaderOptions loading, loader_options());
+  loading.batch_size = std::min(loading.batch_size, train.size());
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
   Tensor x, y;
-  DS_TRY(train.read(indices, x, y));
+  DS_TRY(loader.batch(0, 0, x, y));
   DS_TRY(resolve_precision(loss, x, y).status());
   return program(x.type(), y.type(), loss, StepKind::kUpdate);
 }
 
-data::LoaderOptions Trainer::loader_options() const {
-  return {.batch_size = options_.train.batch_size,
-          .shuffle = true,
-          .seed = static_cast<uint64_t>(options_.train.seed),
-          .drop_last = options_.train.drop_last,
-          .augment = options_.train.augment};
+Result<data::LoaderOptions> Trainer::loader_options() const {
+  std::shared_ptr<const data::ImageAugmenter> augmenter;
+  if (const AugmentationOptions& a = options_.augmentation; !a.methods.empty()) {
+    std::vector<double> probabilities(a.probabilities.empty() ? a.methods.size() : 0, 0.5);
+    for (const std::string& text : a.probabilities) {
+      const auto number = parse_number(text);
+      if (!number) return invalid("augmentation.probabilities: '{}' is no number", text);
+      probabilities.push_back(*number);
+    }
+    Result<data::ImageAugmenter> made = data::ImageAugmenter::create(
+        {a.methods, std::move(probabilities), a.alpha, static_cast<uint64_t>(options_.train.seed), a.crop_padding,
+         a.cutout_size, a.rotation, a.color, a.randaugment_ops, a.randaugment_magnitude});
+    if (!made.ok()) return invalid("augmentation.{}", made.status().message());
+    augmenter = std::make_shared<const data::ImageAugmenter>(std::move(made).value());
+  }
+  return data::LoaderOptions{.batch_size = options_.train.batch_size,
+                             .shuffle = true,
+                             .seed = static_cast<uint64_t>(options_.train.seed),
+                             .drop_last = options_.train.drop_last,
+                             .augment = options_.train.augment,
+                             .augmenter = std::move(augmenter)};
 }
 
 Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const runtime::ProfileOptions& options) {
   if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
-  data::LoaderOptions loading = loader_options();
+  DS_ASSIGN(data::LoaderOptions loading, loader_options());
   loading.batch_size = std::min(loading.batch_size, train.size());
   loading.drop_last = true;  // the program takes whole batches
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
@@ -438,7 +455,8 @@ Status Trainer::Fit::end_epoch() {
 Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& validation, bool resume,
                                const Hooks& hooks) {
   if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
-  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loader_options()));
+  DS_ASSIGN(data::LoaderOptions loading, loader_options());
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, std::move(loading)));
   if (validation.size() > 0) DS_TRY(validation.validate());
   DS_ASSIGN(const LossFunction loss, loss_for(train));
   Fit fit{*this, train, validation, hooks, loss, monitor_for(train), metrics_for(train), options_.train.output};

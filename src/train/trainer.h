@@ -66,7 +66,7 @@ class Trainer {
 
  private:
   struct Fit;
-  data::LoaderOptions loader_options() const;
+  Result<data::LoaderOptions> loader_options() const;
   Result<LossFunction> loss_for(const data::Dataset& dataset);
   Task task_for(const data::Dataset& dataset) const;
   std::vector<std::string> metrics_for(const data::Dataset& dataset) const;

@@ -131,6 +131,65 @@ TEST(Loader, DropLastAndWrongOptions) {
   EXPECT_THAT(DataLoader::create(d, {})->batch(0, 1, x, y).message(), HasSubstr("an epoch has 1 batches"));
 }
 
+// Images of u8 in three classes.
+Dataset pictures(int64_t n) {
+  Dataset d;
+  d.inputs = graph::Tensor(DType::kU8, {n, 3, 8, 8});
+  d.targets = graph::Tensor(DType::kI64, {n});
+  d.class_names = {"a", "b", "c"};
+  d.scale = 1 / 255.0;
+  d.mean = {0.5};
+  d.stddev = {0.25};
+  for (int64_t i = 0; i < n * 192; ++i) d.inputs.set(i, static_cast<double>((i * 37) % 256));
+  for (int64_t i = 0; i < n; ++i) d.targets.set(i, static_cast<double>(i % 3));
+  return d;
+}
+
+TEST(Loader, AugmentsRawImagesAndMixesLabelsWithinTheBatch) {
+  const Dataset d = pictures(20);
+  const auto augmenter = std::make_shared<const ImageAugmenter>(
+      ImageAugmenter::create({.methods = {"flip", "randaugment", "mixup"}, .probabilities = {0.5, 1, 1}, .seed = 7})
+          .value());
+  const auto loader = DataLoader::create(d, {.batch_size = 8, .shuffle = true, .augmenter = augmenter});
+  ASSERT_TRUE(loader.ok()) << loader.status().to_string();
+  graph::Tensor x, y, again_x, again_y, other_x, other_y;
+  for (int64_t b = 0; b < loader->num_batches(); ++b) {
+    ASSERT_TRUE(loader->batch(1, b, x, y).ok());
+    const int64_t n = x.dims()[0];
+    EXPECT_EQ(y.type(), (graph::TensorType{DType::kF32, {n, 3}}));
+    double mixed = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(y.at(3 * i) + y.at(3 * i + 1) + y.at(3 * i + 2), 1, 1e-6);
+      for (int64_t c = 0; c < 3; ++c) mixed += y.at(3 * i + c) > 0.01 && y.at(3 * i + c) < 0.99;
+    }
+    EXPECT_GT(mixed, 0);
+    // Normalised after it was changed: u8 / 255 in units of the deviation.
+    for (int64_t i = 0; i < x.num_elements(); ++i) ASSERT_LE(std::abs(x.at(i)), 2.0001);
+    set_num_threads(3);
+    ASSERT_TRUE(loader->batch(1, b, again_x, again_y).ok());
+    set_num_threads(2);
+    EXPECT_TRUE(same(x, again_x) && same(y, again_y));
+    ASSERT_TRUE(loader->batch(2, b, other_x, other_y).ok());
+    EXPECT_FALSE(same(x, other_x));
+  }
+}
+
+TEST(Loader, AugmentationThatDoesNotFitIsRefused) {
+  const auto make = [](std::vector<std::string> methods) {
+    const std::vector<double> p(methods.size(), 0.5);
+    return std::make_shared<const ImageAugmenter>(
+        ImageAugmenter::create({.methods = std::move(methods), .probabilities = p}).value());
+  };
+  Dataset d = pictures(6);
+  const auto refused = [&](const LoaderOptions& o) { return DataLoader::create(d, o).status().message(); };
+  EXPECT_THAT(refused({.augment = "flip", .augmenter = make({"crop"})}), HasSubstr("use one of them"));
+  d.class_names = {"a"};
+  d.targets = graph::Tensor::zeros(DType::kI64, {6});
+  EXPECT_THAT(refused({.augmenter = make({"mixup"})}), HasSubstr("2 classes or more"));
+  d.inputs = graph::Tensor::zeros(DType::kF32, {6, 4});
+  EXPECT_THAT(refused({.augmenter = make({"flip"})}), HasSubstr("needs images [N,C,H,W]"));
+}
+
 TEST(BatchStream, ErrorsReachTheCallerAndStay) {
   Dataset d = numbered(10);
   const auto loader = DataLoader::create(d, {.batch_size = 5});

@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 import deepseek
-from deepseek import _core
+from deepseek import _core, nn
 from deepseek.data import ImageAugmenter
 
 
@@ -176,8 +176,72 @@ def test_our_data_sets_train_on_soft_labels():
     assert plain.targets.tolist() == dataset.targets.tolist()
 
 
+def test_colour_is_pillow_s():
+    from PIL import Image, ImageEnhance, ImageOps
+
+    rng = np.random.default_rng(0)
+    ramp = np.stack(np.meshgrid(np.arange(24) * 9, np.arange(20) * 11), -1)
+    image = np.clip(np.concatenate([ramp, ramp[..., :1] // 2], -1) + rng.integers(0, 20, (20, 24, 3)), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(image)
+    kinds = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color, "sharpness": ImageEnhance.Sharpness}
+    for what, enhancer in kinds.items():
+        for factor in (0.0, 0.4, 1.0, 1.9):
+            ours = _core.change_color(what, factor, image)
+            theirs = np.asarray(enhancer(picture).enhance(factor))
+            # They cut off where we round, and round means of grey.
+            np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=2, err_msg=f"{what} {factor}")
+    for bits in (4, 7, 8):
+        np.testing.assert_array_equal(_core.change_color("posterize", bits, image), np.asarray(ImageOps.posterize(picture, bits)))
+    for threshold in (0, 100, 255):
+        np.testing.assert_array_equal(_core.change_color("solarize", threshold, image), np.asarray(ImageOps.solarize(picture, threshold)))
+    np.testing.assert_allclose(_core.change_color("autocontrast", 0, image).astype(int), np.asarray(ImageOps.autocontrast(picture)).astype(int), atol=1)
+    np.testing.assert_array_equal(_core.change_color("equalize", 0, image), np.asarray(ImageOps.equalize(picture)))
+
+
+@pytest.mark.parametrize("method", ["color", "randaugment"])
+def test_colour_and_randaugment_of_batches(method):
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 12, 10), np.uint8)
+    augmenter = ImageAugmenter([method], [1.0], seed=3)
+    changed = augmenter.transform(images)
+    assert changed.shape == images.shape and changed.dtype == np.uint8 and (changed != images).any()
+    np.testing.assert_array_equal(augmenter.transform(images), changed)
+    # The same whichever way the channels stand.
+    last = augmenter.transform(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), channels_last=True)
+    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), changed)
+    still = ImageAugmenter([method], [1.0], color=0.0, randaugment_magnitude=0)
+    if method == "color":
+        np.testing.assert_array_equal(still.transform(images), images)
+    else:
+        with pytest.raises(ValueError, match="randaugment changes u8 images"):
+            augmenter.transform(images.astype(np.float32))
+
+
+def test_training_on_augmented_batches(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 240)
+    images = np.zeros((240, 1, 12, 12), np.uint8)
+    for i, label in enumerate(labels):  # a bar at one of three heights
+        images[i, 0, 4 * label:4 * label + 3] = 200
+    images += rng.integers(0, 40, images.shape, np.uint8)
+    data = deepseek.data.Dataset(images, labels, scale=1 / 255)
+    augmenter = ImageAugmenter(["flip", "cutmix", "mixup"], [0.5, 0.3, 0.3], alpha=0.4)
+    results = []
+    for _ in range(2):
+        deepseek.manual_seed(1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.ReLU(), nn.Linear(16, 3))
+        trainer = deepseek.Trainer(model, optimizer=deepseek.optim.AdamW(lr=0.01), augmentation=augmenter, epochs=8, batch_size=32, seed=5)
+        history = trainer.fit(data, validation=data, progress=False)
+        results.append(history[-1]["training"]["loss"] if "training" in history[-1] else history[-1])
+        assert trainer.evaluate(data)["accuracy"] > 0.95
+    assert results[0] == results[1]
+    with pytest.raises(ValueError, match="augmentation.methods: unknown 'cutmx'; did you mean 'cutmix'"):
+        deepseek.Trainer(model, augmentation={"methods": ["cutmx"]}, epochs=1).fit(data, progress=False)
+    with pytest.raises(ValueError, match="augmentation.probabilities: 'often' is no number"):
+        deepseek.Trainer(model, augmentation={"methods": ["flip"], "probabilities": ["often"]}, epochs=1).fit(data, progress=False)
+
+
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="unknown 'cutmx', did you mean 'cutmix'"):
+    with pytest.raises(ValueError, match="unknown 'cutmx'; did you mean 'cutmix'"):
         ImageAugmenter(["cutmx"])
     with pytest.raises(ValueError, match="one for each of 2 methods, got 1"):
         ImageAugmenter(["cutmix", "mixup"], [0.5])
