@@ -36,6 +36,7 @@ void add_file_options(CLI::App& command, FileOptions& options, std::vector<std::
   command.add_option("--format", options.format, "csv, tsv, jsonl, parquet or arrow; default: by the name");
   command.add_option("--type", types, "a column's type: --type id=string")->take_all()->expected(1);
   command.add_option("--delimiter", options.delimiter, "of CSV")->capture_default_str();
+  command.add_option("--encoding", options.encoding, "of text: latin1, cp1252, utf-16, ...")->capture_default_str();
 }
 Status parse_types(const std::vector<std::string>& types, FileOptions& options) {
   for (const std::string& type : types) {

@@ -21,24 +21,51 @@ if typing.TYPE_CHECKING:
 
 
 def read(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, str] | None = None, columns: Sequence[str] | None = None,
-         delimiter: str = ",", header: bool = True, null_values: Sequence[str] | None = None) -> pa.Table:
-    """The table in a file: CSV, TSV, JSON lines, Parquet or Arrow IPC (Feather), by the file's suffix or by `format`.
+         delimiter: str = ",", header: bool = True, encoding: str = "utf-8", null_values: Sequence[str] | None = None) -> pa.Table:
+    """The table in a file: CSV, TSV, JSON lines, Parquet, Arrow IPC (Feather), or NumPy's .npy and .npz, by the file's suffix or by `format`.
+
+    NumPy: of .npy the columns of an array [rows, columns], f0, f1, ..., or the fields of a structured one; of .npz its arrays [rows] by name.
 
     types: for text, types of columns where the inferred ones are not wanted, {"id": "string"}: bool, int8 to uint64, float, double,
       string, date, timestamp, category.
     columns: only these, in this order. Default: all.
     delimiter, header: of CSV; without a header columns are f0, f1, ...
+    encoding: of text, any that iconv knows: latin1, cp1252, utf-16, ...
     null_values: what else than an empty field is missing in CSV. Default: NA, N/A, NaN, nan, NULL, null, None, ?.
     Raises FileNotFoundError, OSError, or ValueError that names the file, the row, what was expected and what stands there.
     """
-    return open(path, format=format, types=types, columns=columns, delimiter=delimiter, header=header, null_values=null_values,
+    if (format or pathlib.Path(path).suffix.lower()) in (".npy", ".npz", "npy", "npz"):
+        return _read_numpy(path, columns)
+    return open(path, format=format, types=types, columns=columns, delimiter=delimiter, header=header, encoding=encoding, null_values=null_values,
                 _whole=True).read_all()
 
 
+def _read_numpy(path: str | os.PathLike[str], columns: Sequence[str] | None) -> pa.Table:
+    import numpy as np
+
+    stored = np.load(path, mmap_mode=None, allow_pickle=False)
+    if isinstance(stored, np.ndarray):
+        if stored.dtype.names:
+            arrays = {name: stored[name] for name in stored.dtype.names}
+        elif stored.ndim == 2:
+            arrays = {f"f{i}": np.ascontiguousarray(stored[:, i]) for i in range(stored.shape[1])}
+        else:
+            raise ValueError(f"'{path}': expected an array [rows, columns] or of fields, got {stored.dtype} {list(stored.shape)}")
+    else:
+        arrays = dict(stored)
+        wrong = [f"{name} {list(a.shape)}" for name, a in arrays.items() if a.ndim != 1 or len(a) != len(next(iter(arrays.values())))]
+        if wrong:
+            raise ValueError(f"'{path}': expected arrays [rows] of one length, got {', '.join(wrong)}")
+    for name in columns or []:
+        if name not in arrays:
+            raise ValueError(f"'{path}': columns: there is no '{name}', there are {', '.join(arrays)}")
+    return pa.table({name: pa.array(arrays[name]) for name in columns or arrays})
+
+
 def open(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, str] | None = None, columns: Sequence[str] | None = None,
-         delimiter: str = ",", header: bool = True, null_values: Sequence[str] | None = None, _whole: bool = False) -> pa.RecordBatchReader:
+         delimiter: str = ",", header: bool = True, encoding: str = "utf-8", null_values: Sequence[str] | None = None, _whole: bool = False) -> pa.RecordBatchReader:
     """As read(), but batch by batch, for files larger than memory. CSV's types are those of the first megabyte, unless `types` says more."""
-    stream = _tables.open(os.fspath(path), format, dict(types or {}), list(columns or []), delimiter, header,
+    stream = _tables.open(os.fspath(path), format, dict(types or {}), list(columns or []), delimiter, header, encoding,
                           _tables.null_values() if null_values is None else list(null_values), _whole)
     return pa.RecordBatchReader._import_from_c_capsule(stream)
 

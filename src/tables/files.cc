@@ -2,14 +2,17 @@
 
 #include <arrow/csv/api.h>
 #include <arrow/io/api.h>
+#include <arrow/io/transform.h>
 #include <arrow/ipc/api.h>
 #include <arrow/json/api.h>
 #include <arrow/util/compression.h>
 #include <arrow/util/io_util.h>
+#include <iconv.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "base/strings.h"
@@ -66,18 +69,63 @@ Result<Kind> kind_of(const std::string& name, const FileOptions& options) {
   return kind;
 }
 
-// As a stream, unpacked; errors of the system name the file.
-Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path, const Kind& kind) {
+// Text of another encoding as UTF-8, a buffer at a time; what a buffer breaks off goes on in the next.
+class Decoder {
+ public:
+  static Result<std::shared_ptr<Decoder>> make(const std::string& path, const std::string& encoding) {
+    auto decoder = std::make_shared<Decoder>();
+    decoder->encoding_ = encoding;
+    decoder->state_ = iconv_open("UTF-8", encoding.c_str());
+    if (decoder->state_ == reinterpret_cast<iconv_t>(-1))
+      return invalid("'{}': encoding: '{}' is not known here; `iconv --list` tells which are", path, encoding);
+    return decoder;
+  }
+  Decoder() = default;
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+  ~Decoder() {
+    if (state_ != reinterpret_cast<iconv_t>(-1)) iconv_close(state_);
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> decode(const std::shared_ptr<arrow::Buffer>& buffer) {
+    rest_.append(reinterpret_cast<const char*>(buffer->data()), static_cast<size_t>(buffer->size()));
+    if (buffer->size() == 0 && !rest_.empty())
+      return arrow::Status::Invalid("the text ends within a character of ", encoding_);
+    std::string out(4 * rest_.size() + 16, '\0');
+    char *from = rest_.data(), *to = out.data();
+    size_t left = rest_.size(), room = out.size();
+    const size_t done = iconv(state_, &from, &left, &to, &room);
+    if (done == static_cast<size_t>(-1) && errno != EINVAL)
+      return arrow::Status::Invalid("byte ", read_ + static_cast<int64_t>(rest_.size() - left) + 1, " is not ",
+                                    encoding_);
+    read_ += static_cast<int64_t>(rest_.size() - left);
+    rest_.erase(0, rest_.size() - left);
+    out.resize(out.size() - room);
+    return arrow::Buffer::FromString(std::move(out));
+  }
+
+ private:
+  std::string encoding_, rest_;
+  iconv_t state_ = reinterpret_cast<iconv_t>(-1);
+  int64_t read_ = 0;
+};
+
+// As a stream, unpacked and in UTF-8; errors of the system name the file.
+Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path, const Kind& kind,
+                                                            const std::string& encoding = "utf-8") {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return invalid("'{}' is a folder, expected a file", path);
   auto opened = arrow::io::ReadableFile::Open(path);
   if (!opened.ok()) return io::system_error("read", path, arrow::internal::ErrnoFromStatus(opened.status()));
   std::shared_ptr<arrow::io::InputStream> stream = *opened;
-  if (kind.compression == arrow::Compression::UNCOMPRESSED) return stream;
-  DS_ARROW_ASSIGN(std::unique_ptr<arrow::util::Codec> codec, arrow::util::Codec::Create(kind.compression));
-  DS_ARROW_ASSIGN(stream, arrow::io::CompressedInputStream::Make(codec.get(), stream));
-  // The stream keeps what it needs of the codec.
-  return stream;
+  if (kind.compression != arrow::Compression::UNCOMPRESSED) {
+    DS_ARROW_ASSIGN(std::unique_ptr<arrow::util::Codec> codec, arrow::util::Codec::Create(kind.compression));
+    // The stream keeps what it needs of the codec.
+    DS_ARROW_ASSIGN(stream, arrow::io::CompressedInputStream::Make(codec.get(), stream));
+  }
+  if (const std::string name = lower(encoding); name == "utf-8" || name == "utf8") return stream;
+  DS_ASSIGN(const auto decoder, Decoder::make(path, encoding));
+  return std::shared_ptr<arrow::io::InputStream>(std::make_shared<arrow::io::TransformInputStream>(
+      std::move(stream), [decoder](const std::shared_ptr<arrow::Buffer>& buffer) { return decoder->decode(buffer); }));
 }
 
 Result<std::shared_ptr<arrow::Schema>> wanted_types(const FileOptions& options) {
@@ -112,7 +160,12 @@ Result<CsvOptions> csv_options(const Kind& kind, const FileOptions& options) {
 }
 
 Status named(Status status, const std::string& path) {
-  return status.ok() ? status : Status(status.code(), fmt::format("'{}': {}", path, status.message()));
+  if (status.ok()) return status;
+  const bool encoded = status.message().find("invalid UTF8") != std::string::npos;
+  return Status(
+      status.code(),
+      fmt::format("'{}': {}{}", path, status.message(),
+                  encoded ? "; if the file has another encoding, name it: encoding latin1, cp1252, ..." : ""));
 }
 template <class T>
 Result<T> named(arrow::Result<T> result, const std::string& path) {
@@ -211,7 +264,7 @@ Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& 
         std::make_shared<NamedReader>(path, Reader(std::move(batches)), std::shared_ptr<void>(std::move(parquet))),
         options.columns);
   }
-  DS_ASSIGN(const auto stream, open_stream(path, kind));
+  DS_ASSIGN(const auto stream, open_stream(path, kind, options.encoding));
   if (kind.format == "jsonl") {
     auto parse = arrow::json::ParseOptions::Defaults();
     parse.newlines_in_values = false;
@@ -232,7 +285,7 @@ Result<Table> read_table(const std::string& path, const FileOptions& options) {
   if (kind.format == "csv" || kind.format == "tsv") {  // blocks in parallel, and types from all of them
     DS_ASSIGN(CsvOptions csv, csv_options(kind, options));
     const auto read = [&]() -> Result<Table> {
-      DS_ASSIGN(const auto stream, open_stream(path, kind));
+      DS_ASSIGN(const auto stream, open_stream(path, kind, options.encoding));
       DS_ASSIGN(auto reader, named(arrow::csv::TableReader::Make(arrow::io::default_io_context(), stream, csv.read,
                                                                  csv.parse, csv.convert),
                                    path));

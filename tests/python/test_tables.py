@@ -358,3 +358,42 @@ def test_command_line(tmp_path):
         done = command(*arguments)
         assert done.returncode == code and message in done.stderr
     assert "impute: fills missing values" in command("steps").stdout
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "cp1252", "utf-16", "utf-16-le", "shift_jis"])
+def test_other_encodings(tmp_path, encoding):
+    word = "\u30c7\u30fc\u30bf" if encoding == "shift_jis" else "na\u00efve \u00fcber"
+    text = "name,n\n" + "".join(f"{word} {i},{i}\n" for i in range(30_000))
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    name = {"utf-16-le": "UTF-16LE"}.get(encoding, encoding)
+    got = deepseek.data.read(tmp_path / "t.csv", encoding=name)
+    assert got["name"][29_999].as_py() == f"{word} 29999" and got["n"].type == pa.int64()
+    assert sum(len(batch) for batch in deepseek.data.open(tmp_path / "t.csv", encoding=name)) == 30_000
+
+
+def test_wrong_encodings_are_told(tmp_path):
+    (tmp_path / "t.csv").write_bytes("name\nna\u00efve\n".encode("latin1"))
+    with pytest.raises(ValueError, match="t.csv.*invalid UTF8.*another encoding, name it: encoding latin1"):
+        deepseek.data.read(tmp_path / "t.csv", types={"name": "string"})
+    with pytest.raises(ValueError, match="encoding: 'klingon' is not known here"):
+        deepseek.data.read(tmp_path / "t.csv", encoding="klingon")
+    with pytest.raises(ValueError, match="byte 8 is not (UTF-16|shift_jis|ascii)"):
+        deepseek.data.read(tmp_path / "t.csv", encoding="ascii")
+
+
+def test_numpy_files(tmp_path):
+    matrix = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "m.npy", matrix)
+    assert deepseek.data.read(tmp_path / "m.npy").to_pydict() == {"f0": [0.0, 2.0, 4.0], "f1": [1.0, 3.0, 5.0]}
+    np.save(tmp_path / "s.npy", np.array([(1, 2.5), (3, 4.5)], [("a", "i4"), ("b", "f8")]))
+    assert deepseek.data.read(tmp_path / "s.npy", columns=["b"]).to_pydict() == {"b": [2.5, 4.5]}
+    np.savez(tmp_path / "z.npz", x=matrix[:, 0], k=np.array(["a", "b", "c"]))
+    assert deepseek.data.read(tmp_path / "z.npz").to_pydict() == {"x": [0.0, 2.0, 4.0], "k": ["a", "b", "c"]}
+    np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match=r"expected an array \[rows, columns\]"):
+        deepseek.data.read(tmp_path / "cube.npy")
+    np.savez(tmp_path / "ragged.npz", a=np.zeros(2), b=np.zeros(3))
+    with pytest.raises(ValueError, match="b \\[3\\]"):
+        deepseek.data.read(tmp_path / "ragged.npz")
+    with pytest.raises(ValueError, match="there is no 'c', there are x, k"):
+        deepseek.data.read(tmp_path / "z.npz", columns=["c"])
