@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "binding.h"
 #include "data/augment.h"
+#include "data/augment_signals.h"
 #include "data/color.h"
 #include "data/sources.h"
 #include "io/atomic_file.h"
@@ -299,6 +300,40 @@ void bind_augment(nb::module_& m) {
             return nb::make_tuple(to_numpy(done.images), done.weights);
           },
           nb::arg("images"), nb::arg("channels_last"), nb::arg("epoch"), nb::arg("ids"), nb::arg("partners"));
+  m.def(
+      "augment_series",
+      [](std::vector<std::string> methods, std::vector<double> probabilities, uint64_t seed, double jitter,
+         double scaling, double window, const Array& series, int64_t epoch, const std::vector<int64_t>& ids) {
+        const data::SeriesOptions options{std::move(methods), std::move(probabilities), seed, jitter, scaling, window};
+        const Tensor in = to_tensor(series);
+        auto out = [&] {
+          nb::gil_scoped_release release;
+          return data::augment_series(options, in, epoch, ids);
+        }();
+        return to_numpy(unwrap(std::move(out)));
+      },
+      nb::arg("methods"), nb::arg("probabilities"), nb::arg("seed"), nb::arg("jitter"), nb::arg("scaling"),
+      nb::arg("window"), nb::arg("series"), nb::arg("epoch"), nb::arg("ids"));
+  m.def(
+      "augment_volumes",
+      [](std::vector<std::string> methods, std::vector<double> probabilities, uint64_t seed, double displacement,
+         double contrast, double brightness, int64_t grid, const Array& images, std::optional<Array> masks,
+         int64_t epoch, const std::vector<int64_t>& ids) {
+        const data::VolumeOptions options{
+            std::move(methods), std::move(probabilities), seed, displacement, contrast, brightness, grid};
+        const Tensor in = to_tensor(images), mask = masks ? to_tensor(*masks) : Tensor();
+        auto out = [&] {
+          nb::gil_scoped_release release;
+          return data::augment_volumes(options, in, mask, epoch, ids);
+        }();
+        data::Volumes volumes = unwrap(std::move(out));
+        std::optional<NumpyArray> moved;
+        if (mask.defined()) moved = to_numpy(volumes.masks);
+        return nb::make_tuple(to_numpy(volumes.images), moved);
+      },
+      nb::arg("methods"), nb::arg("probabilities"), nb::arg("seed"), nb::arg("displacement"), nb::arg("contrast"),
+      nb::arg("brightness"), nb::arg("grid"), nb::arg("images"), nb::arg("masks").none(), nb::arg("epoch"),
+      nb::arg("ids"));
   m.def(
       "change_color",
       [](const std::string& what, double amount, const Array& image) {

@@ -1,4 +1,4 @@
-"""Images changed at random, with labels that follow."""
+"""Images, volumes and time series changed at random, with labels, masks and boxes that follow."""
 
 from __future__ import annotations
 
@@ -169,4 +169,89 @@ class AugmentedDataset:
         return (self[i] for i in range(len(self)))
 
 
-__all__ = ["AugmentedDataset", "ImageAugmenter"]
+class SeriesAugmenter:
+    """Changes time series at random.
+
+        series = SeriesAugmenter(["jitter", "window_warp"], [0.5, 0.5]).transform(series)  # [N, T] or [N, T, C]
+
+    methods: 'jitter' (normal noise of deviation `jitter`), 'scaling' (each channel times a normal number around 1 of deviation `scaling`;
+      arXiv 1706.00527), 'window_warp' (a window of the share `window` of the series at half or twice its speed, the whole brought back to its
+      length; Rashid and Louis, 2019). Each comes by its own chance, in this order.
+    seed: what happens to series i in an epoch is a function of seed, epoch and i, on any number of threads.
+    Raises ValueError for unknown methods, with the nearest one, and for numbers out of range.
+    """
+
+    def __init__(self, methods: Sequence[str] = ("jitter", "scaling", "window_warp"), probabilities: Sequence[float] | None = None, seed: int = 0, *,
+                 jitter: float = 0.03, scaling: float = 0.1, window: float = 0.1) -> None:
+        self._settings = (list(methods), [0.5] * len(methods) if probabilities is None else [float(p) for p in probabilities], seed, jitter, scaling, window)
+        self.transform(np.zeros((0, 2, 1), np.float32))  # checks them
+
+    def transform(self, series: Any, *, epoch: int = 0) -> np.ndarray:
+        """float32 of the same shape, [N, T] or [N, T, C]."""
+        array = np.asarray(series, np.float32)
+        flat = np.ascontiguousarray(array[..., None] if array.ndim == 2 else array)
+        return _core.augment_series(*self._settings, flat, epoch, range(len(flat))).reshape(array.shape)
+
+
+class VolumeAugmenter:
+    """Changes volumes at random; masks follow.
+
+        images, masks = VolumeAugmenter(displacement=4).transform(images, masks)  # [N, C, D, H, W] and [N, D, H, W]
+
+    methods: 'flip' (along each axis by chance 1/2), 'elastic' (moved by normal displacements of deviation `displacement` voxels at the points of
+      a grid of `grid` per axis, linear between them; after arXiv 1505.04597), 'intensity' (x * (1 + a) + b, up to `contrast` and `brightness`
+      either way). Each comes by its own chance, in this order. Images are linear between voxels, masks take the nearest one.
+    seed: as for SeriesAugmenter. Raises ValueError for unknown methods, with the nearest one, and for numbers and shapes that are wrong.
+    """
+
+    def __init__(self, methods: Sequence[str] = ("flip", "elastic", "intensity"), probabilities: Sequence[float] | None = None, seed: int = 0, *,
+                 displacement: float = 3.0, contrast: float = 0.2, brightness: float = 0.1, grid: int = 4) -> None:
+        self._settings = (list(methods), [0.5] * len(methods) if probabilities is None else [float(p) for p in probabilities], seed, displacement,
+                          contrast, brightness, grid)
+        self.transform(np.zeros((0, 1, 2, 2, 2), np.float32))  # checks them
+
+    def transform(self, images: Any, masks: Any = None, *, epoch: int = 0) -> Any:
+        """Images as float32; with masks, both. Masks are integers and keep their type."""
+        array = np.ascontiguousarray(images, np.float32)
+        labels = None if masks is None else np.ascontiguousarray(masks, np.int64)
+        changed, moved = _core.augment_volumes(*self._settings, array, labels, epoch, range(len(array)))
+        return changed if masks is None else (changed, moved.astype(np.asarray(masks).dtype))
+
+
+def mosaic(images: Any, boxes: Sequence[Any], labels: Sequence[Any], *, seed: int = 0, epoch: int = 0, min_area: float = 0.1) -> Any:
+    """Each image becomes a quarter of itself and three others around a point at random (Bochkovskiy et al., arXiv 2004.10934); boxes follow.
+
+    images: [N, C, H, W]. boxes: for each image [M, 4] of x1, y1, x2, y2 in pixels. labels: for each image [M].
+    min_area: boxes of which less than this share is left are left out.
+    Returns (images, boxes, labels) of the same kinds. The point is between 1/4 and 3/4 of each side; parts meet there.
+    """
+    array = np.asarray(images)
+    if array.ndim != 4 or not len(array) == len(boxes) == len(labels):
+        raise ValueError(f"expected images [N, C, H, W] with boxes and labels for each, got {list(array.shape)}, {len(boxes)} and {len(labels)}")
+    n, _, height, width = array.shape
+    out, all_boxes, all_labels = np.empty_like(array), [], []
+    for i in range(n):
+        random = np.random.default_rng([seed, epoch, i])
+        y, x = int(height * random.uniform(0.25, 0.75)), int(width * random.uniform(0.25, 0.75))
+        kept_boxes, kept_labels = [], []
+        for part, source in enumerate((i, *random.integers(0, n, 3))):
+            # Top left, top right, bottom left, bottom right, each from its own corner of the source.
+            rows, columns = ((0, y), (y, height))[part // 2], ((0, x), (x, width))[part % 2]
+            from_y, from_x = (height - y, 0)[part // 2], (width - x, 0)[part % 2]
+            h, w = rows[1] - rows[0], columns[1] - columns[0]
+            out[i, :, rows[0]:rows[1], columns[0]:columns[1]] = array[source, :, from_y:from_y + h, from_x:from_x + w]
+            box = np.asarray(boxes[source], np.float32).reshape(-1, 4)
+            if len(box) != len(labels[source]):
+                raise ValueError(f"image {source}: {len(box)} boxes and {len(labels[source])} labels")
+            moved = box + np.array([columns[0] - from_x, rows[0] - from_y] * 2, np.float32)
+            clipped = np.clip(moved, [columns[0], rows[0]] * 2, [columns[1], rows[1]] * 2)
+            area = lambda b: (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])  # noqa: E731
+            keep = area(clipped) >= np.maximum(min_area * area(box), 1e-6)
+            kept_boxes.append(clipped[keep].astype(np.float32))
+            kept_labels.append(np.asarray(labels[source])[keep])
+        all_boxes.append(np.concatenate(kept_boxes))
+        all_labels.append(np.concatenate(kept_labels))
+    return out, all_boxes, all_labels
+
+
+__all__ = ["AugmentedDataset", "ImageAugmenter", "SeriesAugmenter", "VolumeAugmenter", "mosaic"]

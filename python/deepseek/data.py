@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 
 from . import _core
-from .augment import ImageAugmenter
+from .augment import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
 
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,5 +103,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Report", "Splits", "as_dataset", "leaks",
-           "load", "names", "open", "read", "report", "split", "write"]
+__all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Report", "SeriesAugmenter", "Splits", "VolumeAugmenter",
+           "as_dataset", "leaks", "load", "mosaic", "names", "open", "read", "report", "split", "write"]

@@ -21,35 +21,6 @@ constexpr uint64_t kStream = 0x41756721;  // tells these numbers from those of l
 
 bool is_mix(const std::string& method) { return method == "cutmix" || method == "mixup"; }
 
-// In (0, 1), 53 bits.
-double uniform(uint64_t hash) { return (static_cast<double>(hash >> 11) + 0.5) * 0x1p-53; }
-
-// A run of numbers of one key.
-class Numbers {
- public:
-  explicit Numbers(uint64_t key) : key_(key) {}
-  double uniform() { return data::uniform(hash_of(key_, next_++)); }
-  double normal() {  // Box and Muller
-    const double radius = std::sqrt(-2 * std::log(uniform()));
-    return radius * std::cos(2 * std::numbers::pi * uniform());
-  }
-  double gamma(double shape) {
-    if (shape < 1) {
-      const double boosted = gamma(shape + 1);
-      return boosted * std::pow(uniform(), 1 / shape);
-    }
-    const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
-    for (;;) {
-      const double x = normal(), t = 1 + c * x, v = t * t * t;
-      if (t <= 0) continue;
-      if (std::log(uniform()) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
-    }
-  }
-
- private:
-  uint64_t key_, next_ = 0;
-};
-
 using Shape = ImageShape;
 
 DS_SIMD void reverse(const uint8_t* from, int64_t n, uint8_t* to) {

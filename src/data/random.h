@@ -2,7 +2,9 @@
 // change it. splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Test: tests/data/loader_test.cc
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -35,5 +37,34 @@ inline std::vector<int64_t> permutation(int64_t n, uint64_t key) {
   }
   return order;
 }
+
+// In (0, 1), 53 bits.
+inline double uniform(uint64_t hash) { return (static_cast<double>(hash >> 11) + 0.5) * 0x1p-53; }
+
+// A run of numbers of one key: uniform, normal (Box and Muller, 1958), gamma (Marsaglia and Tsang, 2000).
+class Numbers {
+ public:
+  explicit Numbers(uint64_t key) : key_(key) {}
+  double uniform() { return data::uniform(hash_of(key_, next_++)); }
+  double normal() {
+    const double radius = std::sqrt(-2 * std::log(uniform()));
+    return radius * std::cos(2 * std::numbers::pi * uniform());
+  }
+  double gamma(double shape) {
+    if (shape < 1) {
+      const double boosted = gamma(shape + 1);
+      return boosted * std::pow(uniform(), 1 / shape);
+    }
+    const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
+    for (;;) {
+      const double x = normal(), t = 1 + c * x, v = t * t * t;
+      if (t <= 0) continue;
+      if (std::log(uniform()) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
+    }
+  }
+
+ private:
+  uint64_t key_, next_ = 0;
+};
 
 }  // namespace deepseek::data

@@ -8,7 +8,7 @@ import torch
 
 import deepseek
 from deepseek import _core, nn
-from deepseek.data import ImageAugmenter
+from deepseek.data import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
 
 
 def pictures(n=64, shape=(3, 12, 10), dtype=np.uint8, seed=0):
@@ -238,6 +238,125 @@ def test_training_on_augmented_batches(tmp_path):
         deepseek.Trainer(model, augmentation={"methods": ["cutmx"]}, epochs=1).fit(data, progress=False)
     with pytest.raises(ValueError, match="augmentation.probabilities: 'often' is no number"):
         deepseek.Trainer(model, augmentation={"methods": ["flip"], "probabilities": ["often"]}, epochs=1).fit(data, progress=False)
+
+
+def test_jitter_and_scaling_of_series():
+    series = np.ones((50, 200, 3), np.float32)
+    noise = SeriesAugmenter(["jitter"], [1.0], jitter=0.2).transform(series) - 1
+    assert scipy.stats.kstest(noise.ravel() / 0.2, "norm").pvalue > 1e-3
+    factors = SeriesAugmenter(["scaling"], [1.0], scaling=0.3).transform(series)
+    assert np.ptp(factors, axis=1).max() < 1e-6  # one factor for all steps of a channel
+    assert scipy.stats.kstest((factors[:, 0].ravel() - 1) / 0.3, "norm").pvalue > 1e-3
+    assert SeriesAugmenter().transform(np.ones((4, 9))).shape == (4, 9)
+
+
+def test_windows_of_series_are_warped():
+    steps = 101
+    ramp = np.tile(np.arange(steps, dtype=np.float32)[None, :, None], (200, 1, 1))
+    warped = SeriesAugmenter(["window_warp"], [1.0], window=0.3).transform(ramp)[..., 0]
+    seen = set()
+    for series in warped:
+        slopes = np.diff(series)
+        assert series[0] == 0 and abs(series[-1] - steps + 1) < 1e-3 and (slopes > 0).all()
+        # The window at half or twice the speed of the rest: two slopes, whose ratio is 2, but at its ends.
+        inside = slopes[np.abs(slopes - np.median(slopes)) > 0.02 * np.median(slopes)]
+        ratio = np.median(inside) / np.median(slopes)
+        assert abs(ratio - 2) < 0.02 or abs(ratio - 0.5) < 0.02
+        seen.add(round(float(ratio), 1))
+    assert seen == {0.5, 2.0}
+
+
+def test_volumes_and_their_masks_move_together():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((6, 20, 22, 24), np.uint8)
+    for i in range(6):
+        z, y, x = rng.integers(4, 10, 3)
+        masks[i, z:z + 8, y:y + 8, x:x + 8] = 1
+    images = np.stack([masks * 2.0, -masks.astype(float)], 1)
+    moved, followed = VolumeAugmenter(["flip", "elastic"], [1.0, 1.0], displacement=2).transform(images, masks)
+    assert moved.dtype == np.float32 and followed.dtype == np.uint8 and set(np.unique(followed)) == {0, 1}
+    assert (followed != masks).any()
+    # Linear between voxels against the nearest one: they agree but within a voxel of the border.
+    sure = (moved[:, 0] < 0.02) | (moved[:, 0] > 1.98)
+    np.testing.assert_array_equal(followed[sure], moved[:, 0][sure] > 1)
+    assert sure.mean() > 0.8
+    np.testing.assert_allclose(moved[:, 1], -moved[:, 0] / 2, atol=1e-6)  # channels move as one
+    for i in range(6):  # flips alone are NumPy's
+        flipped = VolumeAugmenter(["flip"], [1.0], seed=i).transform(images[:1])[0, 0]
+        assert any(np.array_equal(flipped, np.flip(images[0, 0].astype(np.float32), axes))
+                   for axes in ([], [0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]))
+
+
+def test_elastic_is_that_of_scipy():
+    """Where a smooth image comes from, found from two coordinates as images, is what SciPy samples it at."""
+    shape = (9, 10, 11)
+    axes = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij"))
+    smooth = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    images = np.concatenate([axes, smooth[None]])[None]
+    moved = VolumeAugmenter(["elastic"], [1.0], displacement=1.5, seed=4).transform(images)[0]
+    expected = scipy.ndimage.map_coordinates(smooth, moved[:3], order=1, mode="nearest")
+    np.testing.assert_allclose(moved[3], expected, atol=1e-4)
+    distance = np.abs(moved[:3] - axes).max()
+    assert 0.5 < distance < 10
+
+
+def test_intensity_of_volumes():
+    images = np.random.default_rng(0).normal(size=(40, 1, 4, 4, 4)).astype(np.float32)
+    changed = VolumeAugmenter(["intensity"], [1.0], contrast=0.3, brightness=0.2).transform(images)
+    for before, after in zip(images, changed):
+        slope, offset = np.polyfit(before.ravel(), after.ravel(), 1)
+        assert 0.7 <= slope <= 1.3 and abs(offset) <= 0.2
+        np.testing.assert_allclose(after, slope * before + offset, atol=1e-5)
+
+
+@pytest.mark.parametrize("augmenter, data", [(SeriesAugmenter(seed=1), np.random.default_rng(0).normal(size=(9, 30, 2)).astype(np.float32)),
+                                             (VolumeAugmenter(seed=1), np.random.default_rng(0).normal(size=(9, 1, 6, 6, 6)).astype(np.float32))])
+def test_signals_depend_on_seed_epoch_and_number_alone(augmenter, data):
+    changed = augmenter.transform(data)
+    deepseek.set_num_threads(3)
+    np.testing.assert_array_equal(augmenter.transform(data), changed)
+    deepseek.set_num_threads(2)
+    np.testing.assert_array_equal(augmenter.transform(data[:5]), changed[:5])
+    assert (augmenter.transform(data, epoch=1) != changed).any()
+
+
+def test_mosaic_and_its_boxes():
+    n, height, width = 12, 24, 32
+    rng = np.random.default_rng(0)
+    images = np.zeros((n, 1, height, width), np.int64)
+    boxes, labels = [], []
+    for i in range(n):  # each box is filled with a number of its own
+        x, y = rng.integers(0, width - 8), rng.integers(0, height - 8)
+        images[i, 0, y:y + 8, x:x + 6] = i + 1
+        boxes.append([[x, y, x + 6, y + 8]])
+        labels.append([i + 1])
+    out, new_boxes, new_labels = mosaic(images, boxes, labels, seed=3)
+    assert out.shape == images.shape
+    assert sum(len(b) for b in new_boxes) > n
+    for image, image_boxes, image_labels in zip(out, new_boxes, new_labels):
+        assert len(image_boxes) == len(image_labels)
+        for (x1, y1, x2, y2), label in zip(image_boxes.astype(int), image_labels):
+            assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and (x2 - x1) * (y2 - y1) >= 0.1 * 48
+            assert (image[0, y1:y2, x1:x2] == label).all()  # the box holds its picture and nothing else
+    again = mosaic(images, boxes, labels, seed=3)
+    np.testing.assert_array_equal(out, again[0])
+    assert (mosaic(images, boxes, labels, seed=3, epoch=1)[0] != out).any()
+    with pytest.raises(ValueError, match="boxes and labels for each"):
+        mosaic(images, boxes[:-1], labels)
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda: SeriesAugmenter(["jiter"]), "unknown 'jiter'; did you mean 'jitter'"),
+    (lambda: SeriesAugmenter(["jitter"], [2.0]), "2 of jitter is not in"),
+    (lambda: SeriesAugmenter(window=0), "window in"),
+    (lambda: SeriesAugmenter().transform(np.zeros((3, 1))), "two steps or more"),
+    (lambda: VolumeAugmenter(grid=1), "grid 2 or more"),
+    (lambda: VolumeAugmenter().transform(np.zeros((2, 8, 8, 8))), "expected f32 \\[N, C, D, H, W\\]"),
+    (lambda: VolumeAugmenter().transform(np.zeros((2, 1, 8, 8, 8)), np.zeros((2, 8, 8, 7), int)), "masks: expected"),
+])
+def test_mistakes_of_signals(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_mistakes_are_named():
