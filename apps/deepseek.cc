@@ -1,4 +1,5 @@
 // The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted.
+#include <dlfcn.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
@@ -219,6 +220,11 @@ int run_beside(const std::string& name, char** arguments) {
   std::error_code error;
   const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string path = own.parent_path() / ("deepseek-" + name);
+  // Only to say what is missing, which the other program's loader would not.
+  if (dlopen("libdeepseek_tables.so", RTLD_LAZY) == nullptr)
+    return failed(make_error(ErrorCode::kUnsupported,
+                             "tables need Arrow, which comes with pyarrow: pip install \"deepseek[data]\" ({})",
+                             dlerror()));
   execv(path.c_str(), arguments);
   return failed(make_error(ErrorCode::kIo, "cannot start '{}': {}", path, std::strerror(errno)));
 }

@@ -69,6 +69,7 @@ void bind_features(nb::module_& m) {
           "save", [](const Synthesis& s, const std::string& path) { check(s.save(path)); }, nb::arg("path"))
       .def_prop_ro("fitted", &Synthesis::fitted)
       .def_prop_ro("features", &Synthesis::features)
+      .def_prop_ro("target", [](const Synthesis& s) { return s.config().options.target; })
       .def(
           "fit",
           [](Synthesis& s, const std::map<std::string, nb::object>& streams) {

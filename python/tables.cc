@@ -23,9 +23,10 @@ NB_MODULE(_tables, m) {
   m.def(
       "open",
       [](const std::string& path, const std::string& format, std::map<std::string, std::string> types,
-         std::vector<std::string> columns, const std::string& delimiter, bool header,
-         const std::string& encoding, std::vector<std::string> null_values, bool whole) {
-        FileOptions options{format, std::move(types), std::move(columns), delimiter, header, encoding, std::move(null_values)};
+         std::vector<std::string> columns, const std::string& delimiter, bool header, const std::string& encoding,
+         std::vector<std::string> null_values, bool whole) {
+        FileOptions options{format, std::move(types), std::move(columns),    delimiter,
+                            header, encoding,         std::move(null_values)};
         return to_capsule(without_gil([&]() -> Result<std::shared_ptr<arrow::RecordBatchReader>> {
           if (!whole) return open_table(path, options);
           DS_ASSIGN(const Table table, read_table(path, options));
@@ -33,7 +34,8 @@ NB_MODULE(_tables, m) {
         }));
       },
       nb::arg("path"), nb::arg("format"), nb::arg("types"), nb::arg("columns"), nb::arg("delimiter"), nb::arg("header"),
-      nb::arg("encoding"), nb::arg("null_values"), nb::arg("whole"), "An Arrow stream of the file's batches; `whole`: read at once.");
+      nb::arg("encoding"), nb::arg("null_values"), nb::arg("whole"),
+      "An Arrow stream of the file's batches; `whole`: read at once.");
   m.def("null_values", [] { return FileOptions().null_values; });
   m.def(
       "write",

@@ -8,7 +8,7 @@ import pathlib
 import typing
 
 from . import _tables
-from .tables import _as_arrow, _like, pa
+from .tables import _as_arrow, _is_pandas, _like, pa
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +133,11 @@ class FeatureSynthesis:
         """Their names, after fit()."""
         return self._synthesis.features
 
+    @property
+    def target(self) -> str:
+        """The table that features are made for."""
+        return self._synthesis.target
+
     @staticmethod
     def _streams(tables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: _as_arrow(table).__arrow_c_stream__() for name, table in tables.items()}
@@ -157,7 +162,9 @@ class FeatureSynthesis:
         """
         stream = self._synthesis.transform(self._streams(tables), _column(instances, "instances"), _column(cutoff_time, "cutoff_time"), progress)
         table = pa.RecordBatchReader._import_from_c_capsule(stream).read_all()
-        return _like(table, next(iter(tables.values())))
+        like = tables[self._synthesis.target]
+        # Chosen instances are in an order of their own, so that the frame's index is not theirs.
+        return table.to_pandas() if _is_pandas(like) and instances is not None else _like(table, like)
 
     def fit_transform(self, tables: Mapping[str, Any], *, instances: Any = None, cutoff_time: Any = None,
                       progress: Callable[[float], object] | None = None) -> Any:

@@ -64,6 +64,26 @@ void shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
     }
 }
 
+// The same of the mirror image, in one go.
+template <class T>
+void flip_shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
+  const int64_t all = s.width * s.pixel, n = std::max<int64_t>(0, s.width - std::abs(dx));
+  const int64_t left = std::min(std::max<int64_t>(0, dx), s.width);
+  for (int64_t p = 0; p < s.planes; ++p)
+    for (int64_t y = 0; y < s.height; ++y) {
+      T* const row = to + s.row(p, y);
+      if (y - dy < 0 || y - dy >= s.height || n == 0) {
+        std::fill_n(row, all, T(0));
+        continue;
+      }
+      // Pixel x is pixel width - 1 - (x - dx) of the row: the last n of them, or the first, backwards.
+      const T* const source = from + s.row(p, y - dy) + left * s.pixel;
+      std::fill_n(row, left * s.pixel, T(0));
+      flip(Shape{1, 1, n, s.pixel}, source, row + left * s.pixel);
+      std::fill_n(row + (left + n) * s.pixel, all - (left + n) * s.pixel, T(0));
+    }
+}
+
 struct Box {
   int64_t top, left, bottom, right;
   int64_t area() const { return (bottom - top) * (right - left); }
@@ -208,14 +228,19 @@ void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from,
     const std::string& method = o.methods[drawn[k]];
     return k > 0 && (method == "cutout" || method == "color" || method == "randaugment");
   };
+  // A flip before a crop is done with it.
+  const auto joins_next = [&](size_t k) {
+    return k + 1 < drawn.size() && o.methods[drawn[k]] == "flip" && o.methods[drawn[k + 1]] == "crop";
+  };
   // Results go to and fro between two places, so that the last one is where it should be.
   size_t left = 0;
-  for (size_t k = 0; k < drawn.size(); ++k) left += !in_place(k);
+  for (size_t k = 0; k < drawn.size(); ++k) left += !in_place(k) && !joins_next(k);
   if (left == 0) std::copy_n(from, s.size(), to);
   if (left > 1) spare.resize(static_cast<size_t>(s.size()));
   const T* now = from;
   for (size_t k = 0; k < drawn.size(); ++k) {
     const std::string& method = o.methods[drawn[k]];
+    if (joins_next(k)) continue;
     Numbers numbers(hash_of(key, 1 + drawn[k]));
     numbers.uniform();  // the chance
     T* const next = in_place(k) ? const_cast<T*>(now) : left-- % 2 == 1 ? to : spare.data();
@@ -226,7 +251,7 @@ void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from,
         return static_cast<int64_t>(numbers.uniform() * static_cast<double>(2 * o.crop_padding + 1)) - o.crop_padding;
       };
       const int64_t dy = move(), dx = move();
-      shift(s, dy, dx, now, next);
+      k > 0 && joins_next(k - 1) ? flip_shift(s, dy, dx, now, next) : shift(s, dy, dx, now, next);
     } else if (method == "rotate") {
       warp(s, rotation_by((2 * numbers.uniform() - 1) * o.rotation), now, next);
     } else if (method == "color") {

@@ -21,8 +21,8 @@ struct FileOptions {
   std::map<std::string, std::string> types;
   // Only these, in this order; empty: all.
   std::vector<std::string> columns;
-  std::string delimiter = ",";  // CSV: one character; a tab for .tsv
-  bool header = true;           // CSV: the first row has the names; otherwise they are f0, f1, ...
+  std::string delimiter = ",";     // CSV: one character; a tab for .tsv
+  bool header = true;              // CSV: the first row has the names; otherwise they are f0, f1, ...
   std::string encoding = "utf-8";  // of text: any that iconv knows, latin1, cp1252, utf-16 ...
   // CSV: what else than an empty field is a missing value.
   std::vector<std::string> null_values = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None", "?"};

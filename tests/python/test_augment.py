@@ -92,6 +92,18 @@ def test_each_of_its_own():
     assert (both.transform(images) == both.transform(images)).all()
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("padding", [3, 30])
+def test_flip_and_crop_together_are_one_after_the_other(channels_last, padding):
+    images = pictures(40)
+    if channels_last:
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    both = ImageAugmenter(["flip", "crop"], [1.0, 1.0], seed=2, crop_padding=padding).transform(images, channels_last=channels_last)
+    cropped = ImageAugmenter(["cutout", "crop"], [0.0, 1.0], seed=2, crop_padding=padding)  # crop's numbers are of its place in the list
+    mirrored = np.ascontiguousarray(images[:, :, ::-1] if channels_last else images[..., ::-1])
+    np.testing.assert_array_equal(both, cropped.transform(mirrored, channels_last=channels_last))
+
+
 def test_rotation_is_that_of_scipy():
     image = pictures(1, (1, 21, 21), np.float32)
     augmenter = ImageAugmenter(["rotate"], [1.0], rotation=40)

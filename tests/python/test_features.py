@@ -195,6 +195,9 @@ def test_frames_of_every_kind_and_serving(tmp_path):
     frames = {name: table.to_pandas() for name, table in tables.items()}
     got = s.transform(frames)
     assert isinstance(got, pd.DataFrame) and list(got.columns) == wanted.column_names
+    frames["customers"].index = [f"row {i}" for i in range(40)]
+    assert s.transform(dict(reversed(frames.items()))).index[3] == "row 3"
+    assert list(s.transform(frames, instances=list(range(39, -1, -1))).index) == list(range(40))
     polars = pytest.importorskip("polars", reason="polars is one of the kinds")
     assert s.transform({name: polars.from_arrow(table) for name, table in tables.items()}).to_arrow().column_names == wanted.column_names
     s.save(tmp_path / "features.json")
