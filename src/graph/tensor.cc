@@ -4,7 +4,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <new>
 
 namespace deepseek::graph {
@@ -13,11 +15,48 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
+// Blocks that were given back, so that batch after batch does not have the kernel clear pages anew. A few, of moderate
+// size.
+class Recycled {
+ public:
+  static constexpr size_t kLargest = size_t{32} << 20, kAll = size_t{32} << 20;
+  // Null where there is none of this size.
+  void* take(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto found = blocks_.find(bytes);
+    if (found == blocks_.end()) return nullptr;
+    void* const block = found->second;
+    blocks_.erase(found);
+    total_ -= bytes;
+    return block;
+  }
+  bool keep(size_t bytes, void* block) {
+    if (bytes > kLargest) return false;
+    const std::lock_guard lock(mutex_);
+    if (total_ + bytes > kAll) return false;
+    blocks_.emplace(bytes, block);
+    total_ += bytes;
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::multimap<size_t, void*> blocks_;  // by size, as mapped
+  size_t total_ = 0;
+};
+Recycled& recycled() {
+  static Recycled* const blocks = new Recycled;  // outlives tensors that die late
+  return *blocks;
+}
+
 // Memory from the kernel, zeros that cost nothing until somebody touches them, in pages of 2 MiB where they fit and the
 // system has them: the first run of a step of gigabytes is half a million faults otherwise.
-std::shared_ptr<void> map_pages(size_t bytes) {
+// Where zeros are not asked for, a block that was used before will do.
+std::shared_ptr<void> map_pages(size_t bytes, bool zeros) {
   const size_t spare = bytes >= kHugePage ? kHugePage : 0;  // to begin at a huge page
-  void* const mapped = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapped = zeros ? nullptr : recycled().take(bytes + spare);
+  if (mapped == nullptr)
+    mapped = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   void* data = mapped;
   if (size_t space = bytes + spare; spare > 0) {
@@ -26,7 +65,9 @@ std::shared_ptr<void> map_pages(size_t bytes) {
     madvise(data, bytes, MADV_HUGEPAGE);  // a hint: where it fails, pages are small
 #endif
   }
-  return std::shared_ptr<void>(data, [mapped, size = bytes + spare](void*) { munmap(mapped, size); });
+  return std::shared_ptr<void>(data, [mapped, size = bytes + spare](void*) {
+    if (!recycled().keep(size, mapped)) munmap(mapped, size);
+  });
 }
 
 }  // namespace
@@ -35,7 +76,7 @@ Tensor::Tensor(TensorType type) : type_(std::move(type)) {
   const size_t bytes = (std::max<size_t>(type_.num_bytes(), 1) + 63) / 64 * 64;
   // What malloc would map afresh, too.
   if (constexpr size_t kMapped = size_t{4} << 20; bytes >= kMapped) {
-    owner_ = map_pages(bytes);
+    owner_ = map_pages(bytes, false);
     data_ = owner_.get();
     return;
   }
@@ -52,7 +93,7 @@ Tensor Tensor::zeros(DType dtype, Dims dims) {
   const size_t bytes = type.num_bytes();
   // Large ones are zeros as they come: an optimiser's moments are first touched by all threads, in the first step.
   if (constexpr size_t kMapped = size_t{1} << 20; bytes >= kMapped) {
-    std::shared_ptr<void> pages = map_pages(bytes);
+    std::shared_ptr<void> pages = map_pages(bytes, true);
     void* const data = pages.get();
     return Tensor(type, data, std::move(pages));
   }

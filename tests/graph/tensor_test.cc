@@ -3,9 +3,22 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace deepseek::graph {
 namespace {
+
+// Memory that was given back is used again, but never where zeros are asked for.
+TEST(Tensor, ZerosAreZerosAfterOthersWereThere) {
+  const Dims dims{3, 1 << 20};
+  for (int round = 0; round < 3; ++round) {
+    Tensor used(DType::kF32, dims);
+    std::memset(used.data(), 0xff, used.num_bytes());
+    used = Tensor();
+    const Tensor zeros = Tensor::zeros(DType::kF32, dims);
+    for (int64_t i = 0; i < zeros.num_elements(); i += 1021) ASSERT_EQ(zeros.as<float>()[i], 0.0f);
+  }
+}
 
 TEST(Tensor, CopiesShareAndClonesDoNot) {
   Tensor a = Tensor::full(DType::kF32, {2, 3}, 1.5);
