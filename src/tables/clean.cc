@@ -358,12 +358,13 @@ class Outliers : public Step {
   std::vector<std::string> notes_;
 };
 
-class Constant : public Step {
+class Constant : public LeavesOut {
  public:
   std::string kind() const override { return "constant"; }
   void describe(OptionTable& t) override { t.field("columns", columns_, {.doc = "which may be left out; empty: all"}); }
   Status fit(const Source& source) override {
     left_out_.clear();
+    notes_.clear();
     DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, takes_all, "any"));
     // What a column's values are all like: unknown yet, missing, a value, or not alike.
     std::vector<std::shared_ptr<arrow::Scalar>> one(columns.size());
@@ -383,28 +384,12 @@ class Constant : public Step {
       }
       return {};
     }));
-    for (size_t i = 0; i < columns.size() && rows >= 2; ++i)  // one row says nothing
-      if (!differ[i]) left_out_.push_back(source.schema().field(columns[i])->name());
-    return {};
-  }
-  Result<Table> transform(const Table& table, Origin) const override {
-    Table result = table;
-    for (const std::string& name : left_out_) {
-      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
-      DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
+    for (size_t i = 0; i < columns.size() && rows >= 2; ++i) {  // one row says nothing
+      if (differ[i]) continue;
+      left_out_.push_back(source.schema().field(columns[i])->name());
+      notes_.push_back(left_out_.back() + ": one value only, left out");
     }
-    return result;
-  }
-  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
-  Json state() const override { return {{"left_out", left_out_}}; }
-  Status set_state(const Json& state) override {
-    left_out_ = state.at("left_out").get<std::vector<std::string>>();
     return {};
-  }
-  std::vector<std::string> notes() const override {
-    std::vector<std::string> notes;
-    for (const std::string& name : left_out_) notes.push_back(name + ": one value only, left out");
-    return notes;
   }
 
  private:
@@ -420,7 +405,7 @@ class Constant : public Step {
     return distinct.scalar_as<arrow::Int64Scalar>().value <= 1;
   }
 
-  std::vector<std::string> columns_, left_out_;
+  std::vector<std::string> columns_;
 };
 
 }  // namespace

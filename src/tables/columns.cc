@@ -2,6 +2,8 @@
 
 #include <arrow/compute/initialize.h>
 
+#include <nlohmann/json.hpp>
+
 namespace deepseek::tables {
 
 Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::Datum>& args,
@@ -48,6 +50,22 @@ Result<Table> add_column(const Table& table, const std::string& name, const Colu
   if (!table->schema()->GetAllFieldIndices(name).empty())
     return invalid("{}: the column '{}' that it makes is there already; rename it", step, name);
   return from_arrow(table->AddColumn(table->num_columns(), arrow::field(name, values->type()), values));
+}
+
+Result<Table> LeavesOut::transform(const Table& table, Origin) const {
+  Table result = table;
+  for (const std::string& name : left_out_) {
+    DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
+    DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
+  }
+  return result;
+}
+
+nlohmann::json LeavesOut::state() const { return {{"left_out", left_out_}}; }
+
+Status LeavesOut::set_state(const nlohmann::json& state) {
+  left_out_ = state.at("left_out").get<std::vector<std::string>>();
+  return {};
 }
 
 }  // namespace deepseek::tables

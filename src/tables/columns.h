@@ -32,4 +32,17 @@ Result<Table> set_column(const Table& table, int column, const Column& values);
 // At the end; an error where the name is there already.
 Result<Table> add_column(const Table& table, const std::string& name, const Column& values, const std::string& step);
 
+// A step that leaves out columns, which fit() finds.
+class LeavesOut : public Step {
+ public:
+  Result<Table> transform(const Table& table, Origin origin) const override;
+  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
+  nlohmann::json state() const override;
+  Status set_state(const nlohmann::json& state) override;
+  std::vector<std::string> notes() const override { return notes_; }
+
+ protected:
+  std::vector<std::string> left_out_, notes_;
+};
+
 }  // namespace deepseek::tables

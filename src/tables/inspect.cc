@@ -182,7 +182,7 @@ class Text : public Step {
 };
 
 // Columns that may not be there when the target is to be predicted, or say nothing of rows that come later.
-class Leakage : public Step {
+class Leakage : public LeavesOut {
  public:
   std::string kind() const override { return "leakage"; }
   void describe(OptionTable& t) override {
@@ -212,10 +212,12 @@ class Leakage : public Step {
       DS_ASSIGN(std::vector<double> values, values_of(name, rows->column(c), kind()));
       const bool number = holds_numbers(*rows->field(c)->type());
       const double share = told_share(values, number, y);
+      std::erase_if(values, [](double v) { return std::isnan(v); });
       std::sort(values.begin(), values.end());
-      // Integers and text of which none repeats number the rows.
+      // Integers and text of which none repeats or is missing number the rows.
       const bool index = rows->num_rows() > 100 && !arrow::is_floating(rows->field(c)->type()->id()) &&
-                         std::adjacent_find(values.begin(), values.end()) == values.end() && !std::isnan(values.back());
+                         static_cast<int64_t>(values.size()) == rows->num_rows() &&
+                         std::adjacent_find(values.begin(), values.end()) == values.end();
       if (share >= threshold_) {
         notes_.push_back(fmt::format("{}: tells {:.1f} % of the target alone; is it known before the target is?", name,
                                      100 * share));
@@ -225,30 +227,14 @@ class Leakage : public Step {
       } else {
         continue;
       }
-      left_out_.push_back(name);
+      if (action_ == "drop") left_out_.push_back(name);
     }
     return {};
   }
-  Result<Table> transform(const Table& table, Origin) const override {
-    Table result = table;
-    for (const std::string& name : left_out_) {
-      if (action_ != "drop") break;
-      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
-      DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
-    }
-    return result;
-  }
-  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
-  Json state() const override { return {{"columns", left_out_}}; }
-  Status set_state(const Json& state) override {
-    left_out_ = state.at("columns").get<std::vector<std::string>>();
-    return {};
-  }
-  std::vector<std::string> notes() const override { return notes_; }
 
  private:
   std::string target_, action_ = "warn";
-  std::vector<std::string> columns_, left_out_, notes_;
+  std::vector<std::string> columns_;
   double threshold_ = 0.95;
 };
 

@@ -332,7 +332,7 @@ class Interactions : public Step {
   std::vector<std::string> notes_;
 };
 
-class Select : public Step {
+class Select : public LeavesOut {
  public:
   std::string kind() const override { return "select"; }
   void describe(OptionTable& t) override {
@@ -374,24 +374,9 @@ class Select : public Step {
     for (const size_t c : kept) notes_.push_back(fmt::format("{}: {:.4g}", names[c], worth[c]));
     return {};
   }
-  Result<Table> transform(const Table& table, Origin) const override {
-    Table result = table;
-    for (const std::string& name : left_out_) {
-      DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
-      DS_ARROW_ASSIGN(result, result->RemoveColumn(c));
-    }
-    return result;
-  }
-  Result<SqlColumns> sql(const Sql&, const arrow::Schema&) const override { return SqlColumns(); }
-  Json state() const override { return {{"left_out", left_out_}}; }
-  Status set_state(const Json& state) override {
-    left_out_ = state.at("left_out").get<std::vector<std::string>>();
-    return {};
-  }
-  std::vector<std::string> notes() const override { return notes_; }
 
  private:
-  std::vector<std::string> columns_, left_out_, notes_;
+  std::vector<std::string> columns_;
   Selection selection_;
 };
 

@@ -231,6 +231,7 @@ Status Pipeline::fit(OpenStream open) {
     DS_TRY(steps_[s]->fit(before));
     DS_ASSIGN(empty, steps_[s]->transform(empty, {}));
   }
+  if (source->known_rows() == 0) return invalid("training data has no rows");
   fitted_ = true;
   return {};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -140,9 +141,10 @@ class Writer {
                          percent(least)));
       for (double& v : target_.values) v = std::isnan(v) ? v : v == rare->first ? 1 : 0;
     } else {
-      const auto [low, high] =
-          std::minmax_element(target_.values.begin(), target_.values.end(), [](double a, double b) { return a < b; });
-      if (low != target_.values.end()) target_.low = *low, target_.high = std::max(*high, *low + 1e-300);
+      double low = std::numeric_limits<double>::infinity(), high = -low;
+      for (const double v : target_.values)
+        if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
+      if (low <= high) target_.low = low, target_.high = high > low ? high : low + 1;
       target_.meaning += "; lines show its mean";
     }
     return {};

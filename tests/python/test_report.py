@@ -83,6 +83,8 @@ def test_page():
 def test_kinds_of_tables_that_are_odd():
     for frame in (pd.DataFrame({"x": []}), pd.DataFrame({"x": [1.0]}), pd.DataFrame({"x": [np.inf, 1.0, 2.0]}), pd.DataFrame({"x": ["a"] * 3, "y": [[1], [2], [3]]})):
         Page(report(frame).html)
+    missing = report(pd.DataFrame({"x": np.arange(50.0), "y": [np.nan, *range(49)]}), target="y").html
+    assert "nan" not in missing and missing.count("<polyline") == 2
     assert any("infinite" in w for w in report(pd.DataFrame({"x": [np.inf, 1.0]})).warnings)
     with pytest.raises(ValueError, match="report: target"):
         report(pd.DataFrame({"x": [1]}), target="z")

@@ -71,6 +71,11 @@ def test_what_needs_all_rows_says_so(step, message):
         Pipeline([step]).fit(chunks(table(100)))
 
 
+def test_streams_without_rows_are_refused():
+    with pytest.raises(ValueError, match="training data has no rows"):
+        Pipeline([("impute", {})]).fit(lambda: table(10).slice(0, 0))
+
+
 def test_errors_of_the_stream_come_through():
     def broken():
         raise RuntimeError("the disk is gone")
