@@ -37,8 +37,8 @@ struct Moment {
   }
   int64_t hour() const { return seconds / 3600; }
   double number = kNan;  // of the day
-  sys_days day;
-  year_month_day date;
+  sys_days day{};
+  year_month_day date{};
   int64_t seconds = 0;  // of the day
   int y = 0, m = 0, d = 0;
 };

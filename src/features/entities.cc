@@ -14,8 +14,6 @@ namespace {
 using tables::Column;
 using tables::Part;
 
-constexpr int64_t kGrain = 1 << 14;
-
 struct Named {
   const char* name;
   Schema schema;
