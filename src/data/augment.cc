@@ -46,41 +46,26 @@ void flip(const Shape& s, const T* from, T* to) {
   }
 }
 
-// Moved by (dy, dx) pixels, zeros coming in.
+// Moved by (dy, dx) pixels, zeros coming in; `mirrored`: of the mirror image.
 template <class T>
-void shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
-  const int64_t all = s.width * s.pixel, n = std::max<int64_t>(0, s.width - std::abs(dx)) * s.pixel;
-  const int64_t left = std::min(std::max<int64_t>(0, dx) * s.pixel, all);
+void shift(const Shape& s, int64_t dy, int64_t dx, bool mirrored, const T* from, T* to) {
+  const int64_t n = std::max<int64_t>(0, s.width - std::abs(dx));
+  const int64_t left = std::min(std::max<int64_t>(0, dx), s.width), right = s.width - left - n;
   for (int64_t p = 0; p < s.planes; ++p)
     for (int64_t y = 0; y < s.height; ++y) {
       T* const row = to + s.row(p, y);
       if (y - dy < 0 || y - dy >= s.height || n == 0) {
-        std::fill_n(row, all, T(0));
+        std::fill_n(row, s.width * s.pixel, T(0));
         continue;
       }
-      std::fill_n(row, left, T(0));
-      std::copy_n(from + s.row(p, y - dy) + std::max<int64_t>(0, -dx) * s.pixel, n, row + left);
-      std::fill_n(row + left + n, all - left - n, T(0));
-    }
-}
-
-// The same of the mirror image, in one go.
-template <class T>
-void flip_shift(const Shape& s, int64_t dy, int64_t dx, const T* from, T* to) {
-  const int64_t all = s.width * s.pixel, n = std::max<int64_t>(0, s.width - std::abs(dx));
-  const int64_t left = std::min(std::max<int64_t>(0, dx), s.width);
-  for (int64_t p = 0; p < s.planes; ++p)
-    for (int64_t y = 0; y < s.height; ++y) {
-      T* const row = to + s.row(p, y);
-      if (y - dy < 0 || y - dy >= s.height || n == 0) {
-        std::fill_n(row, all, T(0));
-        continue;
-      }
-      // Pixel x is pixel width - 1 - (x - dx) of the row: the last n of them, or the first, backwards.
-      const T* const source = from + s.row(p, y - dy) + left * s.pixel;
       std::fill_n(row, left * s.pixel, T(0));
-      flip(Shape{1, 1, n, s.pixel}, source, row + left * s.pixel);
-      std::fill_n(row + (left + n) * s.pixel, all - (left + n) * s.pixel, T(0));
+      // What stays is at the row's other end; of the mirror image that is this end, backwards.
+      const T* const source = from + s.row(p, y - dy) + (mirrored ? left : right) * s.pixel;
+      if (mirrored)
+        flip(Shape{1, 1, n, s.pixel}, source, row + left * s.pixel);
+      else
+        std::copy_n(source, n * s.pixel, row + left * s.pixel);
+      std::fill_n(row + (left + n) * s.pixel, right * s.pixel, T(0));
     }
 }
 
@@ -251,7 +236,7 @@ void alone(const AugmentOptions& o, const Shape& s, uint64_t key, const T* from,
         return static_cast<int64_t>(numbers.uniform() * static_cast<double>(2 * o.crop_padding + 1)) - o.crop_padding;
       };
       const int64_t dy = move(), dx = move();
-      k > 0 && joins_next(k - 1) ? flip_shift(s, dy, dx, now, next) : shift(s, dy, dx, now, next);
+      shift(s, dy, dx, k > 0 && joins_next(k - 1), now, next);
     } else if (method == "rotate") {
       warp(s, rotation_by((2 * numbers.uniform() - 1) * o.rotation), now, next);
     } else if (method == "color") {

@@ -30,8 +30,7 @@ constexpr Named kTypes[] = {
 
 // Whether text reads as natural language: three words and more on average, of the first thousand values.
 Result<bool> reads_as_text(const Column& column) {
-  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
-  DS_ASSIGN(const Column text, tables::map_column("cast", column->Slice(0, 1000), &options));
+  DS_ASSIGN(const Column text, tables::as_text(column->Slice(0, 1000)));
   int64_t words = 0, values = 0;
   for (const auto& chunk : text->chunks()) {
     const auto& strings = static_cast<const arrow::StringArray&>(*chunk);
@@ -79,9 +78,7 @@ Result<Schema> schema_of(const std::string& name, const Column& column, const st
 // Dictionaries as their values, so that keys compare.
 Result<Column> plain(const Column& column) {
   if (column->type()->id() != arrow::Type::DICTIONARY) return column;
-  const auto options =
-      arrow::compute::CastOptions::Safe(static_cast<const arrow::DictionaryType&>(*column->type()).value_type());
-  return tables::map_column("cast", column, &options);
+  return tables::cast_column(column, static_cast<const arrow::DictionaryType&>(*column->type()).value_type());
 }
 
 template <class F>
@@ -97,13 +94,12 @@ Result<std::vector<int32_t>> find_all(const Column& given, const Column& given_i
   DS_ASSIGN(Column index, plain(given_index));
   const bool integers = arrow::is_integer(index->type()->id());
   const auto common = integers ? arrow::int64() : index->type();
-  const auto options = arrow::compute::CastOptions::Safe(common);
-  Result<Column> same = tables::map_column("cast", values, &options);
+  Result<Column> same = tables::cast_column(values, common);
   if (!same.ok())
     return invalid("{} is {}, but the index it refers to is {}: {}", what, values->type()->ToString(),
                    index->type()->ToString(), same.status().message());
   values = *same;
-  DS_ASSIGN(index, tables::map_column("cast", index, &options));
+  DS_ASSIGN(index, tables::cast_column(index, common));
   std::vector<int32_t> found(static_cast<size_t>(values->length()), -1);
   if (integers && index->length() > 0) {
     int64_t low = INT64_MAX, high = INT64_MIN;
@@ -209,8 +205,7 @@ Result<std::vector<int64_t>> times_of(const std::string& name, const Column& col
   Column integers = column;
   const arrow::Type::type id = column->type()->id();
   if (arrow::is_date(id) || id == arrow::Type::TIMESTAMP) {
-    const auto nanoseconds = arrow::compute::CastOptions::Safe(arrow::timestamp(arrow::TimeUnit::NANO));
-    Result<Column> stamps = tables::map_column("cast", column, &nanoseconds);
+    Result<Column> stamps = tables::cast_column(column, arrow::timestamp(arrow::TimeUnit::NANO));
     if (!stamps.ok())
       return invalid("column '{}': times beyond the years 1678 to 2262 are not taken: {}", name,
                      stamps.status().message());
@@ -219,8 +214,7 @@ Result<std::vector<int64_t>> times_of(const std::string& name, const Column& col
     return invalid("column '{}' is {}, expected dates, timestamps or integers for times", name,
                    column->type()->ToString());
   }
-  const auto options = arrow::compute::CastOptions::Safe(arrow::int64());
-  DS_ASSIGN(integers, tables::map_column("cast", integers, &options));
+  DS_ASSIGN(integers, tables::cast_column(integers, arrow::int64()));
   std::vector<int64_t> times(static_cast<size_t>(column->length()), kNoTime);
   each_integer(*integers, [&](int64_t row, int64_t v) { times[static_cast<size_t>(row)] = v; });
   return times;

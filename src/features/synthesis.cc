@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <span>
 
 #include "base/memory.h"
@@ -14,7 +13,7 @@
 #include "base/progress.h"
 #include "base/strings.h"
 #include "io/atomic_file.h"
-#include "tables/columns.h"
+#include "tables/source.h"
 
 namespace deepseek::features {
 
@@ -176,15 +175,9 @@ Status Synthesis::fit(const NamedTables& tables) {
     const auto table = tables.find(key.substr(0, dot));
     if (table == tables.end()) return invalid("where: there is no table '{}'", key.substr(0, dot));
     DS_ASSIGN(const int c, tables::find_column(*table->second->schema(), key.substr(dot + 1), "where"));
-    const auto as_text = arrow::compute::CastOptions::Safe(arrow::utf8());
-    DS_ASSIGN(const tables::Column text, tables::map_column("cast", table->second->column(c), &as_text));
-    DS_ASSIGN(const arrow::Datum counted, tables::call("value_counts", {arrow::Datum(text)}));
-    const auto pairs = std::static_pointer_cast<arrow::StructArray>(counted.make_array());
-    const auto& words = static_cast<const arrow::StringArray&>(*pairs->field(0));
-    const auto& counts = static_cast<const arrow::Int64Array&>(*pairs->field(1));
+    DS_ASSIGN(const auto counts, tables::value_counts(tables::TableSource(table->second), {c}));
     std::vector<std::pair<int64_t, std::string>> found;
-    for (int64_t i = 0; i < words.length(); ++i)
-      if (words.IsValid(i)) found.emplace_back(-counts.Value(i), words.GetString(i));
+    for (const auto& [word, n] : counts[0]) found.emplace_back(-n, word);
     std::sort(found.begin(), found.end());
     for (size_t i = 0; i < found.size() && static_cast<int64_t>(i) < most; ++i)
       options.where[key].push_back(found[i].second);
@@ -324,7 +317,6 @@ Result<tables::Table> Synthesis::transform(const NamedTables& tables, const Inst
     columns.push_back(instances.rows ? instances.rows : target.table->column(c));
     if (instances.rows) fields.back() = fields.back()->WithType(instances.rows->type());
   }
-  std::set<std::string> taken;
   for (size_t t = 0; t < vectors.size(); ++t) {
     const Feature& feature = definitions.features()[static_cast<size_t>(definitions.targets()[t])];
     DS_ASSIGN(const auto array, to_arrow(vectors[t], feature.schema.logical));

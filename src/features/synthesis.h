@@ -69,9 +69,6 @@ class Synthesis {
                                   const std::function<Status(double)>& progress = {}) const;
 
  private:
-  struct Input {
-    std::string column, type;
-  };
   Result<Entities> entities_of(const NamedTables& tables) const;
   Result<ComputeOptions> options_for(const Entities& entities, const Instances& instances) const;
   Result<Estimate> estimate(const Entities& entities, const Definitions& definitions,

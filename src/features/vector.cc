@@ -19,11 +19,6 @@ using tables::Part;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kGrain = 1 << 14;
 
-Result<Column> cast(const Column& column, const std::shared_ptr<arrow::DataType>& type, bool safe) {
-  const auto options = safe ? arrow::compute::CastOptions::Safe(type) : arrow::compute::CastOptions::Unsafe(type);
-  return tables::map_column("cast", column, &options);
-}
-
 Vector numbers_of(const Column& column) {
   if (column->num_chunks() == 1 && column->type()->id() == arrow::Type::DOUBLE && column->null_count() == 0) {
     const auto& data = column->chunk(0)->data();
@@ -48,13 +43,14 @@ Vector numbers_of(const Column& column) {
 }
 
 Result<Vector> times_of(const Column& column) {
-  DS_ASSIGN(const Column stamps, cast(column, arrow::timestamp(arrow::TimeUnit::MICRO), false));
-  DS_ASSIGN(const Column counts, cast(stamps, arrow::int64(), true));
+  const auto cut = arrow::compute::CastOptions::Unsafe(arrow::timestamp(arrow::TimeUnit::MICRO));
+  DS_ASSIGN(const Column stamps, tables::map_column("cast", column, &cut));
+  DS_ASSIGN(const Column counts, tables::cast_column(stamps, arrow::int64()));
   return numbers_of(counts);
 }
 
 Result<Vector> booleans_of(const Column& column) {
-  DS_ASSIGN(const Column bytes, cast(column, arrow::int8(), true));
+  DS_ASSIGN(const Column bytes, tables::cast_column(column, arrow::int8()));
   return numbers_of(bytes);
 }
 
@@ -64,13 +60,13 @@ Result<Vector> categories_of(const Column& given) {
   if (column->type()->id() == arrow::Type::DICTIONARY) {
     const auto& type = static_cast<const arrow::DictionaryType&>(*column->type());
     if (type.value_type()->id() != arrow::Type::STRING) {
-      DS_ASSIGN(column, cast(column, type.value_type(), true));
+      DS_ASSIGN(column, tables::cast_column(column, type.value_type()));
     }
   }
   if (tables::holds_numbers(*column->type())) return numbers_of(column);
   if (column->type()->id() == arrow::Type::BOOL) return booleans_of(column);
   if (column->type()->id() != arrow::Type::DICTIONARY) {
-    DS_ASSIGN(column, cast(column, arrow::utf8(), true));
+    DS_ASSIGN(column, tables::as_text(column));
     DS_ASSIGN(const arrow::Datum encoded, tables::call("dictionary_encode", {arrow::Datum(column)}));
     column = encoded.chunked_array();
   }
@@ -111,7 +107,7 @@ Result<Vector> categories_of(const Column& given) {
 }
 
 Result<Vector> text_of(const Column& column) {
-  DS_ASSIGN(const Column text, cast(column, arrow::utf8(), true));
+  DS_ASSIGN(const Column text, tables::as_text(column));
   Vector vector;
   vector.size = text->length();
   std::shared_ptr<arrow::Array> whole;

@@ -34,10 +34,18 @@ Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<s
   return columns;
 }
 
+Result<Column> cast_column(const Column& column, const std::shared_ptr<arrow::DataType>& type) {
+  const auto options = arrow::compute::CastOptions::Safe(type);
+  return map_column("cast", column, &options);
+}
+
+bool holds_text(const arrow::DataType& type) {
+  return type.id() == arrow::Type::STRING || type.id() == arrow::Type::LARGE_STRING;
+}
+
 Result<Column> as_text(const Column& column) {
   if (column->type()->id() == arrow::Type::STRING) return column;
-  const auto options = arrow::compute::CastOptions::Safe(arrow::utf8());
-  return map_column("cast", column, &options);
+  return cast_column(column, arrow::utf8());
 }
 
 bool takes_all(const arrow::DataType&) { return true; }

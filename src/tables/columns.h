@@ -19,6 +19,9 @@ Result<arrow::Datum> call(const std::string& function, const std::vector<arrow::
 Result<Column> map_column(const std::string& function, const Column& column,
                           const arrow::compute::FunctionOptions* options = nullptr);
 
+// Without loss, or an error that says which value has no such.
+Result<Column> cast_column(const Column& column, const std::shared_ptr<arrow::DataType>& type);
+bool holds_text(const arrow::DataType& type);  // strings, of any offsets
 // Text of any kind, or what has text, as plain strings (arrow::StringArray).
 Result<Column> as_text(const Column& column);
 

@@ -86,11 +86,8 @@ class Scale : public Step {
 };
 
 bool is_category(const arrow::DataType& type) {
-  const auto is_text = [](const arrow::DataType& t) {
-    return t.id() == arrow::Type::STRING || t.id() == arrow::Type::LARGE_STRING;
-  };
-  return is_text(type) || (type.id() == arrow::Type::DICTIONARY &&
-                           is_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
+  return holds_text(type) || (type.id() == arrow::Type::DICTIONARY &&
+                              holds_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
 }
 
 // What the encoders of categories share: the values of each column in training data, sorted.
@@ -489,8 +486,7 @@ class Dates : public Step {
       }
       for (const std::string& part : parts) {
         DS_ASSIGN(const Column wide, map_column(part == "week" ? "iso_week" : part, column));
-        const auto options = arrow::compute::CastOptions::Safe(arrow::int32());
-        DS_ASSIGN(const Column values, map_column("cast", wide, &options));
+        DS_ASSIGN(const Column values, cast_column(wide, arrow::int32()));
         DS_ASSIGN(result, add_column(result, name + "_" + part, values, kind()));
       }
     }

@@ -17,10 +17,6 @@ namespace {
 using Json = nlohmann::json;
 constexpr int64_t kSample = 20000;
 
-bool is_text(const arrow::DataType& type) {
-  return type.id() == arrow::Type::STRING || type.id() == arrow::Type::LARGE_STRING;
-}
-
 // Formats that dates and times are tried in, in this order.
 constexpr const char* kFormats[] = {"%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M",
                                     "%d.%m.%Y", "%d.%m.%Y %H:%M",    "%m/%d/%Y",          "%m/%d/%Y %H:%M",
@@ -42,7 +38,7 @@ class Types : public Step {
   Status fit(const Source& source) override {
     fitted_.clear();
     notes_.clear();
-    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, is_text, "text"));
+    DS_ASSIGN(const std::vector<int> columns, chosen(source.schema(), columns_, *this, holds_text, "text"));
     std::vector<std::map<std::string, int64_t>> good(columns.size());  // values that are of a type
     std::vector<int64_t> there(columns.size());
     std::vector<std::string> tried = {"number", "boolean"};
@@ -75,7 +71,7 @@ class Types : public Step {
     Table result = table;
     for (const auto& [name, as] : fitted_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
-      if (!is_text(*result->column(c)->type()))
+      if (!holds_text(*result->column(c)->type()))
         return invalid("types: column '{}' is {}, expected text", name, result->column(c)->type()->ToString());
       DS_ASSIGN(const Column made, convert(result->column(c), as));
       DS_ASSIGN(result, set_column(result, c, made));
@@ -133,7 +129,7 @@ class Text : public Step {
   }
   Status fit(const Source& source) override {
     if (columns_.empty()) return invalid("text: name the columns of natural language by the option `columns`");
-    DS_TRY(chosen(source.schema(), columns_, *this, is_text, "text").status());
+    DS_TRY(chosen(source.schema(), columns_, *this, holds_text, "text").status());
     for (const std::string& name : statistics_) DS_TRY(find(name).status());
     return {};
   }
@@ -142,7 +138,7 @@ class Text : public Step {
     for (const std::string& name : columns_) {
       DS_ASSIGN(const int c, find_column(*result->schema(), name, kind()));
       const Column column = result->column(c);
-      if (!is_text(*column->type()))
+      if (!holds_text(*column->type()))
         return invalid("text: column '{}' is {}, expected text", name, column->type()->ToString());
       DS_ASSIGN(const Column text, as_text(column));
       if (!keep_) {
@@ -202,10 +198,7 @@ class Leakage : public LeavesOut {
     DS_ASSIGN(const int t, find_column(*rows->schema(), target_, "leakage: target"));
     DS_ASSIGN(const Bins y, bin_column(target_, rows->column(t), 16, kind()));
     DS_ASSIGN(const std::vector<int> columns,
-              chosen(
-                  source.schema(), columns_, *this,
-                  [](const arrow::DataType& type) { return holds_numbers(type) || holds_categories(type); },
-                  "numbers, booleans or text"));
+              chosen(source.schema(), columns_, *this, holds_values, "numbers, booleans or text"));
     for (const int c : columns) {
       const std::string& name = rows->field(c)->name();
       if (name == target_) continue;

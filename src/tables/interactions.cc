@@ -104,7 +104,7 @@ class Interactions : public Step {
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));
     std::vector<std::string> numbers, categories;
     DS_ASSIGN(const std::vector<int> columns,
-              tables::chosen(source.schema(), columns_, *this, taken, "numbers or text"));
+              tables::chosen(source.schema(), columns_, *this, holds_values, "numbers or text"));
     for (const int c : columns) {
       const std::string& name = source.schema().field(c)->name();
       if (name == selection_.target) continue;
@@ -237,7 +237,6 @@ class Interactions : public Step {
     }
   };
 
-  static bool taken(const arrow::DataType& type) { return holds_numbers(type) || holds_categories(type); }
   bool wants(const char* what) const {
     return kinds_.empty() || std::find(kinds_.begin(), kinds_.end(), what) != kinds_.end();
   }
@@ -348,10 +347,7 @@ class Select : public LeavesOut {
     DS_ASSIGN(const Table sample, tables::sample(source, kSample));
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));
     DS_ASSIGN(const std::vector<int> columns,
-              chosen(
-                  source.schema(), columns_, *this,
-                  [](const arrow::DataType& t) { return holds_numbers(t) || holds_categories(t); },
-                  "numbers, booleans or text"));
+              chosen(source.schema(), columns_, *this, holds_values, "numbers, booleans or text"));
     std::vector<std::string> names;
     std::vector<Bins> bins;
     std::vector<std::vector<double>> values;

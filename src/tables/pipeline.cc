@@ -23,18 +23,13 @@ std::string kinds() {
   return join(names, ", ");
 }
 
-Result<Column> cast(const Column& column, const std::shared_ptr<arrow::DataType>& type) {
-  const auto options = arrow::compute::CastOptions::Safe(type);
-  return map_column("cast", column, &options);
-}
-
 // Text as Polars keeps it, as plain strings, which Arrow's functions take; without what pandas notes of its columns,
 // which steps make untrue.
 Result<Table> without_views(const Table& table) {
   Table result = table->ReplaceSchemaMetadata(nullptr);
   for (int c = 0; c < table->num_columns(); ++c) {
     if (table->field(c)->type()->id() != arrow::Type::STRING_VIEW) continue;
-    DS_ASSIGN(const Column text, cast(table->column(c), arrow::utf8()));
+    DS_ASSIGN(const Column text, cast_column(table->column(c), arrow::utf8()));
     DS_ASSIGN(result, set_column(result, c, text));
   }
   return result;
@@ -252,7 +247,7 @@ Result<Table> Pipeline::conform(const Table& table) const {
     Column column = table->column(c);
     if (const std::string type = column->type()->ToString(); type != input.type) {
       const auto wanted = type_of_name(input.type);
-      Result<Column> same = wanted.ok() ? cast(column, *wanted) : invalid("there is no conversion");
+      Result<Column> same = wanted.ok() ? cast_column(column, *wanted) : invalid("there is no conversion");
       if (!same.ok())
         return invalid("column '{}' is {}, in training data it was {}: {}", input.name, type, input.type,
                        same.status().message());

@@ -78,8 +78,6 @@ class Writer {
       DS_ASSIGN(const std::string text, card(c));
       cards += text;
     }
-    int64_t missing = 0;
-    for (const int64_t m : missing_) missing += m;
     int64_t repeated = 0;
     const Result<std::vector<int64_t>> first = first_equal(*table_, {}, "report");
     for (size_t row = 0; first.ok() && row < first->size(); ++row)
@@ -99,7 +97,7 @@ class Writer {
                      ? fmt::format("{}, of which {} evenly spaced ones are shown", options_.rows, table_->num_rows())
                      : fmt::format("{}", table_->num_rows()));
     fact("columns", fmt::format("{}", table_->num_columns()));
-    fact("missing values", percent(static_cast<double>(missing) / (rows * std::max(table_->num_columns(), 1))));
+    fact("missing values", percent(static_cast<double>(missing_) / (rows * std::max(table_->num_columns(), 1))));
     fact("equal rows", first.ok() ? fmt::format("{}", repeated) : first.status().message());
     if (!options_.target.empty()) fact("target", target_.meaning);
     html += "</table>";
@@ -177,24 +175,23 @@ class Writer {
       facts += fmt::format("<tr><th>{}</th><td>{}</td></tr>", what, escaped(value));
     };
     int64_t missing = column->null_count();
-    if (holds_numbers(type)) {
-      DS_ASSIGN(picture, numbers(name, column, missing, fact));
-    } else if (holds_categories(type)) {
-      DS_ASSIGN(picture, categories(name, column, missing, fact));
+    std::vector<double> values;
+    if (holds_values(type)) {
+      DS_ASSIGN(values, values_of(name, column, "report"));
+      DS_ASSIGN(picture, holds_numbers(type) ? numbers(name, column, values, missing, fact)
+                                             : categories(name, column, values, missing, fact));
     } else if (arrow::is_date(type.id()) || type.id() == arrow::Type::TIMESTAMP) {
       DS_ASSIGN(const arrow::Datum ends, call("min_max", {arrow::Datum(column)}));
       const auto& pair = ends.scalar_as<arrow::StructScalar>();
       if (pair.value[0]->is_valid) fact("from", pair.value[0]->ToString()), fact("to", pair.value[1]->ToString());
     }
-    missing_.push_back(missing);
+    missing_ += missing;
     if (missing == table_->num_rows()) {
       warn(name + ": no value at all");
     } else if (static_cast<double>(missing) > rows / 2) {
       warn(fmt::format("{}: {} missing", name, percent(static_cast<double>(missing) / rows)));
     }
-    std::string told;
-    if (!target_.values.empty() && name != target_.name && (holds_numbers(type) || holds_categories(type))) {
-      DS_ASSIGN(const std::vector<double> values, values_of(name, column, "report"));
+    if (!target_.values.empty() && name != target_.name && holds_values(type)) {
       const double share = told_share(values, holds_numbers(type), target_.bins);
       fact("tells of " + escaped(target_.name), percent(share));
       if (share > 0.95)
@@ -207,7 +204,8 @@ class Writer {
   }
 
   template <class F>
-  Result<std::string> numbers(const std::string& name, const Column& column, int64_t& missing, F fact) {
+  Result<std::string> numbers(const std::string& name, const Column& column, const std::vector<double>& values,
+                              int64_t& missing, F fact) {
     const Moments m = moments(*column);
     missing = m.missing;
     if (m.count == 0) return std::string();
@@ -230,7 +228,6 @@ class Writer {
     if (static_cast<double>(outside_count) > 0.05 * static_cast<double>(m.count) && reach > 0)
       warn(fmt::format("{}: {} of its values are outliers by their distance from the quartiles", name,
                        percent(static_cast<double>(outside_count) / static_cast<double>(m.count))));
-    DS_ASSIGN(std::vector<double> values, values_of(name, column, "report"));
     // Between the outermost hundredths, so that a few far values do not flatten all.
     double low = q[0], high = q[4];
     if (!(high > low)) low = m.min, high = m.max > m.min ? m.max : m.min + 1;
@@ -252,13 +249,13 @@ class Writer {
                                   low + static_cast<double>(b + 1) * width, counts[b]);
     }
     add_target(bars, bar_of);
-    numeric_.emplace_back(name, std::move(values));
+    numeric_.emplace_back(name, values);
     return chart(bars);
   }
 
   template <class F>
-  Result<std::string> categories(const std::string& name, const Column& column, int64_t& missing, F fact) {
-    DS_ASSIGN(const std::vector<double> codes, values_of(name, column, "report"));
+  Result<std::string> categories(const std::string& name, const Column& column, const std::vector<double>& codes,
+                                 int64_t& missing, F fact) {
     std::map<double, std::pair<int64_t, int64_t>> counts;  // how many, and the first row
     missing = 0;
     for (size_t row = 0; row < codes.size(); ++row) {
@@ -362,7 +359,7 @@ class Writer {
   const ReportOptions& options_;
   Target target_;
   std::vector<std::string> warnings_;
-  std::vector<int64_t> missing_;
+  int64_t missing_ = 0;  // values of all columns
   std::vector<std::pair<std::string, std::vector<double>>> numeric_;
 };
 

@@ -17,10 +17,6 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-bool is_text(const arrow::DataType& type) {
-  return type.id() == arrow::Type::STRING || type.id() == arrow::Type::LARGE_STRING;
-}
-
 }  // namespace
 
 Bins bin_numbers(std::span<const double> values, int most) {
@@ -70,10 +66,12 @@ Bins bin_categories(std::span<const double> codes, int most) {
 }
 
 bool holds_categories(const arrow::DataType& type) {
-  return is_text(type) || type.id() == arrow::Type::BOOL ||
+  return holds_text(type) || type.id() == arrow::Type::BOOL ||
          (type.id() == arrow::Type::DICTIONARY &&
-          is_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
+          holds_text(*static_cast<const arrow::DictionaryType&>(type).value_type()));
 }
+
+bool holds_values(const arrow::DataType& type) { return holds_numbers(type) || holds_categories(type); }
 
 Result<std::vector<double>> values_of(const std::string& name, const Column& given, const std::string& wanted_by) {
   Column column = given;
@@ -81,8 +79,7 @@ Result<std::vector<double>> values_of(const std::string& name, const Column& giv
   std::vector<double> values;
   if (holds_numbers(type) || type.id() == arrow::Type::BOOL) {
     if (type.id() == arrow::Type::BOOL) {
-      const auto options = arrow::compute::CastOptions::Safe(arrow::uint8());
-      DS_ASSIGN(column, map_column("cast", column, &options));
+      DS_ASSIGN(column, cast_column(column, arrow::uint8()));
     }
     Numbers numbers;
     for (const Part& part : parts_of(*column)) {

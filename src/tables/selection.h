@@ -23,6 +23,7 @@ Bins bin_categories(std::span<const double> codes, int most);
 // Numbers and booleans as doubles; text as numbers of its sorted values. Missing is NaN.
 Result<std::vector<double>> values_of(const std::string& name, const Column& column, const std::string& wanted_by);
 bool holds_categories(const arrow::DataType& type);  // text, booleans, dictionaries of text
+bool holds_values(const arrow::DataType& type);      // what values_of() takes: these and numbers
 // The column as bins, as its type wants.
 Result<Bins> bin_column(const std::string& name, const Column& column, int most, const std::string& wanted_by);
 
