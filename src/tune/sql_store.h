@@ -1,0 +1,25 @@
+// Studies in SQLite (a file; several processes of one machine) or PostgreSQL (many machines).
+//
+// URLs: sqlite:///relative.db, sqlite:////absolute.db, a plain path that ends in .db or .sqlite, postgresql://user@host/name.
+// Losing the connection to PostgreSQL (a restart) is waited out, up to `patience` seconds. Test: tests/tune/store_test.cc
+#pragma once
+
+#include "tune/space.h"
+#include "tune/store.h"
+
+namespace deepseek::tune {
+
+struct StudySummary {
+  std::string name, config;
+  double created = 0;                // seconds since 1970
+  int64_t trials = 0, finished = 0;  // finished: complete, pruned or failed
+};
+
+// Opens the study `name`; where there is none it is made with `config`, or, without one, kNotFound tells which there are.
+// Points are kept as JSON by parameters' names, so the config must hold the space under "space" as Space::to_json() gives it.
+Result<std::shared_ptr<Store>> open_sql_store(const std::string& url, const std::string& name, const std::string& config,
+                                              double patience = 600);
+Result<std::vector<StudySummary>> list_studies(const std::string& url);
+Status delete_study(const std::string& url, const std::string& name);
+
+}  // namespace deepseek::tune
