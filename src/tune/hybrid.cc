@@ -222,7 +222,5 @@ class GpSampler : public Sampler {
 
 std::shared_ptr<Sampler> make_gp_sampler() { return std::make_shared<GpSampler>(false); }
 std::shared_ptr<Sampler> make_hybrid_sampler() { return std::make_shared<GpSampler>(true); }
-std::shared_ptr<Sampler> make_tpe_sampler() { return make_random_sampler(); }
-std::shared_ptr<Sampler> make_cmaes_sampler() { return make_random_sampler(); }
 
 }  // namespace deepseek::tune

@@ -36,6 +36,7 @@ struct Trial {
   std::string error;                // of a failed one
   std::string worker;               // who runs it
   std::string note;                 // JSON of the user's own
+  int64_t attempts = 0;             // workers that died with it
   double started = 0, ended = 0;    // seconds since 1970
 };
 

@@ -1,0 +1,137 @@
+// The extension module `_tune`: spaces and studies. The GIL is released while a store waits or a sampler thinks; known
+// constraints, which are Python's, take it back.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include "errors.h"
+#include "tune/pareto.h"
+#include "tune/sql_store.h"
+#include "tune/study.h"
+
+namespace nb = nanobind;
+
+namespace deepseek::python {
+
+using namespace deepseek::tune;
+
+namespace {
+
+// (number, state, point, values, constraints, reports, error, worker, note, started, ended)
+nb::tuple fields(const Trial& t) {
+  nb::list reports;
+  for (const Report& r : t.reports) reports.append(nb::make_tuple(r.step, r.value));
+  return nb::make_tuple(t.number, to_string(t.state), t.point, t.values, t.constraints, reports, t.error, t.worker, t.note,
+                        t.started, t.ended);
+}
+
+
+std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name, nb::object allowed) {
+  StudyOptions options = unwrap(StudyOptions::parse(config));
+  std::shared_ptr<Store> store = url.empty() ? make_memory_store(options.to_json())
+                                             : unwrap([&] {
+                                                 nb::gil_scoped_release release;
+                                                 return open_sql_store(url, name, options.to_json());
+                                               }());
+  if (!url.empty()) options = unwrap(StudyOptions::parse(store->config()));
+  std::function<bool(const Point&)> check;
+  if (!allowed.is_none())
+    check = [allowed](const Point& point) {
+      nb::gil_scoped_acquire acquire;
+      return nb::cast<bool>(allowed(point));
+    };
+  return unwrap(Study::create(std::move(options), std::move(store), std::move(check)));
+}
+
+}  // namespace
+}  // namespace deepseek::python
+
+NB_MODULE(_tune, m) {
+  using namespace deepseek;
+  using namespace deepseek::python;
+  m.def("sampler_names", sampler_names);
+  m.def("pruner_names", pruner_names);
+  m.def("pareto_front", pareto_front, nb::arg("losses"));
+  m.def("hypervolume", hypervolume, nb::arg("losses"), nb::arg("reference"));
+
+  nb::class_<Space>(m, "Space")
+      .def_static("parse", [](const std::string& json) { return unwrap(Space::parse(json)); })
+      .def("to_json", &Space::to_json)
+      .def("cardinality", &Space::cardinality)
+      .def("names",
+           [](const Space& s) {
+             std::vector<std::string> names;
+             for (const Parameter& p : s.parameters()) names.push_back(p.name);
+             return names;
+           })
+      .def("kinds",
+           [](const Space& s) {
+             std::vector<std::string> kinds;
+             for (const Parameter& p : s.parameters())
+               kinds.emplace_back(p.kind == Kind::kFloat ? "float" : p.kind == Kind::kInt ? "int" : "choice");
+             return kinds;
+           })
+      .def("text", &Space::text)
+      .def("parse_point", [](const Space& s, const std::string& json) { return unwrap(s.parse_point(json)); })
+      .def("check", [](const Space& s, const Point& p) { check(s.check(p)); })
+      .def("grid", &Space::grid, nb::arg("levels"), nb::arg("limit"))
+      .def("to_unit", [](const Space& s, const Point& p) { return s.to_unit(p); })
+      .def("from_unit", [](const Space& s, const std::vector<double>& u) { return s.from_unit(u); });
+
+  nb::class_<Study>(m, "Study")
+      .def_static("make", make_study, nb::arg("config"), nb::arg("url"), nb::arg("name"), nb::arg("allowed").none())
+      .def("ask",
+           [](Study& s) -> nb::object {
+             auto trial = [&] {
+               nb::gil_scoped_release release;
+               return s.ask();
+             }();
+             const std::optional<Trial> t = unwrap(std::move(trial));
+             return t ? nb::object(fields(*t)) : nb::none();
+           })
+      .def("tell",
+           [](Study& s, int64_t number, const std::string& state, const std::vector<double>& values,
+              const std::vector<double>& constraints, const std::string& error) {
+             const TrialState to = unwrap(parse_trial_state(state));
+             nb::gil_scoped_release release;
+             Result<bool> first = s.tell(number, to, values, constraints, error);
+             nb::gil_scoped_acquire acquire;
+             return unwrap(std::move(first));
+           })
+      .def("report",
+           [](Study& s, int64_t number, int64_t step, double value) {
+             nb::gil_scoped_release release;
+             Result<bool> stops = s.report(number, step, value);
+             nb::gil_scoped_acquire acquire;
+             return unwrap(std::move(stops));
+           })
+      .def("enqueue", [](Study& s, const Point& p) { check(s.enqueue(p)); })
+      .def("set_note", [](Study& s, int64_t number, const std::string& note) { check(s.set_note(number, note)); })
+      .def("add",
+           [](Study& s, const std::string& state, const Point& point, const std::vector<double>& values,
+              const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports, double started,
+              double ended) {
+             Trial t;
+             t.state = unwrap(parse_trial_state(state));
+             t.point = point;
+             t.values = values;
+             t.constraints = constraints;
+             for (const auto& [step, value] : reports) t.reports.push_back({step, value});
+             t.started = started;
+             t.ended = ended;
+             check(s.add(std::move(t)));
+           })
+      .def("trials",
+           [](Study& s) {
+             nb::list list;
+             for (const Trial& t : unwrap(s.trials())) list.append(fields(t));
+             return list;
+           })
+      .def("best", [](Study& s) { return best_trials(s.setting(), unwrap(s.trials())); })
+      .def("config", [](const Study& s) { return s.options().to_json(); })
+      .def("over", [](const Study& s) { return s.over(); });
+}
