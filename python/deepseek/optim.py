@@ -72,3 +72,82 @@ class Lion(Optimizer):
 
 
 __all__ = ["SGD", "Adam", "AdamW", "Adagrad", "LAMB", "Lion", "Optimizer", "RMSprop"]
+
+
+class BayesianOptimizer:
+    """Search for the parameters that make an objective least (or most), by few evaluations.
+
+    param_space: dict of name to (low, high), a list of choices, or what `deepseek.tune` has: uniform(), log(), integer(),
+      choice(). Two ints are an int, else floats; logarithmic where low > 0 and high >= 100 low. See deepseek.tune.Study.
+    max_evals: evaluations at most; all of a finite space at most once.
+    sampler: hybrid (Gaussian process and grid, the default), gp, tpe, cmaes, qmc, random or grid.
+    constraints: functions of params that are true where they may be tried.
+    objectives: number of values that the objective returns; with several, minimize() returns the Pareto front's parameters.
+    seed: the same seed gives the same evaluations.
+    max_seconds, patience: stop after that time, or after so many evaluations without a better one.
+    storage, name: keep the evaluations in a database and go on with those that are there.
+    progress: a line on stderr per new best value.
+
+    After minimize(): best_params_, best_value_, study (deepseek.tune.Study with all trials). An objective that isn't finite, or
+    raises deepseek.tune.FailedTrial, has failed, and parameters like those are avoided. Interrupted, the evaluations so far stay
+    in `study`, and another call of minimize() goes on.
+    """
+
+    def __init__(self, param_space: typing.Mapping[str, typing.Any], max_evals: int = 50, *, sampler: str = "hybrid",
+                 constraints: typing.Any = (), objectives: int = 1, seed: int = 0, max_seconds: float | None = None,
+                 patience: int | None = None, storage: str | None = None, name: str = "study", progress: bool = False) -> None:
+        if max_evals < 1:
+            raise ValueError(f"max_evals: expected at least 1, got {max_evals}")
+        if objectives < 1:
+            raise ValueError(f"objectives: expected at least 1, got {objectives}")
+        self._settings = dict(space=param_space, sampler=sampler, constraints=constraints, seed=seed, max_trials=max_evals,
+                              max_seconds=max_seconds, patience=patience, storage=storage, name=name)
+        self._objectives = objectives
+        self._progress = progress
+        self.study: typing.Any = None
+        self._direction = ""
+        self._make("minimize")  # so that mistakes in the space are told here
+
+    def minimize(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any]) -> typing.Any:
+        """Evaluates objective(params) until the search is over and returns the best parameters.
+
+        The objective returns a number, a sequence of them, or a dict {"value" or "values", "constraints"}; constraints are
+        fulfilled where <= 0.
+        """
+        return self._run(objective, "minimize")
+
+    def maximize(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any]) -> typing.Any:
+        """As minimize(), for the largest value."""
+        return self._run(objective, "maximize")
+
+    def _make(self, direction: str) -> None:
+        from . import tune  # not loaded by who only wants an update rule
+
+        if self._direction != direction:
+            self.study = tune.Study(direction=[direction] * self._objectives, **self._settings)
+            self._direction = direction
+
+    def _run(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any], direction: str) -> typing.Any:
+        import sys
+
+        self._make(direction)
+        best: list[float] = []
+
+        def tell(trial: typing.Any) -> None:
+            sign = 1 if direction == "minimize" else -1
+            if trial.state == "complete" and len(trial.values) == 1 and (not best or sign * trial.values[0] < sign * best[0]):
+                best[:] = trial.values
+                print(f"{trial.number + 1}: {trial.values[0]:.6g} {trial.params}", file=sys.stderr)
+
+        self.study.optimize(lambda trial: objective(trial.params), callback=tell if self._progress else None)
+        return self.best_params_
+
+    @property
+    def best_params_(self) -> typing.Any:
+        """The best parameters; of several objectives a list, the Pareto front's."""
+        return self.study.best_params if self._objectives == 1 else [trial.params for trial in self.study.best_trials]
+
+    @property
+    def best_value_(self) -> float:
+        """The least (or largest) value of the one objective."""
+        return self.study.best_value

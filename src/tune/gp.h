@@ -18,10 +18,11 @@ struct GpHyper {
 
 // Normal priors of the logarithms.
 struct GpPrior {
-  double weight_mean = 0, weight_sd = 1.5;
+  Eigen::VectorXd weight_mean;  // per dimension
+  double weight_sd = 1;
   double scale_mean = 0, scale_sd = 1;
   double noise_mean = -9, noise_sd = 2.5;
-  static GpPrior of(Eigen::Index dimensions);
+  static GpPrior of(const std::vector<bool>& choice);
 };
 
 class GaussianProcess {
@@ -49,7 +50,7 @@ class GaussianProcess {
 
   Eigen::Index size() const { return x_.rows(); }
   const GpHyper& hyper() const { return hyper_; }
-  double mean_of_data() const { return mean_; }
+  const Eigen::VectorXd& outputs() const { return y_; }
 
  private:
   Eigen::MatrixXd squared_distances(const Eigen::MatrixXd& at) const;

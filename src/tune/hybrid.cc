@@ -1,14 +1,23 @@
-// The hybrid of grid and Bayesian search, and the Gaussian process alone.
+// The hybrid of grid and Bayesian search. In the order of a study's life:
+// - the middle of the space, then Sobol's points, which share choices and short axes out evenly;
+// - a Gaussian process over everything (gp.h): choices and short axes span a grid of arms, each arm gets its share of
+//   candidates, and the best climb: other axes by gradient, arms by trying neighbours (candidates.h). The kernel lets arms learn
+//   from each other. Of a small finite space all that is left are candidates, and none is tried twice;
+// - above 20 dimensions candidates stay in a trust region around the best (TuRBO: Eriksson et al., NeurIPS 2019);
+// - with many trials the process sees the best and a sample of the others, and takes turns with the Parzen estimator, so that a
+//   suggestion's time doesn't grow;
+// - guard: where the process foretells left-out trials no better than a constant does, every other point is Sobol's.
+// The sampler "gp" is the process without trust region, turns and guard.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
+#include <numbers>
 #include <numeric>
-#include <cstdlib>
 
 #include "data/random.h"
-#include "tune/minimize.h"
+#include "tune/candidates.h"
 #include "tune/sobol.h"
-#include "tune/surrogate.h"
 
 namespace deepseek::tune {
 namespace {
@@ -18,209 +27,238 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-double knob(const char* name, double otherwise) {
-  const char* v = std::getenv(name);
-  return v ? std::atof(v) : otherwise;
-}
+constexpr size_t kMostData = 128;      // trials that a process is conditioned on
+constexpr size_t kTrustRegion = 20;    // dimensions above which there is one
+constexpr int kFitEvaluations = 40;
 
-// Trials that a process is conditioned on at most: beyond, the best and the nearest to the best.
-constexpr size_t kMostData = 128;
 // Hyper-parameters are fitted anew when this many trials are there, and stay until the next.
 size_t fitted_at(size_t n) {
+  constexpr double kPerOctave = 6;
   if (n < 12) return n;
-  const double octave = knob("K_OCT", 6);
-  size_t at = 12;
-  for (int k = 0;; ++k) {
-    const auto next = static_cast<size_t>(12 * std::exp2(k / octave));
-    if (next > n) return at;
-    at = next;
-  }
+  const double k = std::floor(kPerOctave * std::log2(static_cast<double>(n) / 12) + 1e-9);
+  return std::min(n, static_cast<size_t>(12 * std::exp2(k / kPerOctave)));
 }
 
-class GpSampler : public Sampler {
+std::vector<size_t> by_value(const std::vector<double>& values) {
+  std::vector<size_t> order(values.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });
+  return order;
+}
+
+// What a process is told of one output.
+struct Data {
+  std::vector<const Point*> points;
+  std::vector<double> values;
+  // The first of them; and at most kMostData: the best half of that, of the others evenly spread ones by rank.
+  Data first(size_t n) const {
+    return {{points.begin(), points.begin() + static_cast<int64_t>(n)}, {values.begin(), values.begin() + static_cast<int64_t>(n)}};
+  }
+  Data sample() const {
+    if (values.size() <= kMostData) return *this;
+    const std::vector<size_t> order = by_value(values);
+    const size_t best = kMostData / 2, rest = kMostData - best;
+    std::vector<size_t> kept(order.begin(), order.begin() + static_cast<int64_t>(best));
+    for (size_t k = 0; k < rest; ++k) kept.push_back(order[best + k * (order.size() - best) / rest]);
+    std::sort(kept.begin(), kept.end());
+    Data out;
+    for (const size_t i : kept) out.points.push_back(points[i]), out.values.push_back(values[i]);
+    return out;
+  }
+  MatrixXd rows(const Encoding& encoding) const {
+    MatrixXd x(static_cast<Index>(points.size()), static_cast<Index>(encoding.choice().size()));
+    for (size_t i = 0; i < points.size(); ++i) x.row(static_cast<Index>(i)) = encoding.encode(*points[i]).transpose();
+    return x;
+  }
+};
+
+// Constraints keep their zero, which is where they are fulfilled.
+VectorXd scaled(const std::vector<double>& values) {
+  const VectorXd y = Eigen::Map<const VectorXd>(values.data(), static_cast<Index>(values.size()));
+  const double root = std::sqrt(y.squaredNorm() / static_cast<double>(y.size()));
+  return (y / (root > 0 ? root : 1)).cwiseMax(-5).cwiseMin(5);
+}
+
+// Log density of each output, given the mean and variance of all others.
+double constant_leave_one_out(const VectorXd& y) {
+  const double n = static_cast<double>(y.size());
+  double total = 0;
+  for (Index i = 0; i < y.size(); ++i) {
+    const double mean = (y.sum() - y[i]) / (n - 1);
+    const double variance = std::max((y.squaredNorm() - y[i] * y[i]) / (n - 1) - mean * mean, 1e-6) * n / (n - 1);
+    total -= 0.5 * (std::log(2 * std::numbers::pi * variance) + (y[i] - mean) * (y[i] - mean) / variance);
+  }
+  return total;
+}
+
+// The longest side of the trust region after these losses, in order: twice as long after three that were better, half as long after as
+// many as there are dimensions that weren't; from the beginning once it is tiny.
+double trust_length(const std::vector<double>& losses, size_t dimensions) {
+  constexpr double kFirst = 0.8, kMost = 1.6, kLeast = 0.0078125;
+  double length = kFirst, best = std::numeric_limits<double>::infinity();
+  size_t better = 0, worse = 0;
+  for (const double loss : losses) {
+    const bool improved = loss < best - 1e-3 * std::abs(best) || std::isinf(best);
+    best = std::min(best, loss);
+    if (improved) {
+      worse = 0;
+      if (++better == 3) length = std::min(2 * length, kMost), better = 0;
+    } else {
+      better = 0;
+      if (++worse >= std::max<size_t>(dimensions, 4)) length /= 2, worse = 0;
+    }
+    if (length < kLeast) length = kFirst;
+  }
+  return length;
+}
+
+class HybridSampler : public Sampler {
  public:
-  explicit GpSampler(bool hybrid) : hybrid_(hybrid) {}
+  explicit HybridSampler(bool hybrid) : hybrid_(hybrid), tpe_(make_tpe_sampler()) {}
 
   Result<Point> suggest(const Setting& s, const std::vector<Trial>& trials, int64_t number) override {
-    const Seen seen(s, trials);
     const Observations o = observe(s, trials);
-    const size_t planned = initial_trials(s.space);
-    if (trials.size() < planned || o.finished.size() < 3) return initial(s, seen, number);
-    return by_model(s, seen, o, number);
+    const size_t planned = std::clamp<size_t>(s.space.size() + 1, 4, 10);
+    if (static_cast<size_t>(number) < planned || o.finished.size() < 3) return even(s, Seen(s, trials), number);
+    if (hybrid_ && o.finished.size() > kMostData && number % 2 == 1) return tpe_->suggest(s, trials, number);
+    return by_model(s, Seen(s, trials), o, number);
   }
 
  private:
-  size_t initial_trials(const Space& space) const {
-    return static_cast<size_t>(std::clamp(knob("K_INIT", 0) > 0 ? knob("K_INIT", 0) : static_cast<double>(space.size()) + 1, 4.0, knob("K_INITMAX", 10)));
-  }
-
-  // The middle first, then points that fill the space: each choice and short axis by arms of about equal counts, the others
-  // by Sobol's sequence.
-  Result<Point> initial(const Setting& s, const Seen& seen, int64_t number) {
+  // The middle first, then the points of Sobol's sequence.
+  Result<Point> even(const Setting& s, const Seen& seen, int64_t number) {
+    const auto n = static_cast<uint64_t>(number);
     return first_new(s, seen, [&](int64_t k) {
-      if (number == 0 && k == 0 && knob("K_MIDDLE", 1) > 0) return s.space.from_unit(std::vector<double>(s.space.size(), 0.5));
-      if (k == 0) return s.space.from_unit(sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed));
-      return s.space.from_unit(random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
+      if (k == 0 && number == 0) return s.space.from_unit(std::vector<double>(s.space.size(), 0.5));
+      if (k == 0) return s.space.from_unit(sobol_.point(s.space.size(), n, s.seed));
+      return s.space.from_unit(random_unit(s.space.size(), s.seed, n, static_cast<uint64_t>(k)));
     });
   }
 
   Result<Point> by_model(const Setting& s, const Seen& seen, const Observations& o, int64_t number) {
     const Encoding encoding(s.space);
     Numbers random(data::hash_of(s.seed, static_cast<uint64_t>(number), 0x6770));
-    std::vector<Point> points;
-    std::vector<double> losses;
-    for (size_t i = 0; i < o.finished.size(); ++i) {
-      points.push_back(o.finished[i]->point);
-      losses.push_back(o.losses[i][0]);
+    Data objective;
+    for (const Trial* t : o.finished) objective.points.push_back(&t->point);
+    objective.values = losses_of(s, o, random);
+    GaussianProcess process = fitted(encoding, objective, 0, transformed);
+    if (hybrid_ && number % 2 == 1 && process.leave_one_out() < constant_leave_one_out(process.outputs())) return even(s, seen, number);
+
+    // The best of what keeps the constraints; while nothing does, only they count.
+    const VectorXd y = process.outputs();
+    const Data told = objective.sample();
+    std::optional<double> best;
+    const std::vector<size_t> order = by_value(objective.values);
+    std::vector<Point> best_first;
+    std::vector<size_t> ranked = order;
+    std::stable_sort(ranked.begin(), ranked.end(), [&](size_t a, size_t b) { return o.violations[a] < o.violations[b]; });
+    for (size_t k = 0; k < std::min<size_t>(ranked.size(), 5); ++k) best_first.push_back(*objective.points[ranked[k]]);
+    if (o.violations[ranked[0]] == 0) {
+      const auto at = std::find(told.points.begin(), told.points.end(), objective.points[ranked[0]]);
+      best = at == told.points.end() ? y.minCoeff() : y[at - told.points.begin()];
     }
-    const MatrixXd x = encoding.encode(points);
-    const VectorXd y = transformed(losses);
-    const GpPrior prior = prior_of(x.cols());
-    const size_t m = fitted_at(points.size());
-    if (m != fitted_) {
-      const std::vector<double> first(losses.begin(), losses.begin() + static_cast<Index>(m));
-      GpHyper start;
-      start.log_weights = VectorXd::Constant(x.cols(), prior.weight_mean);
-      start.log_scale = prior.scale_mean;
-      start.log_noise = prior.noise_mean;
-      hyper_ = GaussianProcess::fit(x.topRows(static_cast<Index>(m)), transformed(first), encoding.choice(), prior, start,
-                                    static_cast<int>(knob("K_FIT", 40)));
-      fitted_ = m;
-    }
-    GaussianProcess process(x, y, encoding.choice(), hyper_);
-    const double best = y.minCoeff();
+
+    std::vector<GaussianProcess> constraints = constraints_of(encoding, o);
     if (!o.pending.empty()) {
       std::vector<Point> pending;
       for (const Trial* t : o.pending) pending.push_back(t->point);
-      process = process.with_expected(encoding.encode(pending));
+      const MatrixXd rows = encoding.encode(pending);
+      process = process.with_expected(rows);
+      for (GaussianProcess& c : constraints) c = c.with_expected(rows);
     }
-    const Surrogate surrogate(std::move(process), {}, best);
-
-    // Candidates: everywhere, and around the best points.
-    std::vector<size_t> order(points.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return losses[a] < losses[b]; });
-    const size_t d = s.space.size();
-    std::vector<Point> candidates;
-    const auto add = [&](Point p) {
-      if (!seen.contains(p) && (!s.allowed || s.allowed(p))) candidates.push_back(std::move(p));
-    };
-    const int global = static_cast<int>(knob("K_GLOBAL", 200)), local = static_cast<int>(knob("K_LOCAL", 200));
-    for (int k = 0; k < global; ++k) {
-      std::vector<double> unit(d);
-      for (double& u : unit) u = random.uniform();
-      add(s.space.from_unit(unit));
-    }
-    const size_t elite = std::min<size_t>(order.size(), 5);
-    for (int k = 0; k < local; ++k) {
-      VectorXd row = x.row(static_cast<Index>(order[static_cast<size_t>(k) % elite])).transpose();
-      const double width = 0.3 * std::pow(0.01, random.uniform());
-      const double share = std::max(1.0 / static_cast<double>(d), random.uniform());
-      for (size_t j = 0; j < d; ++j) {
-        if (random.uniform() > share) continue;
-        const auto i = static_cast<Index>(j);
-        if (encoding.choice()[j]) {
-          if (random.uniform() < 0.5) row[i] = std::floor(random.uniform() * s.space[j].cardinality());
-        } else {
-          row[i] = std::clamp(row[i] + width * random.normal(), 0.0, 1.0);
-        }
-      }
-      add(encoding.decode(row));
-    }
-    if (candidates.empty()) return first_new(s, seen, [&](int64_t k) {
-      return s.space.from_unit(random_unit(d, s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
-    });
-    const VectorXd scores = surrogate.score(encoding.encode(candidates));
-    std::vector<size_t> ranks(candidates.size());
-    std::iota(ranks.begin(), ranks.end(), size_t{0});
-    std::sort(ranks.begin(), ranks.end(), [&](size_t a, size_t b) {
-      const double l = scores[static_cast<Index>(a)], r = scores[static_cast<Index>(b)];
-      return l != r ? l > r : a < b;
-    });
-    Point winner = candidates[ranks[0]];
-    double highest = scores[static_cast<Index>(ranks[0])];
-    const size_t climbs = std::min<size_t>(ranks.size(), static_cast<size_t>(knob("K_CLIMB", 5)));
-    for (size_t k = 0; k < climbs; ++k) {
-      auto [point, score] = climb(s, seen, encoding, surrogate, candidates[ranks[k]], scores[static_cast<Index>(ranks[k])]);
-      if (score > highest) highest = score, winner = std::move(point);
-    }
-    return winner;
+    std::optional<Region> region;
+    if (hybrid_ && s.space.size() > kTrustRegion) region = region_around(encoding, process, best_first[0], objective.values);
+    const Surrogate surrogate(std::move(process), std::move(constraints), best);
+    if (auto point = best_candidate(s, seen, encoding, surrogate, best_first, region, random)) return *point;
+    return even(s, seen, number);
   }
 
-  // Uphill from a candidate: numeric parameters by gradient, choices and short axes by trying their other values, in turns.
-  std::pair<Point, double> climb(const Setting& s, const Seen& seen, const Encoding& encoding, const Surrogate& surrogate,
-                                 Point point, double score) const {
-    const auto fine = [&](const Point& p) { return !seen.contains(p) && (!s.allowed || s.allowed(p)); };
-    for (int round = 0; round < 3; ++round) {
-      const double before = score;
-      VectorXd row = encoding.encode(point);
-      VectorXd low = row, high = row;
-      bool moves = false;
-      for (size_t j = 0; j < s.space.size(); ++j) {
-        if (!s.space[j].numeric() || std::isnan(point[j]) || s.space[j].cardinality() < 2) continue;
-        low[static_cast<Index>(j)] = 0, high[static_cast<Index>(j)] = 1;
-        moves = true;
-      }
-      if (moves) {
-        const Minimum top = minimize(
-            [&](const VectorXd& at, VectorXd& gradient) {
-              const double value = surrogate.score(at, gradient);
-              gradient = -gradient;
-              return -value;
-            },
-            row, low, high, static_cast<int>(knob("K_STEPS", 30)), 1e-4);
-        const Point there = encoding.decode(top.x);
-        const double value = surrogate.score(encoding.encode(there).transpose().eval())[0];
-        if (value > score && fine(there)) point = there, score = value;
-      }
-      // One parameter changed at a time.
-      std::vector<Point> others;
-      for (size_t j = 0; j < s.space.size(); ++j) {
-        const Parameter& p = s.space[j];
-        if (std::isnan(point[j]) || p.step == 0) continue;
-        const double n = p.cardinality();
-        const auto tried = [&](double v) {
-          Point q = point;
-          q[j] = v;
-          q = s.space.repaired(q);
-          if (fine(q)) others.push_back(std::move(q));
-        };
-        if (n <= 16) {
-          for (double v = 0; v < n; ++v)
-            if (p.low + v * p.step != point[j]) tried(p.low + v * p.step);
-        } else {
-          if (point[j] > p.low) tried(point[j] - p.step);
-          if (point[j] + p.step <= p.high) tried(point[j] + p.step);
-        }
-      }
-      if (others.empty()) break;
-      const VectorXd scores = surrogate.score(encoding.encode(others));
-      Index at;
-      const double value = scores.maxCoeff(&at);
-      if (value > score) point = others[static_cast<size_t>(at)], score = value;
-      if (score <= before) break;
+  // A process whose hyper-parameters were fitted when that was last due; they follow from the trials that there were then.
+  GaussianProcess fitted(const Encoding& encoding, const Data& all, uint64_t what, VectorXd (*outputs)(const std::vector<double>&)) {
+    const Data first = all.first(fitted_at(all.values.size())).sample();
+    uint64_t key = data::hash_of(what, first.values.size());
+    for (size_t i = 0; i < first.values.size(); ++i)
+      key = data::hash_of(key, PointHash()(*first.points[i]), std::bit_cast<uint64_t>(first.values[i]));
+    auto& [known, hyper] = fitted_[what];
+    if (known != key) {
+      const GpPrior prior = GpPrior::of(encoding.choice());
+      hyper = GaussianProcess::fit(first.rows(encoding), outputs(first.values), encoding.choice(), prior,
+                                   {prior.weight_mean, prior.scale_mean, prior.noise_mean}, kFitEvaluations);
+      known = key;
     }
-    return {point, score};
+    const Data now = all.sample();
+    return GaussianProcess(now.rows(encoding), outputs(now.values), encoding.choice(), hyper);
   }
 
-  static GpPrior prior_of(Index d) {
-    GpPrior p;
-    p.weight_mean = knob("K_W", 1.5) - knob("K_WD", 1) * std::log(static_cast<double>(d));
-    p.weight_sd = knob("K_WS", 1.5);
-    p.noise_mean = knob("K_N", -9);
-    p.noise_sd = knob("K_NS", 2.5);
-    return p;
+  // One process per black-box constraint, and one for whether a trial comes to an end at all.
+  std::vector<GaussianProcess> constraints_of(const Encoding& encoding, const Observations& o) {
+    std::vector<GaussianProcess> constraints;
+    size_t count = 0;
+    for (const Trial* t : o.finished) count = std::max(count, t->constraints.size());
+    for (size_t k = 0; k < count; ++k) {
+      Data data;
+      for (const Trial* t : o.finished)
+        if (k < t->constraints.size() && std::isfinite(t->constraints[k]))
+          data.points.push_back(&t->point), data.values.push_back(t->constraints[k]);
+      if (data.values.size() >= 3) constraints.push_back(fitted(encoding, data, 1 + k, scaled));
+    }
+    if (!o.failed.empty()) {
+      Data data;
+      for (const Trial* t : o.finished) data.points.push_back(&t->point), data.values.push_back(-1);
+      for (const Trial* t : o.failed) data.points.push_back(&t->point), data.values.push_back(1);
+      constraints.push_back(fitted(encoding, data, 1 + count, scaled));
+    }
+    return constraints;
   }
 
-  bool hybrid_;
+  // What to minimise: the loss; of several a random trade-off of them, each on a scale from its least to its largest value
+  // (ParEGO: Knowles, 2006).
+  static std::vector<double> losses_of(const Setting& s, const Observations& o, Numbers& random) {
+    const size_t n = o.losses.size(), objectives = s.objectives();
+    std::vector<double> losses(n), sums(n, 0.0);
+    if (objectives == 1) {
+      for (size_t i = 0; i < n; ++i) losses[i] = o.losses[i][0];
+      return losses;
+    }
+    std::vector<double> weights(objectives);
+    for (double& w : weights) w = -std::log(random.uniform());
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    for (size_t k = 0; k < objectives; ++k) {
+      double low = o.losses[0][k], high = low;
+      for (const auto& l : o.losses) low = std::min(low, l[k]), high = std::max(high, l[k]);
+      for (size_t i = 0; i < n; ++i) {
+        const double weighted = weights[k] / total * (high > low ? (o.losses[i][k] - low) / (high - low) : 0);
+        losses[i] = std::max(losses[i], weighted);
+        sums[i] += weighted;
+      }
+    }
+    for (size_t i = 0; i < n; ++i) losses[i] += 0.05 * sums[i];
+    return losses;
+  }
+
+  // A box around the best point whose sides are as the length scales; as large as a cube of trust_length.
+  static Region region_around(const Encoding& encoding, const GaussianProcess& process, const Point& best,
+                              const std::vector<double>& losses) {
+    const VectorXd centre = encoding.encode(best);
+    VectorXd scales = (-0.5 * process.hyper().log_weights.array()).exp();
+    scales /= std::exp(scales.array().log().mean());
+    const double length = trust_length(losses, static_cast<size_t>(centre.size()));
+    Region region;
+    region.low = (centre - 0.5 * length * scales).cwiseMax(0);
+    region.high = (centre + 0.5 * length * scales).cwiseMin(1);
+    region.share = std::min(1.0, 20.0 / static_cast<double>(centre.size()));
+    return region;
+  }
+
+  const bool hybrid_;
+  std::shared_ptr<Sampler> tpe_;
   Sobol sobol_;
-  size_t fitted_ = 0;
-  GpHyper hyper_;
+  std::map<uint64_t, std::pair<uint64_t, GpHyper>> fitted_;  // by what is modelled: 0 the objective, 1... constraints
 };
 
 }  // namespace
 
-std::shared_ptr<Sampler> make_gp_sampler() { return std::make_shared<GpSampler>(false); }
-std::shared_ptr<Sampler> make_hybrid_sampler() { return std::make_shared<GpSampler>(true); }
+std::shared_ptr<Sampler> make_gp_sampler() { return std::make_shared<HybridSampler>(false); }
+std::shared_ptr<Sampler> make_hybrid_sampler() { return std::make_shared<HybridSampler>(true); }
 
 }  // namespace deepseek::tune

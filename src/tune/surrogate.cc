@@ -130,10 +130,11 @@ double log_expected_improvement(double mean, double deviation, double best, doub
 }
 
 VectorXd Surrogate::score(const MatrixXd& rows) const {
-  VectorXd mean, variance;
-  objective_.predict(rows, mean, variance);
-  VectorXd score(rows.rows());
-  for (Index i = 0; i < rows.rows(); ++i) score[i] = log_expected_improvement(mean[i], std::sqrt(variance[i]), best_);
+  VectorXd mean, variance, score = VectorXd::Zero(rows.rows());
+  if (best_) {
+    objective_.predict(rows, mean, variance);
+    for (Index i = 0; i < rows.rows(); ++i) score[i] = log_expected_improvement(mean[i], std::sqrt(variance[i]), *best_);
+  }
   for (const GaussianProcess& c : constraints_) {
     c.predict(rows, mean, variance);
     for (Index i = 0; i < rows.rows(); ++i) score[i] += log_cumulative(-mean[i] / std::sqrt(variance[i]));
@@ -144,10 +145,14 @@ VectorXd Surrogate::score(const MatrixXd& rows) const {
 double Surrogate::score(const VectorXd& row, VectorXd& gradient) const {
   double mean, variance, by_mean, by_deviation;
   VectorXd mean_gradient, variance_gradient;
-  objective_.predict(row, mean, variance, mean_gradient, variance_gradient);
-  const double deviation = std::sqrt(variance);
-  double score = log_expected_improvement(mean, deviation, best_, &by_mean, &by_deviation);
-  gradient = by_mean * mean_gradient + (by_deviation * 0.5 / deviation) * variance_gradient;
+  double score = 0;
+  gradient = VectorXd::Zero(row.size());
+  if (best_) {
+    objective_.predict(row, mean, variance, mean_gradient, variance_gradient);
+    const double deviation = std::sqrt(variance);
+    score = log_expected_improvement(mean, deviation, *best_, &by_mean, &by_deviation);
+    gradient = by_mean * mean_gradient + (by_deviation * 0.5 / deviation) * variance_gradient;
+  }
   for (const GaussianProcess& c : constraints_) {
     c.predict(row, mean, variance, mean_gradient, variance_gradient);
     const double sd = std::sqrt(variance), z = -mean / sd, log_c = log_cumulative(z);

@@ -37,8 +37,9 @@ double log_expected_improvement(double mean, double deviation, double best, doub
 
 class Surrogate {
  public:
-  // The objective's process, those of constraints (fulfilled where <= 0), and the loss to improve on.
-  Surrogate(GaussianProcess objective, std::vector<GaussianProcess> constraints, double best)
+  // The objective's process, those of constraints (fulfilled where <= 0), and the loss to improve on; without one only
+  // constraints count.
+  Surrogate(GaussianProcess objective, std::vector<GaussianProcess> constraints, std::optional<double> best)
       : objective_(std::move(objective)), constraints_(std::move(constraints)), best_(best) {}
 
   // Log of expected improvement times probability of being feasible, at each row.
@@ -49,7 +50,7 @@ class Surrogate {
  private:
   GaussianProcess objective_;
   std::vector<GaussianProcess> constraints_;
-  double best_;
+  std::optional<double> best_;
 };
 
 }  // namespace deepseek::tune
