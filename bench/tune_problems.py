@@ -356,41 +356,41 @@ class Table:
     """
 
     def __init__(self, axes, losses):
-        self.axes = axes  # of each parameter: name, whether a choice, whether logarithmic, levels
+        self.axes = [(axis["name"], axis.get("log", False), axis["levels"]) for axis in axes]
         self.losses = losses
-        self.levels = [None if choice else [math.log(v) if log else float(v) for v in levels] for _, choice, log, levels in axes]
-        self.index = [{v: i for i, v in enumerate(levels)} if choice else None for _, choice, _, levels in axes]
+        self.index = [{v: i for i, v in enumerate(axis["levels"])} if axis["kind"] == "choice" else None for axis in axes]
+        self.at = [[math.log(v) if log else v for v in levels] if index is None else None
+                   for (_, log, levels), index in zip(self.axes, self.index)]
 
     def __call__(self, params):
         block = self.losses
-        for (name, choice, log, _), levels, index in zip(self.axes, self.levels, self.index):
-            if choice:
+        for (name, log, _), at, index in zip(self.axes, self.at, self.index):
+            if index is not None:
                 block = block[index[params[name]]]
                 continue
             x = math.log(params[name]) if log else params[name]
             i = 0
-            while i < len(levels) - 2 and x > levels[i + 1]:
+            while i < len(at) - 2 and x > at[i + 1]:
                 i += 1
-            weight = (x - levels[i]) / (levels[i + 1] - levels[i])
+            weight = (x - at[i]) / (at[i + 1] - at[i])
             block = (1 - weight) * block[i] + weight * block[i + 1] if weight else block[i]
         return block
 
 
-def specification(values, log=False, ordered=False):
-    """What a table's file says of an axis, as a parameter: values is [low, high] of numbers ("float" or "int"), or all choices."""
-    kind, levels = values
-    if kind == "choice":
-        return Choice(tuple(levels), ordered=ordered)
-    return Float(float(levels[0]), float(levels[-1]), log=log) if kind == "float" else Int(int(levels[0]), int(levels[-1]), log=log)
+def specification(axis):
+    """An axis of a table's file, as a parameter."""
+    levels = axis["levels"]
+    if axis["kind"] == "choice":
+        return Choice(tuple(levels), ordered=axis["ordered"])
+    return (Float if axis["kind"] == "float" else Int)(levels[0], levels[-1], log=axis["log"])
 
 
 def tables(family):
     for path in sorted(TABLES.glob(f"{family}-*.npz")):
         with np.load(path) as file:
             axes, losses = json.loads(str(file["axes"])), file["losses"]
-        space = {axis["name"]: specification((axis["kind"], axis["levels"]), axis.get("log", False), axis.get("ordered", False)) for axis in axes}
-        table = Table([(axis["name"], axis["kind"] == "choice", axis.get("log", False), axis["levels"]) for axis in axes], losses)
-        yield Problem(path.stem.split("-", 1)[1], family, space, table, float(losses.min()))
+        space = {axis["name"]: specification(axis) for axis in axes}
+        yield Problem(path.stem.split("-", 1)[1], family, space, Table(axes, losses), float(losses.min()))
 
 
 @cache
@@ -416,7 +416,7 @@ def check(problem):
         place = [x if arity is None else round((x + 4) / 8 * (arity - 1)) for x, arity in zip(function.function.x_opt, function.arities)]
         best = problem(dict(zip(problem.space, place)))
     elif isinstance(function, Table):
-        best = problem({axis[0]: axis[3][i] for axis, i in zip(function.axes, np.unravel_index(np.argmin(function.losses), function.losses.shape))})
+        best = problem({name: levels[i] for (name, _, levels), i in zip(function.axes, np.unravel_index(np.argmin(function.losses), function.losses.shape))})
     elif problem.name == "finite":
         best = min(problem(dict(zip(problem.space, values))) for values in itertools.product(*(spec.values for spec in problem.space.values())))
     elif problem.name == "finite_ring":
