@@ -1,0 +1,548 @@
+"""Samplers of hyper-parameters side by side: how good a point is after some evaluations, and with --cost, how long a suggestion takes.
+
+Each side runs on each problem of tune_problems.py from some seeds. As in Bayesmark, a loss counts no worse than random search's median first one,
+regret is the mean over seeds of best loss less minimum, and a problem's number is regret over that which random search is expected to have after as
+many evaluations: below 1 is better than random. That expectation is exact but for a pool of 20,000 random points, by order statistics.
+- *mean*, *geo*: mean and geometric mean over a family's problems (a problem counts as 0.001 at the least), with 95 % intervals of a bootstrap over seeds,
+  the same seeds of all sides. Regret of smooth functions falls by orders of magnitude, which only the geometric mean tells.
+- *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; who is
+  not there in the end counts as if there at the end.
+- *ms*: median time of ask and tell in the second half of a run.
+
+Peers get what their interface can express: Optuna conditions as define-by-run and ordered choices as integers; scikit-optimize and the grid get all
+parameters, and those that do not exist are ignored. HEBO 0.3.6 is not here: it pins NumPy below 1.25; beside NumPy 2 its model fails ("jitter is too
+large, output random predictions"), and a suggestion takes 1.5 s. scikit-optimize takes about a second, so that it runs only if --sides names it. Ends with a line of JSON.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+from functools import cache, partial
+from importlib import metadata, util
+
+import numpy as np
+
+import tune_problems
+from tune_problems import Choice, Float, Int, active, problems, sample
+
+REPORT = (16, 32, 50, 100)
+SPEED = (50, 100)
+POOL = 20_000
+FLOOR = 1e-3
+
+# --------------------------------------------------------------------------------------------------------------- sides
+
+
+class Ours:
+    def __init__(self, sampler, space, seed, evaluations=None, **storage):
+        import deepseek
+        import deepseek.tune as tune
+
+        deepseek.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+        made = {}
+        for name, spec in space.items():
+            if isinstance(spec, Choice):
+                made[name] = tune.choice(list(spec.values), ordered=spec.ordered)
+            elif isinstance(spec, Int):
+                made[name] = tune.integer(spec.low, spec.high, log=spec.log)
+            else:
+                made[name] = (tune.log if spec.log else tune.uniform)(spec.low, spec.high)
+            if spec.when:
+                made[name] = made[name].when(**{spec.when[0]: list(spec.when[1])})
+        self.study = tune.Study(made, sampler=sampler, seed=seed, **storage)
+
+    def ask(self):
+        self.trial = self.study.ask()
+        return self.trial.params
+
+    def tell(self, params, value):
+        self.study.tell(self.trial, value)
+
+
+class Optuna:
+    def __init__(self, sampler, space, seed, evaluations=None, **storage):
+        import warnings
+
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.simplefilter("ignore")  # experimental arguments
+        samplers = optuna.samplers
+        make = {"random": samplers.RandomSampler,
+                # Multivariate, its default since 5.0; a liar only matters to those who run trials at the same time.
+                "tpe": partial(samplers.TPESampler, constant_liar=False),
+                "tpe_group": partial(samplers.TPESampler, constant_liar=False, multivariate=True, group=True),
+                "gp": partial(samplers.GPSampler, deterministic_objective=True),
+                "cmaes": partial(samplers.CmaEsSampler, with_margin=True)}[sampler]
+        self.study = optuna.create_study(sampler=make(seed=seed), **storage)
+        self.space = space
+
+    def ask(self):
+        self.trial = self.study.ask()
+        params = {}
+        for name, spec in self.space.items():
+            if spec.when and params.get(spec.when[0]) not in spec.when[1]:
+                continue
+            if isinstance(spec, Float):
+                params[name] = self.trial.suggest_float(name, spec.low, spec.high, log=spec.log)
+            elif isinstance(spec, Int):
+                params[name] = self.trial.suggest_int(name, spec.low, spec.high, log=spec.log)
+            elif spec.ordered:
+                params[name] = spec.values[self.trial.suggest_int(name, 0, len(spec.values) - 1)]
+            else:
+                params[name] = self.trial.suggest_categorical(name, spec.values)
+        return params
+
+    def tell(self, params, value):
+        self.study.tell(self.trial, value)
+
+
+class Skopt:
+    """Its Optimizer as gp_minimize sets it up: GP-Hedge, 10 points at random first."""
+
+    def __init__(self, space, seed, evaluations=None):
+        import warnings
+
+        import skopt
+        from skopt.space import Categorical, Integer, Real
+
+        warnings.simplefilter("ignore")
+        self.space = space
+        dimensions = []
+        for spec in space.values():
+            if isinstance(spec, Choice) and not spec.ordered:
+                dimensions.append(Categorical(spec.values))
+            elif isinstance(spec, Choice):
+                dimensions.append(Integer(0, len(spec.values) - 1))
+            else:
+                kind = Real if isinstance(spec, Float) else Integer
+                dimensions.append(kind(spec.low, spec.high, prior="log-uniform" if spec.log else "uniform"))
+        self.optimizer = skopt.Optimizer(skopt.utils.normalize_dimensions(dimensions), "GP", random_state=seed)
+
+    def ask(self):
+        self.point = self.optimizer.ask()
+        return {name: spec.values[x] if isinstance(spec, Choice) and spec.ordered else x for (name, spec), x in zip(self.space.items(), self.point)}
+
+    def tell(self, params, value):
+        self.optimizer.tell(self.point, value)
+
+
+class Grid:
+    """All combinations of as many levels as fit in the evaluations, but at least 2, in random order; of a choice all values."""
+
+    def __init__(self, space, seed, evaluations):
+        self.space = space
+        levels = next(count for count in range(evaluations, 1, -1) if count == 2 or math.prod(self.sizes(count)) <= evaluations)
+        self.axes = [self.values(spec, levels) for spec in space.values()]
+        rng, total = np.random.default_rng(seed), math.prod(map(len, self.axes))
+        self.order = iter(rng.permutation(total) if total < 1e6 else rng.integers(0, total, evaluations))
+
+    def values(self, spec, levels):
+        if isinstance(spec, Choice):
+            return spec.values
+        if isinstance(spec, Float):
+            return (np.geomspace if spec.log else np.linspace)(spec.low, spec.high, levels).clip(spec.low, spec.high).tolist()
+        return sorted({round(v) for v in (np.geomspace if spec.log else np.linspace)(spec.low, spec.high, min(levels, spec.high - spec.low + 1))})
+
+    def sizes(self, levels):
+        return [len(self.values(spec, levels)) for spec in self.space.values()]
+
+    def ask(self):
+        at = next(self.order)
+        index = np.unravel_index(int(at), [len(axis) for axis in self.axes])
+        return {name: axis[i] for name, axis, i in zip(self.space, self.axes, index)}
+
+    def tell(self, params, value):
+        pass
+
+
+SIDES = {**{f"ours_{name}": ("deepseek", partial(Ours, name)) for name in ("hybrid", "tpe", "gp", "cmaes", "qmc", "random", "grid")},
+         **{f"optuna_{name}": ("optuna", partial(Optuna, name)) for name in ("random", "tpe", "tpe_group", "gp", "cmaes")},
+         "skopt_gp": ("scikit-optimize", Skopt), "grid": ("numpy", Grid)}
+DEFAULT = "ours_hybrid,ours_tpe,ours_gp,optuna_random,optuna_tpe,optuna_gp,optuna_cmaes,grid"
+
+
+@cache
+def version(side):
+    """The version of a side's package, or None where it is not installed."""
+    package = SIDES[side][0]
+    if package == "deepseek":
+        return "here" if util.find_spec("deepseek") and util.find_spec("deepseek.tune") else None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+@cache
+def by_name():
+    return {problem.name: problem for problem in problems()}
+
+
+@cache
+def fingerprint(name):
+    """Of a problem's losses, so that what was kept of another table is not taken for this one's."""
+    problem, rng = by_name()[name], np.random.default_rng(1)
+    return f"{zlib.crc32(np.float32([problem(sample(problem.space, rng)) for _ in range(50)]).tobytes()):08x}"
+
+
+@cache
+def pool(name):
+    """Losses of random points in order."""
+    path = tune_problems.TABLES / "random" / f"{name}-{fingerprint(name)}.npy"
+    if path.exists():
+        return np.load(path)
+    problem, rng = by_name()[name], np.random.default_rng(2)
+    losses = np.sort([problem(sample(problem.space, rng)) for _ in range(POOL)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(part, losses)
+    os.replace(part, path)
+    return losses
+
+
+def path_of(folder, side, name, seed, evaluations):
+    return pathlib.Path(folder) / f"{side}-{version(side)}" / f"{name}-{fingerprint(name)}-{seed}-{evaluations}.json"
+
+
+def run(task):
+    """(task, losses and seconds of all evaluations); a finite space may end earlier."""
+    folder, side, name, seed, evaluations = task
+    problem = by_name()[name]
+    losses, seconds = [], []
+    try:
+        start = time.perf_counter()
+        sampler = SIDES[side][1](problem.space, seed, evaluations)
+        asked = time.perf_counter() - start
+        for _ in range(evaluations):
+            start = time.perf_counter()
+            try:
+                params = sampler.ask()
+            except StopIteration:
+                break
+            asked += time.perf_counter() - start
+            loss = problem(active(problem.space, params))
+            start = time.perf_counter()
+            sampler.tell(params, loss)
+            seconds.append(round(asked + time.perf_counter() - start, 7))
+            losses.append(loss)
+            asked = 0.0
+    except Exception:
+        return task, traceback.format_exc()
+    result = {"losses": losses, "seconds": seconds}
+    if folder and not side.startswith("ours"):
+        path = path_of(folder, side, name, seed, evaluations)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(result))
+        os.replace(part, path)
+    return task, result
+
+
+def all_runs(sides, names, args):
+    """Of each (side, problem, seed) the losses and seconds. Seeds come first, so that what is interrupted has some of all problems."""
+    tasks = [(args.reuse, side, name, seed, evaluations) for seed in range(args.seeds) for side, evaluations in sides.items() for name in names]
+    results, missing = {}, []
+    for task in tasks:
+        path = path_of(*task) if args.reuse and not task[1].startswith("ours") else None
+        if path and path.exists():
+            results[task[1:4]] = json.loads(path.read_text())
+        elif not args.only_read or task[1].startswith("ours"):
+            missing.append(task)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as processes:
+        processes.map(pool, names)
+        start = last = time.perf_counter()
+        for done, (task, result) in enumerate(processes.imap_unordered(run, missing), 1):
+            if isinstance(result, str):
+                print(f"{task[1:]} failed:\n{result}", file=sys.stderr, flush=True)
+            else:
+                results[task[1:4]] = result
+            if time.perf_counter() - last > 60:
+                last = time.perf_counter()
+                print(f"{done} of {len(missing)} runs, {last - start:.0f} s", file=sys.stderr, flush=True)
+    return results
+
+
+# ------------------------------------------------------------------------------------------------------------- metrics
+
+
+def expected(losses, n):
+    """The expectation of the least of n of these losses in order, drawn at random: unbiased for the least of n new ones."""
+    size = len(losses)
+    left = np.cumprod(np.concatenate([[1.0], 1 - n / np.arange(size, n, -1)]))  # the share of draws without the first i
+    return float(np.sum(-np.diff(np.append(left, 0.0)) * losses[: len(left)]))
+
+
+def problem_numbers(name, curves):
+    """Of each number of evaluations the regret of each run over random's, and of SPEED random's median best and who reached it when."""
+    losses, minimum = pool(name), by_name()[name].minimum
+    clip = np.median(losses)
+    clipped = np.minimum(losses, clip)
+    scale = clip - minimum
+    best = np.minimum(np.minimum.accumulate(curves, axis=1), clip)
+    ratios = {}
+    for n in REPORT:
+        if n <= curves.shape[1]:
+            ratios[n] = (best[:, n - 1] - minimum) / max(expected(clipped, n) - minimum, 1e-12 * scale)
+    reached = {}
+    for n in SPEED:
+        if n <= curves.shape[1]:
+            goal = losses[int(POOL * (1 - 0.5 ** (1 / n)))]
+            there = best <= goal + 1e-12 * scale
+            reached[n] = np.where(there.any(1), there.argmax(1) + 1, curves.shape[1])
+    return ratios, reached
+
+
+def lengthened(losses, evaluations):
+    """A finite space that is exhausted keeps its best."""
+    return losses + [min(losses)] * (evaluations - len(losses))
+
+
+class Numbers:
+    """A family's numbers: ratio[side][n] and reached[side][n] of all problems and seeds, missing ones NaN."""
+
+    def __init__(self, results, sides, names, seeds, weights):
+        self.names = [name for name in names if any(all((side, name, seed) in results for side in sides) for seed in range(seeds))]
+        self.weights = weights
+        shape = (len(self.names), seeds)
+        self.ratio = {side: {n: np.full(shape, np.nan) for n in REPORT if n <= evaluations} for side, evaluations in sides.items()}
+        self.reached = {side: {n: np.full(shape, np.nan) for n in SPEED if n <= evaluations} for side, evaluations in sides.items()}
+        self.seconds = {side: [] for side in sides}
+        for row, name in enumerate(self.names):
+            common = [seed for seed in range(seeds) if all((side, name, seed) in results for side in sides)]
+            for side, evaluations in sides.items():
+                runs = [results[side, name, seed] for seed in common]
+                ratios, reached = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
+                for n, values in ratios.items():
+                    self.ratio[side][n][row, common] = values
+                for n, values in reached.items():
+                    self.reached[side][n][row, common] = values
+                self.seconds[side] += [s for one in runs for s in one["seconds"][len(one["seconds"]) // 2:]]
+        self.runs = int(np.isfinite(next(iter(next(iter(self.ratio.values())).values()))).sum()) if self.names else 0
+
+    def draws(self, side, n):
+        """Ratios of problems for all seeds, then for each draw of seeds: (1 + draws, problems)."""
+        values = self.ratio[side][n]
+        there = np.isfinite(values)
+        counts = self.weights @ there.T
+        with np.errstate(invalid="ignore"):
+            return np.where(counts > 0, self.weights @ np.where(there, values, 0).T / counts, np.nan)
+
+    def mean(self, side, n):
+        return np.nanmean(self.draws(side, n), axis=1)
+
+    def log(self, side, n):
+        return np.nanmean(np.log(np.maximum(self.draws(side, n), FLOOR)), axis=1)
+
+    def speed(self, side, n):
+        return math.exp(np.mean(np.log(n / np.nanmedian(self.reached[side][n], axis=1))))
+
+
+def interval(draws, transform=lambda x: x):
+    """The number of all seeds, and the bounds of 95 % of the draws."""
+    return [float(transform(x)) for x in (draws[0], *np.percentile(draws[1:], (2.5, 97.5)))]
+
+
+def cell(numbers, width):
+    """number [low, high], to two places or two digits."""
+    if numbers is None:
+        return f"{'-':>{width}}"
+    text = [f"{x:.2f}" if x >= 0.1 else f"{x:.2g}" for x in numbers]
+    return f"{text[0]} [{text[1]}, {text[2]}]".rjust(width)
+
+
+def report(results, sides, families, args):
+    rng = np.random.default_rng(3)
+    weights = np.vstack([np.ones(args.seeds), rng.multinomial(args.seeds, np.full(args.seeds, 1 / args.seeds), 1000)])
+    made = {family: Numbers(results, sides, names, args.seeds, weights) for family, names in families.items()}
+    made = {family: numbers for family, numbers in made.items() if numbers.names}
+    shown = [n for n in REPORT if n <= max(sides.values())]
+    output = []
+    for family, numbers in made.items():
+        print(f"\n{family}: {len(numbers.names)} problems, {numbers.runs} runs of each side")
+        print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
+              + "".join(f"{f'speed-up {n}':>13}" for n in SPEED if n in shown) + f"{'ms':>9}")
+        for side in sides:
+            row = {"family": family, "side": side, "problems": len(numbers.names), "ms": statistics.median(numbers.seconds[side]) * 1e3}
+            row["mean"] = {n: interval(numbers.mean(side, n)) for n in numbers.ratio[side]}
+            row["geo"] = {n: interval(numbers.log(side, n), math.exp) for n in numbers.ratio[side]}
+            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.reached[side]}
+            row["by_problem"] = {n: dict(zip(numbers.names, numbers.draws(side, n)[0].round(4).tolist())) for n in numbers.ratio[side]}
+            output.append(row)
+            print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
+                  + "".join(f"{row['speed_up'][n]:13.2f}" if n in row["speed_up"] else f"{'-':>13}" for n in SPEED if n in shown) + f"{row['ms']:9.2f}")
+        if args.by_problem:
+            for n in shown[-2:]:
+                print(f"\n{f'at {n}':26}" + "".join(f"{side:>14}" for side in sides))
+                for row, name in enumerate(numbers.names):
+                    print(f"{name:26}" + "".join(f"{np.nanmean(numbers.ratio[side][n][row]):14.3f}" if n in numbers.ratio[side] else f"{'-':>14}"
+                                                 for side in sides))
+    if not made:
+        return output
+    first = next(iter(sides))
+    print(f"\nall families ({', '.join(made)}), mean over them; beside: the side's geo over {first}'s, above 1 where {first} is better")
+    print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
+          + "".join(f"{f'beside at {n}':>20}" for n in shown[-2:]))
+    for side, evaluations in sides.items():
+        row = {"family": "all", "side": side}
+        here = [n for n in shown if n <= evaluations]
+        row["mean"] = {n: interval(np.mean([numbers.mean(side, n) for numbers in made.values()], axis=0)) for n in here}
+        log = {n: np.mean([numbers.log(side, n) for numbers in made.values()], axis=0) for n in here}
+        row["geo"] = {n: interval(log[n], math.exp) for n in here}
+        row["beside"] = {n: interval(log[n] - np.mean([numbers.log(first, n) for numbers in made.values()], axis=0), math.exp)
+                         for n in here if n <= sides[first]}
+        output.append(row)
+        print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
+              + "".join(cell(row["beside"].get(n), 20) for n in shown[-2:]))
+    return output
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+SPACE = {"learning_rate": Float(1e-5, 1e-1, log=True), "dropout": Float(0.0, 0.5), "width": Int(16, 1024, log=True), "layers": Int(1, 6),
+         "batch_size": Choice((16, 32, 64, 128), ordered=True), "optimizer": Choice(("sgd", "adam", "rmsprop"))}
+
+
+def cost_loss(params):
+    """Something to learn, and noise, so that models have to be fitted."""
+    loss = (math.log10(params["learning_rate"]) + 3) ** 2 / 4 + params["dropout"] + (params["layers"] - 3) ** 2 / 9 + (params["optimizer"] == "sgd")
+    return loss + math.log2(params["width"] / 128) ** 2 / 20 + params["batch_size"] / 256 + zlib.crc32(repr(params).encode()) / 2**32 / 10
+
+
+class Cost:
+    """A side in a process of its own (harness.Side): it fills a study, then takes the time of single suggestions."""
+
+    def __init__(self, name, storage):
+        self.made = SIDES[name][1](SPACE, 0, None, **storage)
+        self.count = 0
+
+    def step(self):
+        start = time.perf_counter()
+        params = self.made.ask()
+        seconds = time.perf_counter() - start
+        loss = cost_loss(params)
+        start = time.perf_counter()
+        self.made.tell(params, loss)
+        self.count += 1
+        return seconds + time.perf_counter() - start
+
+    def fill(self, trials):
+        """Optuna is handed random trials, since it would take minutes to get there by asking; ours asks."""
+        if isinstance(self.made, Optuna):
+            import optuna
+
+            rng, points = np.random.default_rng(self.count), []
+            distributions = None
+            for _ in range(trials - self.count):
+                params = sample(SPACE, rng)
+                stored = {name: spec.values.index(params[name]) if isinstance(spec, Choice) and spec.ordered else params[name] for name, spec in SPACE.items()}
+                if distributions is None:
+                    distributions = {name: optuna.distributions.IntDistribution(0, len(spec.values) - 1) if isinstance(spec, Choice) and spec.ordered else
+                                     optuna.distributions.CategoricalDistribution(spec.values) if isinstance(spec, Choice) else
+                                     (optuna.distributions.FloatDistribution if isinstance(spec, Float) else optuna.distributions.IntDistribution)
+                                     (spec.low, spec.high, log=spec.log) for name, spec in SPACE.items()}
+                points.append(optuna.trial.create_trial(params=stored, distributions=distributions, value=cost_loss(params)))
+            self.made.study.add_trials(points)
+            self.count = trials
+        while self.count < trials:
+            self.step()
+
+
+def turns(sides, steps):
+    """Seconds of each side's steps, one after another."""
+    seconds = {name: [] for name in sides}
+    for _ in range(steps):
+        for name, side in sides.items():
+            seconds[name].append(side.call("step"))
+    return seconds
+
+
+def cost(args):
+    import harness
+
+    names = [name for name in args.sides if name not in ("skopt_gp", "grid") and version(name)]
+    output = []
+    for threads in (1, 2):
+        print(f"\nms per suggestion (ask and tell) in a space of {len(SPACE)} parameters after so many trials, median (minimum), {threads} threads"
+              + ("; of Optuna only PyTorch's and NumPy's parts can use them" if threads > 1 else ""))
+        print(f"{'side':17}" + "".join(f"{n:>22}" for n in (50, 500, 5000)))
+        sides = {name: harness.Side(name, threads, Cost, name, {}) for name in names}
+        rows = {name: {} for name in names}
+        for n in (50, 500, 5000):
+            here = {name: side for name, side in sides.items() if n <= 500 or not name.endswith("_gp")}
+            for side in here.values():
+                side.call("fill", n)
+            for name, seconds in turns(here, 20).items():
+                rows[name][n] = {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3}
+        for side in sides.values():
+            side.close()
+        for name, row in rows.items():
+            texts = [f"{row[n]['median_ms']:.3f} ({row[n]['min_ms']:.3f})" if n in row else "only to 500" for n in (50, 500, 5000)]
+            print(f"{name:17}" + "".join(f"{text:>22}" for text in texts), flush=True)
+            output.append({"cost": name, "threads": threads, **row})
+    with tempfile.TemporaryDirectory() as folder:
+        storage = {"ours_random": {"storage": f"sqlite:///{folder}/ours.db", "name": "x"},
+                   "optuna_random": {"storage": f"sqlite:///{folder}/optuna.db", "study_name": "x"}}
+        sides = {name: harness.Side(name, 1, Cost, name, storage[name]) for name in storage if version(name)}
+        print("\n1,000 trials at random in SQLite: seconds, and ms per trial, median (minimum)")
+        for name, seconds in turns(sides, 1000).items():
+            print(f"{name:17}{sum(seconds):10.2f}    {statistics.median(seconds) * 1e3:.3f} ({min(seconds) * 1e3:.3f})", flush=True)
+            output.append({"storage": name, "seconds": sum(seconds), "median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3})
+        for side in sides.values():
+            side.close()
+    return output
+
+
+def isa():
+    flags = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "neither AVX2 nor AVX-512"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join(tune_problems.FAMILIES))
+    parser.add_argument("--problems", default="", help="a part of the problems' names")
+    parser.add_argument("--sides", default=DEFAULT, help=f"of {', '.join(SIDES)}; optuna_gp:50 stops that side at 50 evaluations")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--reuse", help="a folder that keeps the runs of peers, for developing; without it everything runs anew")
+    parser.add_argument("--only-read", action="store_true", help="leave out peers' runs that are not in --reuse's folder, and all of which a side lacks")
+    parser.add_argument("--by-problem", action="store_true", help="a line for each problem as well")
+    parser.add_argument("--cost", action="store_true", help="how long suggestions and storage take, instead")
+    parser.add_argument("--json", help="a file for the result")
+    args = parser.parse_args()
+    asked = dict((side.split(":") + [args.evaluations])[:2] for side in args.sides.split(","))
+    for side in [side for side in asked if side not in SIDES]:
+        parser.error(f"no side {side}")
+    print(f"load {os.getloadavg()[0]:.2f}; {isa()}; " + ", ".join(f"{side} {version(side) or 'missing'}" for side in asked), flush=True)
+    sides = {side: min(int(evaluations), args.evaluations) for side, evaluations in asked.items() if version(side)}
+    if args.cost:
+        args.sides = sides
+        output = cost(args)
+    else:
+        families = {family: [p.name for p in problems(family) if args.problems in p.name] for family in args.families.split(",")}
+        results = all_runs(sides, list(itertools.chain(*families.values())), args)
+        output = report(results, sides, families, args)
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(output))
+    print(json.dumps(output))
+
+
+if __name__ == "__main__":
+    main()
