@@ -221,7 +221,7 @@ int run_beside(const std::string& name, char** arguments) {
   const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string path = own.parent_path() / ("deepseek-" + name);
   // Only to say what is missing, which the other program's loader would not.
-  if (dlopen("libdeepseek_tables.so", RTLD_LAZY) == nullptr)
+  if (name == "data" && dlopen("libdeepseek_tables.so", RTLD_LAZY) == nullptr)
     return failed(make_error(ErrorCode::kUnsupported,
                              "tables need Arrow, which comes with pyarrow: pip install \"deepseek[data]\" ({})",
                              dlerror()));
@@ -232,7 +232,8 @@ int run_beside(const std::string& name, char** arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "data") return run_beside("data", argv + 1);
+  for (const char* name : {"data", "tune"})
+    if (argc > 1 && std::string_view(argv[1]) == name) return run_beside(name, argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
   app.require_subcommand(1);
   std::string config, folder, image;
@@ -294,6 +295,7 @@ int main(int argc, char** argv) {
   evaluate->footer("Example: deepseek evaluate runs/fashion_mnist");
 
   app.add_subcommand("data", "Clean and split tables: deepseek data --help");  // run_beside() takes it before
+  app.add_subcommand("tune", "Search for the best config of a run: deepseek tune --help");
 
   CLI::App* models = app.add_subcommand("models", "List the architectures of the zoo");
   models->footer("Example: deepseek models");

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/strings.h"
@@ -19,7 +20,7 @@ constexpr size_t kMaxDepth = 32;
 constexpr size_t kMaxKey = 200;  // YAML itself takes no more than 1024 characters
 
 std::string type_name(const OptionTable::Target& target) {
-  constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list"};
+  constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list", "a map"};
   return kNames[target.index()];
 }
 
@@ -66,7 +67,7 @@ bool assign(const OptionTable::Target& target, const OptionMeta& meta, const std
   return false;
 }
 
-std::string quoted(const std::string& text) {
+std::string as_quoted(const std::string& text) {
   YAML::Emitter out;
   out << YAML::DoubleQuoted << text;
   return out.c_str();
@@ -76,7 +77,7 @@ std::string quoted(const std::string& text) {
 std::string key_text(const std::string& key) {
   const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
   const bool name = std::all_of(key.begin(), key.end(), plain) && std::isalpha(static_cast<unsigned char>(key[0])) != 0;
-  return name ? key : quoted(key);
+  return name ? key : as_quoted(key);
 }
 
 std::string value_text(const OptionTable::Target& target) {
@@ -84,14 +85,39 @@ std::string value_text(const OptionTable::Target& target) {
     std::string operator()(bool* p) const { return *p ? "true" : "false"; }
     std::string operator()(int64_t* p) const { return std::to_string(*p); }
     std::string operator()(double* p) const { return number(*p); }
-    std::string operator()(std::string* p) const { return quoted(*p); }
+    std::string operator()(std::string* p) const { return as_quoted(*p); }
     std::string operator()(std::vector<std::string>* p) const {
       YAML::Emitter out;
       out << YAML::Flow << *p;
       return out.c_str();
     }
+    std::string operator()(JsonValue* p) const { return p->text; }  // which is YAML, too
   };
   return std::visit(Visitor{}, target);
+}
+
+// Plain scalars are numbers, true, false or null where they look like it; quoted ones are text.
+nlohmann::ordered_json json_of(const YAML::Node& node, size_t depth) {
+  using Json = nlohmann::ordered_json;
+  if (depth > kMaxDepth) throw YAML::RepresentationException(node.Mark(), "nested too deeply");
+  if (node.IsMap()) {
+    Json map = Json::object();
+    for (const auto& item : node) map[item.first.Scalar()] = json_of(item.second, depth + 1);
+    return map;
+  }
+  if (node.IsSequence()) {
+    Json list = Json::array();
+    for (const YAML::Node& item : node) list.push_back(json_of(item, depth + 1));
+    return list;
+  }
+  const std::string text = node.IsNull() ? "" : node.Scalar();
+  if (node.IsNull()) return nullptr;
+  if (node.Tag() == "!") return text;
+  int64_t whole = 0;
+  if (text == "true" || text == "false") return text == "true";
+  if (read_number(text, whole)) return whole;
+  if (const std::optional<double> value = parse_number(text); value && std::isfinite(*value)) return *value;
+  return text;
 }
 
 }  // namespace
@@ -221,6 +247,10 @@ class OptionReader {
       }
       return;
     }
+    if (JsonValue* const* json = std::get_if<JsonValue*>(&field.target); json && node.IsMap()) {
+      (*json)->text = json_of(node, 0).dump();
+      return;
+    }
     if (node.IsScalar() && assign(field.target, field.meta, node.Scalar())) return;
     std::string text = fmt::format("{}: '{}' expected {}, got {}", at(node), field.path,
                                    expected(field.target, field.meta), kind(node));
@@ -268,7 +298,7 @@ std::string OptionTable::to_yaml() const {
     const auto free = free_.find(group);
     const bool last = i + 1 == fields_.size() || !fields_[i + 1].path.starts_with(group + ".");
     if (free == free_.end() || !last) continue;
-    for (const auto& [key, value] : *free->second.map) line(group, key_text(key), quoted(value));
+    for (const auto& [key, value] : *free->second.map) line(group, key_text(key), as_quoted(value));
   }
   return out;
 }

@@ -21,9 +21,14 @@ struct OptionMeta {
   std::vector<std::string> choices = {};
 };
 
+// A map or list of a config, as JSON.
+struct JsonValue {
+  std::string text = "{}";
+};
+
 class OptionTable {
  public:
-  using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*>;
+  using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, JsonValue*>;
   using FreeMap = std::map<std::string, std::string>;
 
   template <class T>

@@ -72,6 +72,12 @@ Result<RunResult> run_training(const RunOptions& options, bool resume, const Hoo
   return result;
 }
 
+Result<std::string> monitored_value(const RunOptions& options) {
+  DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  return Trainer(model, options).monitor_for(splits.train);
+}
+
 Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
   DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));

@@ -27,6 +27,9 @@ struct TrainedRun {
 };
 Result<TrainedRun> load_run(const std::string& folder);
 
+// The validation value that picks a run's best checkpoint: "loss" or a metric.
+Result<std::string> monitored_value(const RunOptions& options);
+
 // The compiled training step of a config: what `deepseek explain` shows.
 Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
 

@@ -218,6 +218,7 @@ struct Trainer::Fit {
   Progress progress;
   int64_t batches = 0, updates_per_epoch = 0, total = 0, first = 0, samples = 0;
   double epoch_start = 0;
+  double monitored = 0;              // of the last epoch
   double stepping = 0, waiting = 0;  // seconds of this epoch's updates so far, and of these without a batch
 
   const TrainOptions& options() const { return self.options_.train; }
@@ -418,7 +419,7 @@ Status Trainer::Fit::end_epoch() {
   record.seconds = progress.epoch_seconds + seconds_now() - epoch_start;
   epoch_start = seconds_now();
   const NamedValues& judged = record.validation.empty() ? record.training : record.validation;
-  const double value = find(judged, monitor);
+  const double value = monitored = find(judged, monitor);
   const double gain = Metrics::higher_is_better(monitor) ? value - progress.best : progress.best - value;
   const bool better = !progress.has_best || gain > options().min_delta;
   progress.plateau.epoch(self.options_.schedule, better);
@@ -480,6 +481,8 @@ Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& 
         !hooks.progress({progress.step, fit.first, fit.total, fit.samples, [&fit] { return fit.text(); }});
     if (progress.step % fit.updates_per_epoch == 0) {
       DS_TRY(fit.end_epoch());
+      DS_ASSIGN(const bool go_on, hooks.epoch(progress.history.back(), fit.monitored));
+      result.interrupted = result.interrupted || !go_on;
     } else if (result.interrupted ||
                (options_.train.save_every > 0 && progress.step % options_.train.save_every == 0)) {
       DS_TRY(fit.save());

@@ -27,6 +27,8 @@ struct StepReport {
 struct Hooks {
   std::function<void(const std::string&)> message = [](const std::string&) {};               // lines for the user
   std::function<bool(const StepReport&)> progress = [](const StepReport&) { return true; };  // false: save and stop
+  // After each epoch, with its monitored value; false: stop, as by progress.
+  std::function<Result<bool>(const EpochRecord&, double)> epoch = [](const EpochRecord&, double) { return true; };
 };
 
 struct FitResult {
@@ -49,6 +51,9 @@ class Trainer {
   // monitored. At the end the model holds the best epoch's weights.
   Result<FitResult> fit(const data::Dataset& train, const data::Dataset& validation, bool resume, const Hooks& hooks);
 
+  // What options.train.monitor names; where it is auto, for this data.
+  std::string monitor_for(const data::Dataset& dataset) const;
+
   // Loss and metrics of the model as it is.
   Result<Evaluation> evaluate(const data::Dataset& dataset);
   // Predictions [N, ...] for inputs f32 or i64 [N, ...].
@@ -70,7 +75,6 @@ class Trainer {
   Result<LossFunction> loss_for(const data::Dataset& dataset);
   Task task_for(const data::Dataset& dataset) const;
   std::vector<std::string> metrics_for(const data::Dataset& dataset) const;
-  std::string monitor_for(const data::Dataset& dataset) const;
   // Sets precision_, unless it is known. Returns what to tell the user.
   Result<std::string> resolve_precision(const LossFunction& loss, const graph::Tensor& x, const graph::Tensor& y);
   Result<std::shared_ptr<const runtime::Program>> program(const graph::TensorType& x, const graph::TensorType& y,

@@ -66,8 +66,8 @@ class Percentile : public Pruner {
   Parameters p_;
 };
 
-// Asynchronous successive halving, stopping variant: at a rung, where fewer than a 1 / factor of those that came there are
-// worse than the trial, it stops.
+// Asynchronous successive halving: at a rung a trial stops unless it is among the best 1 / factor of those that came there;
+// paused there, it goes on once it is.
 class SuccessiveHalving : public Pruner {
  public:
   explicit SuccessiveHalving(Parameters p) : p_(std::move(p)) {}
@@ -88,6 +88,32 @@ class SuccessiveHalving : public Pruner {
     const size_t kept = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(here.size()) / factor));
     std::nth_element(here.begin(), here.begin() + static_cast<int64_t>(kept) - 1, here.end());
     return *mine > here[kept - 1];
+  }
+
+  std::optional<int64_t> resumes(const std::vector<Trial>& trials, Direction direction) const override {
+    struct Here {
+      double loss;
+      const Trial* trial;
+    };
+    std::map<std::pair<int64_t, int64_t>, std::vector<Here>> rungs;  // by step and bracket
+    for (const Trial& t : trials) {
+      double rung = p_.at("min_step") * std::pow(p_.at("factor"), static_cast<double>(bracket_of(t.number)));
+      for (; !t.reports.empty() && std::round(rung) <= static_cast<double>(t.reports.back().step); rung *= p_.at("factor")) {
+        const auto step = static_cast<int64_t>(std::round(rung));
+        if (const auto loss = at_step(t, step, direction)) rungs[{step, bracket_of(t.number)}].push_back({*loss, &t});
+      }
+    }
+    for (auto rung = rungs.rbegin(); rung != rungs.rend(); ++rung) {  // those that are farthest first
+      auto& here = rung->second;
+      std::sort(here.begin(), here.end(), [](const Here& a, const Here& b) {
+        return a.loss != b.loss ? a.loss < b.loss : a.trial->number < b.trial->number;
+      });
+      const auto kept = static_cast<size_t>(static_cast<double>(here.size()) / p_.at("factor"));
+      for (size_t k = 0; k < kept; ++k)
+        if (here[k].trial->state == TrialState::kPaused && here[k].trial->reports.back().step == rung->first.first)
+          return here[k].trial->number;
+    }
+    return std::nullopt;
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,10 @@ class Pruner {
   virtual ~Pruner() = default;
   // Whether `trial`, whose last report is new, should stop there. Reports are of the objective, so `direction` is its.
   virtual bool stops(const Trial& trial, const std::vector<Trial>& trials, Direction direction) const = 0;
+  // The paused trial that should go on now, by its number; none where a new one is better.
+  virtual std::optional<int64_t> resumes(const std::vector<Trial>& trials, Direction direction) const {
+    return std::nullopt;
+  }
 };
 
 // "none"; "median(warmup_steps=0, startup_trials=5)": worse than the median of others' values at the same step;

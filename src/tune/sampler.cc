@@ -40,15 +40,17 @@ Observations observe(const Setting& setting, const std::vector<Trial>& trials) {
   Observations o;
   for (const Trial& t : trials) {
     if (t.point.empty()) continue;
-    if (t.state == TrialState::kRunning || t.state == TrialState::kPaused) o.pending.push_back(&t);
-    if (!is_finished(t.state)) continue;
+    // One that was stopped on its way counts by how far it came.
+    const bool stopped = t.state == TrialState::kPruned || t.state == TrialState::kPaused;
+    if (t.state == TrialState::kRunning) o.pending.push_back(&t);
+    if (!is_finished(t.state) && !stopped) continue;
     std::vector<double> losses = t.values;
-    if (t.state == TrialState::kPruned && setting.objectives() == 1 && !t.reports.empty()) losses = {t.reports.back().value};
+    if (stopped && setting.objectives() == 1 && !t.reports.empty()) losses = {t.reports.back().value};
     const bool good = t.state != TrialState::kFailed && losses.size() == setting.objectives() &&
                       std::all_of(losses.begin(), losses.end(), [](double v) { return std::isfinite(v); });
     if (!good) {
-      // A pruned trial without a report tells nothing.
-      if (t.state != TrialState::kPruned || !t.reports.empty()) o.failed.push_back(&t);
+      // A stopped trial without a report tells nothing.
+      if (!stopped || !t.reports.empty()) o.failed.push_back(&t);
       continue;
     }
     for (size_t k = 0; k < losses.size(); ++k)

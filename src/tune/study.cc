@@ -189,6 +189,7 @@ Result<std::optional<Trial>> Study::ask() {
         }
         return give(std::move(next));
       }
+    if (const auto number = pruner_->resumes(trials, options_.directions[0])) return give(trials[static_cast<size_t>(*number)]);
     DS_ASSIGN(over_, budget_spent(t));
     if (!over_.empty()) return {};
     Trial trial;
@@ -235,7 +236,7 @@ Result<bool> Study::tell(int64_t number, TrialState state, std::vector<double> v
     if (state != TrialState::kFailed) trial.values = values;
     trial.constraints = constraints;
     trial.error = error;
-    trial.ended = state == TrialState::kPaused ? 0 : t.now();
+    trial.ended = is_finished(state) ? t.now() : 0;
     return t.put(std::move(trial));
   }));
   if (heart_) {

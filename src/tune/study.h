@@ -43,7 +43,8 @@ class Study {
   // The next trial, running now: one whose worker died, one that was enqueued, a paused one that its pruner wants to go on
   // with, or a new one. None where the search is over (over() says why).
   Result<std::optional<Trial>> ask();
-  // Ends a trial. Values that aren't finite make it failed. False where it had ended before: the first end stays.
+  // Ends a trial, or lays it down (paused: until its pruner wants it; waiting: until somebody asks). Values that aren't finite
+  // make it failed. False where it had ended before: the first end stays.
   Result<bool> tell(int64_t number, TrialState state, std::vector<double> values, std::vector<double> constraints = {},
                     std::string error = {});
   // An intermediate value of a running trial (one objective); true where its pruner would stop it here.

@@ -1,0 +1,173 @@
+// The command `deepseek tune`: a program of its own, which loads database clients; `deepseek tune ...` starts it.
+#include <fmt/core.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "base/interrupt.h"
+#include "tune/run_tuning.h"
+#include "tune/sql_store.h"
+
+using namespace deepseek;
+using namespace deepseek::tune;
+
+namespace {
+
+int failed(const Status& status) {
+  fmt::print(stderr, "error: {}\n", status.to_string());
+  if (status.code() == ErrorCode::kInterrupted) return 130;
+  return status.code() == ErrorCode::kInvalidArgument ? 2 : 1;
+}
+
+Status read_config(const std::string& path, const std::vector<std::string>& overrides, TuneRunOptions& options) {
+  std::ifstream file(path);
+  if (!file) return invalid("{}: no such file", path);
+  std::stringstream text;
+  text << file.rdbuf();
+  OptionTable table = train::option_table(options);
+  std::string mistakes;
+  const auto collect = [&](const Status& s) {
+    if (!s.ok()) mistakes += (mistakes.empty() ? "" : "\n") + s.message();
+  };
+  collect(table.load_yaml(text.str(), path));
+  for (const std::string& o : overrides) collect(table.set(o, "--set " + o));
+  if (mistakes.empty() && options.tune.parameters.text == "{}")
+    mistakes = path + ": expected tune.parameters, the keys to tune and their ranges; see deepseek tune --help";
+  return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, mistakes);
+}
+
+// This program again, so many times, with a share of the cores each.
+int run_workers(int64_t workers, const std::string& config, const std::vector<std::string>& overrides) {
+  const InterruptGuard interrupt;
+  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  const std::string threads = std::to_string(std::max<int64_t>(1, static_cast<int64_t>(cores) / workers));
+  setenv("OMP_NUM_THREADS", threads.c_str(), 0);
+  std::vector<std::string> arguments = {"deepseek tune", config};
+  for (const std::string& o : overrides) arguments.insert(arguments.end(), {"--set", o});
+  std::vector<char*> argv;
+  for (std::string& a : arguments) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  std::vector<pid_t> running;
+  for (int64_t k = 0; k < workers; ++k) {
+    const pid_t child = fork();
+    if (child == 0) {
+      setpgid(0, 0);  // a terminal's Ctrl-C comes to the parent, which passes it on once
+      execv("/proc/self/exe", argv.data());
+      _exit(127);
+    }
+    if (child < 0) return failed(make_error(ErrorCode::kIo, "cannot start a worker: {}", std::strerror(errno)));
+    running.push_back(child);
+  }
+  int code = 0;
+  bool told = false;
+  while (!running.empty()) {
+    if (interrupt.requested() && !told) {
+      for (const pid_t child : running) kill(child, SIGTERM);
+      told = true;
+    }
+    int status = 0;
+    const pid_t ended = waitpid(-1, &status, WNOHANG);
+    if (ended <= 0) {
+      const timespec pause{0, 50'000'000};
+      nanosleep(&pause, nullptr);
+      continue;
+    }
+    running.erase(std::remove(running.begin(), running.end(), ended), running.end());
+    if (WIFSIGNALED(status)) {
+      fmt::print(stderr, "worker {} was killed by signal {}; another takes over its trial\n", ended, WTERMSIG(status));
+      code = std::max(code, 1);
+    } else {
+      code = std::max(code, WEXITSTATUS(status));
+    }
+  }
+  return code;
+}
+
+int tune_command(const std::string& config, const std::vector<std::string>& overrides, int64_t workers) {
+  TuneRunOptions options;
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  if (workers > 1) return run_workers(workers, config, overrides);
+  const InterruptGuard interrupt;
+  TuneHooks hooks;
+  hooks.message = [](const std::string& text) {
+    fmt::print("{}\n", text);
+    std::fflush(stdout);
+  };
+  hooks.interrupted = [&] { return interrupt.requested(); };
+  const Result<TuneResult> result = tune_runs(options, hooks);
+  if (!result.ok()) return failed(result.status());
+  if (result->interrupted) {
+    fmt::print("interrupted; go on with: deepseek tune {}\n", config);
+    return 130;
+  }
+  fmt::print("{}\n", result->over);
+  if (result->best) {
+    fmt::print("best        {} {:.5g}, trial {}\n", result->monitor, result->best->values[0], result->best->number);
+    fmt::print("train it    deepseek train {}\n", result->best_config);
+  }
+  fmt::print("look at it  deepseek tune report {}\n", options.tune.output);
+  return 0;
+}
+
+// A folder of `deepseek tune`, a database's file, or a URL.
+std::string url_of(const std::string& place) {
+  return std::filesystem::is_directory(place) ? (std::filesystem::path(place) / "study.db").string() : place;
+}
+
+int list_command(const std::string& place) {
+  const Result<std::vector<StudySummary>> studies = list_studies(url_of(place));
+  if (!studies.ok()) return failed(studies.status());
+  fmt::print("{:<24}{:>8}{:>10}  made\n", "study", "trials", "finished");
+  for (const StudySummary& s : *studies) {
+    const auto seconds = static_cast<std::time_t>(s.created);
+    char when[32] = "";
+    std::strftime(when, sizeof(when), "%Y-%m-%d %H:%M", std::localtime(&seconds));
+    fmt::print("{:<24}{:>8}{:>10}  {}\n", s.name, s.trials, s.finished, when);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Search for the config with which a run comes out best"};
+  app.name("deepseek tune");
+  std::string config, place;
+  std::vector<std::string> overrides;
+  int64_t workers = 1;
+  TuneRunOptions defaults;
+  app.add_option("config", config, "run.yaml, with a section tune");
+  app.add_option("--set", overrides, "override a key: --set tune.trials=20")->take_all()->expected(1)->allow_extra_args(false);
+  app.add_option("--workers", workers, "processes on this machine; other machines join by the same command, with tune.storage "
+                                       "in PostgreSQL and tune.output in a shared folder")
+      ->check(CLI::Range(1, 1024));
+  OptionTable keys = train::option_table(defaults);
+  std::string help;
+  for (const auto& r : keys.records())
+    if (r.path.starts_with("tune.")) help += fmt::format("  {:<16}  {} (default {}; {})\n", r.path, r.doc, r.value, r.expected);
+  app.footer("\nKeys of the config beside those of deepseek train:\n" + help +
+             "\nRun again, the search goes on where it stood.\nExample: deepseek tune examples/tune.yaml --workers 2");
+  CLI::App* list = app.add_subcommand("list", "List the studies of a database");
+  list->add_option("place", place, "a folder of deepseek tune, a database's file or its URL")->required();
+  list->footer("Example: deepseek tune list runs/tune");
+  app.require_subcommand(0, 1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (*list) return list_command(place);
+  if (config.empty()) {
+    fmt::print(stderr, "error: expected a config or a subcommand; see deepseek tune --help\n");
+    return 2;
+  }
+  return tune_command(config, overrides, workers);
+}
