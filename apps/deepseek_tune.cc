@@ -145,14 +145,19 @@ int main(int argc, char** argv) {
   int64_t workers = 1;
   TuneRunOptions defaults;
   app.add_option("config", config, "run.yaml, with a section tune");
-  app.add_option("--set", overrides, "override a key: --set tune.trials=20")->take_all()->expected(1)->allow_extra_args(false);
-  app.add_option("--workers", workers, "processes on this machine; other machines join by the same command, with tune.storage "
-                                       "in PostgreSQL and tune.output in a shared folder")
+  app.add_option("--set", overrides, "override a key: --set tune.trials=20")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  app.add_option("--workers", workers,
+                 "processes on this machine; other machines join by the same command, with tune.storage "
+                 "in PostgreSQL and tune.output in a shared folder")
       ->check(CLI::Range(1, 1024));
   OptionTable keys = train::option_table(defaults);
   std::string help;
   for (const auto& r : keys.records())
-    if (r.path.starts_with("tune.")) help += fmt::format("  {:<16}  {} (default {}; {})\n", r.path, r.doc, r.value, r.expected);
+    if (r.path.starts_with("tune."))
+      help += fmt::format("  {:<16}  {} (default {}; {})\n", r.path, r.doc, r.value, r.expected);
   app.footer("\nKeys of the config beside those of deepseek train:\n" + help +
              "\nRun again, the search goes on where it stood.\nExample: deepseek tune examples/tune.yaml --workers 2");
   CLI::App* list = app.add_subcommand("list", "List the studies of a database");

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "errors.h"
+#include "tune/gp.h"
 #include "tune/pareto.h"
 #include "tune/sql_store.h"
 #include "tune/study.h"
@@ -25,18 +26,17 @@ namespace {
 nb::tuple fields(const Trial& t) {
   nb::list reports;
   for (const Report& r : t.reports) reports.append(nb::make_tuple(r.step, r.value));
-  return nb::make_tuple(t.number, to_string(t.state), t.point, t.values, t.constraints, reports, t.error, t.worker, t.note,
-                        t.started, t.ended);
+  return nb::make_tuple(t.number, to_string(t.state), t.point, t.values, t.constraints, reports, t.error, t.worker,
+                        t.note, t.started, t.ended);
 }
 
-
-std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name, nb::object allowed) {
+std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name,
+                                  nb::object allowed) {
   StudyOptions options = unwrap(StudyOptions::parse(config));
-  std::shared_ptr<Store> store = url.empty() ? make_memory_store(options.to_json())
-                                             : unwrap([&] {
-                                                 nb::gil_scoped_release release;
-                                                 return open_sql_store(url, name, options.to_json());
-                                               }());
+  std::shared_ptr<Store> store = url.empty() ? make_memory_store(options.to_json()) : unwrap([&] {
+    nb::gil_scoped_release release;
+    return open_sql_store(url, name, options.to_json());
+  }());
   if (!url.empty()) options = unwrap(StudyOptions::parse(store->config()));
   std::function<bool(const Point&)> check;
   if (!allowed.is_none())
@@ -57,6 +57,28 @@ NB_MODULE(_tune, m) {
   m.def("pruner_names", pruner_names);
   m.def("pareto_front", pareto_front, nb::arg("losses"));
   m.def("hypervolume", hypervolume, nb::arg("losses"), nb::arg("reference"));
+
+  // Mean and variance at rows, and the log posterior, for given hyper-parameters: for tests.
+  m.def("gaussian_process", [](const std::vector<std::vector<double>>& x, const std::vector<double>& y,
+                               const std::vector<bool>& choice, const std::vector<double>& log_weights,
+                               double log_scale, double log_noise, const std::vector<std::vector<double>>& at) {
+    const auto matrix = [&](const std::vector<std::vector<double>>& rows) {
+      Eigen::MatrixXd out(static_cast<Eigen::Index>(rows.size()), static_cast<Eigen::Index>(choice.size()));
+      for (size_t i = 0; i < rows.size(); ++i)
+        for (size_t j = 0; j < choice.size(); ++j)
+          out(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(j)) = rows[i][j];
+      return out;
+    };
+    const auto vector = [](const std::vector<double>& v) -> Eigen::VectorXd {
+      return Eigen::Map<const Eigen::VectorXd>(v.data(), static_cast<Eigen::Index>(v.size()));
+    };
+    const GpHyper hyper{vector(log_weights), log_scale, log_noise};
+    Eigen::VectorXd mean, variance;
+    GaussianProcess(matrix(x), vector(y), choice, hyper).predict(matrix(at), mean, variance);
+    return std::make_tuple(
+        std::vector<double>(mean.begin(), mean.end()), std::vector<double>(variance.begin(), variance.end()),
+        GaussianProcess::log_posterior(matrix(x), vector(y), choice, GpPrior::of(choice), hyper, nullptr));
+  });
 
   nb::class_<Space>(m, "Space")
       .def_static("parse", [](const std::string& json) { return unwrap(Space::parse(json)); })
@@ -113,8 +135,8 @@ NB_MODULE(_tune, m) {
       .def("set_note", [](Study& s, int64_t number, const std::string& note) { check(s.set_note(number, note)); })
       .def("add",
            [](Study& s, const std::string& state, const Point& point, const std::vector<double>& values,
-              const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports, double started,
-              double ended) {
+              const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports,
+              double started, double ended) {
              Trial t;
              t.state = unwrap(parse_trial_state(state));
              t.point = point;

@@ -24,7 +24,13 @@ class Search {
  public:
   Search(const Setting& s, const Seen& seen, const Encoding& encoding, const Surrogate& surrogate,
          const std::optional<Region>& region, Numbers& random)
-      : s_(s), seen_(seen), encoding_(encoding), surrogate_(surrogate), region_(region), random_(random), d_(s.space.size()) {}
+      : s_(s),
+        seen_(seen),
+        encoding_(encoding),
+        surrogate_(surrogate),
+        region_(region),
+        random_(random),
+        d_(s.space.size()) {}
 
   std::optional<Point> run(const std::vector<Point>& best_first) {
     std::vector<Point> candidates;
@@ -36,7 +42,8 @@ class Search {
       for (Point& p : s_.space.all(static_cast<size_t>(kExhaustive))) add(std::move(p));
     } else {
       const std::vector<Point> arms = arms_of();
-      const size_t first = static_cast<size_t>(random_.uniform() * static_cast<double>(std::max<size_t>(arms.size(), 1)));
+      const size_t first =
+          static_cast<size_t>(random_.uniform() * static_cast<double>(std::max<size_t>(arms.size(), 1)));
       for (int k = 0; k < kGlobal; ++k) add(anywhere(arms, first + static_cast<size_t>(k), best_first[0]));
       const size_t elite = std::min<size_t>(best_first.size(), region_ ? 1 : 5);
       for (int k = 0; k < kLocal; ++k) add(near(best_first[static_cast<size_t>(k) % elite]));
@@ -92,7 +99,9 @@ class Search {
         if (encoding_.choice()[j]) {
           if (random_.uniform() > region_->share) unit[j] = s_.space[j].to_unit(std::max(from[i], 0.0));
         } else {
-          unit[j] = random_.uniform() < region_->share ? region_->low[i] + unit[j] * (region_->high[i] - region_->low[i]) : from[i];
+          unit[j] = random_.uniform() < region_->share
+                        ? region_->low[i] + unit[j] * (region_->high[i] - region_->low[i])
+                        : from[i];
         }
       }
       return s_.space.from_unit(unit);

@@ -1,5 +1,6 @@
-// CMA-ES (Hansen, 2016, "The CMA Evolution Strategy: A Tutorial") in unit coordinates. The state follows from the finished
-// trials in the order of their numbers, lambda of them a generation, so nothing needs to be stored beside them.
+// CMA-ES (Hansen, 2016, "The CMA Evolution Strategy: A Tutorial") in unit coordinates. The state follows from the
+// finished trials in the order of their numbers, lambda of them a generation, so nothing needs to be stored beside
+// them.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -18,7 +19,9 @@ using Eigen::VectorXd;
 
 class Evolution {
  public:
-  explicit Evolution(Index d) : d_(d), lambda_(4 + static_cast<size_t>(3 * std::log(static_cast<double>(d)))) { restart(VectorXd::Constant(d, 0.5)); }
+  explicit Evolution(Index d) : d_(d), lambda_(4 + static_cast<size_t>(3 * std::log(static_cast<double>(d)))) {
+    restart(VectorXd::Constant(d, 0.5));
+  }
 
   size_t lambda() const { return lambda_; }
   VectorXd sample(data::Numbers& random) const {
@@ -37,14 +40,17 @@ class Evolution {
     const double d = static_cast<double>(d_);
     const size_t mu = lambda_ / 2;
     VectorXd weights(static_cast<Index>(mu));
-    for (size_t i = 0; i < mu; ++i) weights[static_cast<Index>(i)] = std::log((static_cast<double>(lambda_) + 1) / 2) - std::log(static_cast<double>(i) + 1);
+    for (size_t i = 0; i < mu; ++i)
+      weights[static_cast<Index>(i)] =
+          std::log((static_cast<double>(lambda_) + 1) / 2) - std::log(static_cast<double>(i) + 1);
     weights /= weights.sum();
     const double mu_effective = 1 / weights.squaredNorm();
     const double c_sigma = (mu_effective + 2) / (d + mu_effective + 5);
     const double damping = 1 + 2 * std::max(0.0, std::sqrt((mu_effective - 1) / (d + 1)) - 1) + c_sigma;
     const double c_c = (4 + mu_effective / d) / (d + 4 + 2 * mu_effective / d);
     const double c_1 = 2 / ((d + 1.3) * (d + 1.3) + mu_effective);
-    const double c_mu = std::min(1 - c_1, 2 * (mu_effective - 2 + 1 / mu_effective) / ((d + 2) * (d + 2) + mu_effective));
+    const double c_mu =
+        std::min(1 - c_1, 2 * (mu_effective - 2 + 1 / mu_effective) / ((d + 2) * (d + 2) + mu_effective));
     const double expected = std::sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d));
     VectorXd step = VectorXd::Zero(d_);
     MatrixXd spread = MatrixXd::Zero(d_, d_);
@@ -60,9 +66,11 @@ class Evolution {
     mean_ = (mean_ + sigma_ * step).cwiseMax(0).cwiseMin(1);
     const VectorXd whitened = basis_ * lengths_.cwiseInverse().cwiseProduct(basis_.transpose() * step);
     path_sigma_ = (1 - c_sigma) * path_sigma_ + std::sqrt(c_sigma * (2 - c_sigma) * mu_effective) * whitened;
-    const bool moves = path_sigma_.norm() / std::sqrt(1 - std::pow(1 - c_sigma, 2.0 * generation_)) < (1.4 + 2 / (d + 1)) * expected;
+    const bool moves =
+        path_sigma_.norm() / std::sqrt(1 - std::pow(1 - c_sigma, 2.0 * generation_)) < (1.4 + 2 / (d + 1)) * expected;
     path_c_ = (1 - c_c) * path_c_ + (moves ? std::sqrt(c_c * (2 - c_c) * mu_effective) : 0) * step;
-    covariance_ = (1 - c_1 - c_mu) * covariance_ + c_1 * (path_c_ * path_c_.transpose() + (moves ? 0 : c_c * (2 - c_c)) * covariance_) + c_mu * spread;
+    covariance_ = (1 - c_1 - c_mu) * covariance_ +
+                  c_1 * (path_c_ * path_c_.transpose() + (moves ? 0 : c_c * (2 - c_c)) * covariance_) + c_mu * spread;
     sigma_ = std::min(sigma_ * std::exp(c_sigma / damping * (path_sigma_.norm() / expected - 1)), 1.0);
     const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(covariance_);
     basis_ = solver.eigenvectors();
@@ -95,7 +103,8 @@ class Evolution {
 class CmaesSampler : public Sampler {
  public:
   Result<Point> suggest(const Setting& s, const std::vector<Trial>& trials, int64_t number) override {
-    if (s.objectives() != 1) return invalid("sampler cmaes: expected one objective, got {}; hybrid and tpe take several", s.objectives());
+    if (s.objectives() != 1)
+      return invalid("sampler cmaes: expected one objective, got {}; hybrid and tpe take several", s.objectives());
     std::vector<size_t> numeric;
     for (size_t j = 0; j < s.space.size(); ++j)
       if (s.space[j].numeric() && s.space[j].cardinality() > 1) numeric.push_back(j);
@@ -109,8 +118,11 @@ class CmaesSampler : public Sampler {
     std::vector<Ended> ended;
     for (size_t i = 0; i < o.finished.size(); ++i) ended.push_back({o.finished[i], o.violations[i], o.losses[i][0]});
     for (const Trial* t : o.failed) ended.push_back({t, std::numeric_limits<double>::infinity(), 0});
-    std::sort(ended.begin(), ended.end(), [](const Ended& a, const Ended& b) { return a.trial->number < b.trial->number; });
-    const auto better = [](const Ended& a, const Ended& b) { return a.violation != b.violation ? a.violation < b.violation : a.loss < b.loss; };
+    std::sort(ended.begin(), ended.end(),
+              [](const Ended& a, const Ended& b) { return a.trial->number < b.trial->number; });
+    const auto better = [](const Ended& a, const Ended& b) {
+      return a.violation != b.violation ? a.violation < b.violation : a.loss < b.loss;
+    };
 
     const auto d = static_cast<Index>(std::max<size_t>(numeric.size(), 1));
     // What was learnt before holds as long as its trials are the first ones still.
@@ -126,7 +138,8 @@ class CmaesSampler : public Sampler {
       for (const Ended& e : generation) {
         VectorXd row = VectorXd::Constant(d, 0.5);
         for (size_t k = 0; k < numeric.size(); ++k)
-          if (const double v = e.trial->point[numeric[k]]; !std::isnan(v)) row[static_cast<Index>(k)] = s.space[numeric[k]].to_unit(v);
+          if (const double v = e.trial->point[numeric[k]]; !std::isnan(v))
+            row[static_cast<Index>(k)] = s.space[numeric[k]].to_unit(v);
         rows.push_back(std::move(row));
       }
       evolution_->update(rows);

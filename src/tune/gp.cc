@@ -121,13 +121,14 @@ VectorXd theta_of(const GpHyper& hyper) {
 
 }  // namespace
 
-// Found by bench/tune.py: of the widths and centres tried the means of regret over its functions were least with these. More
-// dimensions and choices: longer length scales, as Hvarfner et al. (ICML 2024) argue, but less so.
+// Found by bench/tune.py: of the widths and centres tried the means of regret over its functions were least with these.
+// More dimensions and choices: longer length scales, as Hvarfner et al. (ICML 2024) argue, but less so.
 GpPrior GpPrior::of(const std::vector<bool>& choice) {
   GpPrior prior;
   const double spread = std::log(static_cast<double>(choice.size()));
   prior.weight_mean.resize(static_cast<Index>(choice.size()));
-  for (size_t j = 0; j < choice.size(); ++j) prior.weight_mean[static_cast<Index>(j)] = 1 - (choice[j] ? 1 : 0.25) * spread;
+  for (size_t j = 0; j < choice.size(); ++j)
+    prior.weight_mean[static_cast<Index>(j)] = 1 - (choice[j] ? 1 : 0.25) * spread;
   return prior;
 }
 
@@ -136,8 +137,8 @@ double GaussianProcess::log_posterior(const MatrixXd& x, const VectorXd& y, cons
   return Posterior(x, y, choice, prior)(theta_of(hyper), gradient);
 }
 
-GpHyper GaussianProcess::fit(const MatrixXd& x, const VectorXd& y, const std::vector<bool>& choice, const GpPrior& prior,
-                             const GpHyper& start, int max_evaluations) {
+GpHyper GaussianProcess::fit(const MatrixXd& x, const VectorXd& y, const std::vector<bool>& choice,
+                             const GpPrior& prior, const GpHyper& start, int max_evaluations) {
   const Index d = x.cols();
   const Posterior posterior(x, y, choice, prior);
   VectorXd low = VectorXd::Constant(d + 2, -14), high = VectorXd::Constant(d + 2, 10);

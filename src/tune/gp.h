@@ -1,6 +1,6 @@
-// Gaussian process regression over unit coordinates: Matern 5/2 kernel with a weight per dimension (ARD), of which choices
-// without order count 1 where they differ; hyper-parameters by maximum a posteriori. Rasmussen and Williams, 2006, chapters 2,
-// 4 and 5. Test: tests/tune/gp_test.cc, tests/python/test_tune_gp.py (scikit-learn)
+// Gaussian process regression over unit coordinates: Matern 5/2 kernel with a weight per dimension (ARD), of which
+// choices without order count 1 where they differ; hyper-parameters by maximum a posteriori. Rasmussen and Williams,
+// 2006, chapters 2, 4 and 5. Test: tests/tune/gp_test.cc, tests/python/test_tune_gp.py (scikit-learn)
 #pragma once
 
 #include <memory>
@@ -27,8 +27,8 @@ struct GpPrior {
 
 class GaussianProcess {
  public:
-  // Inputs [n, d] in unit coordinates (positions for choices), outputs [n] about standardised; `choice[j]` where dimension j
-  // has no order.
+  // Inputs [n, d] in unit coordinates (positions for choices), outputs [n] about standardised; `choice[j]` where
+  // dimension j has no order.
   GaussianProcess(Eigen::MatrixXd x, Eigen::VectorXd y, std::vector<bool> choice, GpHyper hyper);
 
   // The hyper-parameters that are most probable, from `start`.

@@ -1,10 +1,11 @@
 // The hybrid of grid and Bayesian search. In the order of a study's life:
 // - the middle of the space, then Sobol's points, which share choices and short axes out evenly;
 // - a Gaussian process over everything (gp.h): choices and short axes span a grid of arms, each arm gets its share of
-//   candidates, and the best climb: other axes by gradient, arms by trying neighbours (candidates.h). The kernel lets arms learn
-//   from each other. Of a small finite space all that is left are candidates, and none is tried twice;
+//   candidates, and the best climb: other axes by gradient, arms by trying neighbours (candidates.h). The kernel lets
+//   arms learn from each other. Of a small finite space all that is left are candidates, and none is tried twice;
 // - above 20 dimensions candidates stay in a trust region around the best (TuRBO: Eriksson et al., NeurIPS 2019);
-// - with many trials the process sees the best and a sample of the others, and takes turns with the Parzen estimator, so that a
+// - with many trials the process sees the best and a sample of the others, and takes turns with the Parzen estimator,
+// so that a
 //   suggestion's time doesn't grow;
 // - guard: where the process foretells left-out trials no better than a constant does, every other point is Sobol's.
 // The sampler "gp" is the process without trust region, turns and guard.
@@ -27,8 +28,8 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr size_t kMostData = 128;      // trials that a process is conditioned on
-constexpr size_t kTrustRegion = 20;    // dimensions above which there is one
+constexpr size_t kMostData = 128;    // trials that a process is conditioned on
+constexpr size_t kTrustRegion = 20;  // dimensions above which there is one
 constexpr int kFitEvaluations = 40;
 
 // Hyper-parameters are fitted anew when this many trials are there, and stay until the next.
@@ -52,7 +53,8 @@ struct Data {
   std::vector<double> values;
   // The first of them; and at most kMostData: the best half of that, of the others evenly spread ones by rank.
   Data first(size_t n) const {
-    return {{points.begin(), points.begin() + static_cast<int64_t>(n)}, {values.begin(), values.begin() + static_cast<int64_t>(n)}};
+    return {{points.begin(), points.begin() + static_cast<int64_t>(n)},
+            {values.begin(), values.begin() + static_cast<int64_t>(n)}};
   }
   Data sample() const {
     if (values.size() <= kMostData) return *this;
@@ -91,8 +93,8 @@ double constant_leave_one_out(const VectorXd& y) {
   return total;
 }
 
-// The longest side of the trust region after these losses, in order: twice as long after three that were better, half as long after as
-// many as there are dimensions that weren't; from the beginning once it is tiny.
+// The longest side of the trust region after these losses, in order: twice as long after three that were better, half
+// as long after as many as there are dimensions that weren't; from the beginning once it is tiny.
 double trust_length(const std::vector<double>& losses, size_t dimensions) {
   constexpr double kFirst = 0.8, kMost = 1.6, kLeast = 0.0078125;
   double length = kFirst, best = std::numeric_limits<double>::infinity();
@@ -141,8 +143,22 @@ class HybridSampler : public Sampler {
     Data objective;
     for (const Trial* t : o.finished) objective.points.push_back(&t->point);
     objective.values = losses_of(s, o, random);
+    // Where trials failed no more is to be expected than from the middle one, or an unknown region would draw on and
+    // on.
+    std::vector<double> violations = o.violations;
+    if (!o.failed.empty()) {
+      std::vector<double> sorted = objective.values;
+      std::nth_element(sorted.begin(), sorted.begin() + static_cast<int64_t>(sorted.size() / 2), sorted.end());
+      const double middle = sorted[sorted.size() / 2];
+      for (const Trial* t : o.failed) {
+        objective.points.push_back(&t->point);
+        objective.values.push_back(middle);
+        violations.push_back(std::numeric_limits<double>::infinity());
+      }
+    }
     GaussianProcess process = fitted(encoding, objective, 0, transformed);
-    if (hybrid_ && number % 2 == 1 && process.leave_one_out() < constant_leave_one_out(process.outputs())) return even(s, seen, number);
+    if (hybrid_ && number % 2 == 1 && process.leave_one_out() < constant_leave_one_out(process.outputs()))
+      return even(s, seen, number);
 
     // The best of what keeps the constraints; while nothing does, only they count.
     const VectorXd y = process.outputs();
@@ -151,9 +167,9 @@ class HybridSampler : public Sampler {
     const std::vector<size_t> order = by_value(objective.values);
     std::vector<Point> best_first;
     std::vector<size_t> ranked = order;
-    std::stable_sort(ranked.begin(), ranked.end(), [&](size_t a, size_t b) { return o.violations[a] < o.violations[b]; });
+    std::stable_sort(ranked.begin(), ranked.end(), [&](size_t a, size_t b) { return violations[a] < violations[b]; });
     for (size_t k = 0; k < std::min<size_t>(ranked.size(), 5); ++k) best_first.push_back(*objective.points[ranked[k]]);
-    if (o.violations[ranked[0]] == 0) {
+    if (violations[ranked[0]] == 0) {
       const auto at = std::find(told.points.begin(), told.points.end(), objective.points[ranked[0]]);
       best = at == told.points.end() ? y.minCoeff() : y[at - told.points.begin()];
     }
@@ -167,14 +183,17 @@ class HybridSampler : public Sampler {
       for (GaussianProcess& c : constraints) c = c.with_expected(rows);
     }
     std::optional<Region> region;
-    if (hybrid_ && s.space.size() > kTrustRegion) region = region_around(encoding, process, best_first[0], objective.values);
+    if (hybrid_ && s.space.size() > kTrustRegion)
+      region = region_around(encoding, process, best_first[0], objective.values);
     const Surrogate surrogate(std::move(process), std::move(constraints), best);
     if (auto point = best_candidate(s, seen, encoding, surrogate, best_first, region, random)) return *point;
     return even(s, seen, number);
   }
 
-  // A process whose hyper-parameters were fitted when that was last due; they follow from the trials that there were then.
-  GaussianProcess fitted(const Encoding& encoding, const Data& all, uint64_t what, VectorXd (*outputs)(const std::vector<double>&)) {
+  // A process whose hyper-parameters were fitted when that was last due; they follow from the trials that there were
+  // then.
+  GaussianProcess fitted(const Encoding& encoding, const Data& all, uint64_t what,
+                         VectorXd (*outputs)(const std::vector<double>&)) {
     const Data first = all.first(fitted_at(all.values.size())).sample();
     uint64_t key = data::hash_of(what, first.values.size());
     for (size_t i = 0; i < first.values.size(); ++i)
@@ -211,8 +230,8 @@ class HybridSampler : public Sampler {
     return constraints;
   }
 
-  // What to minimise: the loss; of several a random trade-off of them, each on a scale from its least to its largest value
-  // (ParEGO: Knowles, 2006).
+  // What to minimise: the loss; of several a random trade-off of them, each on a scale from its least to its largest
+  // value (ParEGO: Knowles, 2006).
   static std::vector<double> losses_of(const Setting& s, const Observations& o, Numbers& random) {
     const size_t n = o.losses.size(), objectives = s.objectives();
     std::vector<double> losses(n), sums(n, 0.0);

@@ -59,6 +59,8 @@ class MemoryStore : public Store, public std::enable_shared_from_this<MemoryStor
 
 }  // namespace
 
-std::shared_ptr<Store> make_memory_store(std::string config) { return std::make_shared<MemoryStore>(std::move(config)); }
+std::shared_ptr<Store> make_memory_store(std::string config) {
+  return std::make_shared<MemoryStore>(std::move(config));
+}
 
 }  // namespace deepseek::tune

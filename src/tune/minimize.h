@@ -1,5 +1,5 @@
-// Minimum of a smooth function in a box: L-BFGS whose direction leaves out coordinates that are held by a bound (Nocedal and
-// Wright, 2006, chapter 7; projected as by Bertsekas, 1982). Test: tests/tune/gp_test.cc
+// Minimum of a smooth function in a box: L-BFGS whose direction leaves out coordinates that are held by a bound
+// (Nocedal and Wright, 2006, chapter 7; projected as by Bertsekas, 1982). Test: tests/tune/gp_test.cc
 #pragma once
 
 #include <functional>

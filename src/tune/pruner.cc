@@ -66,8 +66,8 @@ class Percentile : public Pruner {
   Parameters p_;
 };
 
-// Asynchronous successive halving: at a rung a trial stops unless it is among the best 1 / factor of those that came there;
-// paused there, it goes on once it is.
+// Asynchronous successive halving: at a rung a trial stops unless it is among the best 1 / factor of those that came
+// there; paused there, it goes on once it is.
 class SuccessiveHalving : public Pruner {
  public:
   explicit SuccessiveHalving(Parameters p) : p_(std::move(p)) {}
@@ -98,7 +98,8 @@ class SuccessiveHalving : public Pruner {
     std::map<std::pair<int64_t, int64_t>, std::vector<Here>> rungs;  // by step and bracket
     for (const Trial& t : trials) {
       double rung = p_.at("min_step") * std::pow(p_.at("factor"), static_cast<double>(bracket_of(t.number)));
-      for (; !t.reports.empty() && std::round(rung) <= static_cast<double>(t.reports.back().step); rung *= p_.at("factor")) {
+      for (; !t.reports.empty() && std::round(rung) <= static_cast<double>(t.reports.back().step);
+           rung *= p_.at("factor")) {
         const auto step = static_cast<int64_t>(std::round(rung));
         if (const auto loss = at_step(t, step, direction)) rungs[{step, bracket_of(t.number)}].push_back({*loss, &t});
       }
@@ -124,8 +125,8 @@ class SuccessiveHalving : public Pruner {
     std::vector<double> weights;
     double total = 0;
     for (int64_t b = 0; b < brackets; ++b) {
-      weights.push_back(std::pow(p_.at("factor"), static_cast<double>(brackets - 1 - b)) * static_cast<double>(brackets) /
-                        static_cast<double>(brackets - b));
+      weights.push_back(std::pow(p_.at("factor"), static_cast<double>(brackets - 1 - b)) *
+                        static_cast<double>(brackets) / static_cast<double>(brackets - b));
       total += weights.back();
     }
     double at = data::uniform(data::hash_of(0x68626e64, static_cast<uint64_t>(number))) * total;
@@ -207,11 +208,13 @@ Result<std::shared_ptr<Pruner>> make_pruner(const std::string& text) {
         if (trim(part).empty()) continue;
         const size_t equals = part.find('=');
         const std::string key(trim(std::string_view(part).substr(0, equals)));
-        const auto value = equals == std::string::npos ? std::nullopt : parse_number(trim(std::string_view(part).substr(equals + 1)));
+        const auto value =
+            equals == std::string::npos ? std::nullopt : parse_number(trim(std::string_view(part).substr(equals + 1)));
         std::vector<std::string> known;
         for (const auto& [k, v] : p.defaults) known.push_back(k);
         if (!parameters.contains(key) || (name == "median" && key == "percentile"))
-          return invalid("pruner '{}': unknown parameter '{}'{}; known: {}", name, key, did_you_mean(key, known), join(known, ", "));
+          return invalid("pruner '{}': unknown parameter '{}'{}; known: {}", name, key, did_you_mean(key, known),
+                         join(known, ", "));
         if (!value) return invalid("pruner '{}': {}: expected a number in '{}'", name, key, part);
         parameters[key] = *value;
       }
@@ -223,7 +226,8 @@ Result<std::shared_ptr<Pruner>> make_pruner(const std::string& text) {
       return invalid("pruner '{}': percentile: expected 0 to 100, got {}", text, parameters["percentile"]);
     return p.make(std::move(parameters));
   }
-  return invalid("unknown pruner '{}'{}; known: {}", name, did_you_mean(name, pruner_names()), join(pruner_names(), ", "));
+  return invalid("unknown pruner '{}'{}; known: {}", name, did_you_mean(name, pruner_names()),
+                 join(pruner_names(), ", "));
 }
 
 }  // namespace deepseek::tune

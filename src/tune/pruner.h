@@ -23,8 +23,8 @@ class Pruner {
 
 // "none"; "median(warmup_steps=0, startup_trials=5)": worse than the median of others' values at the same step;
 // "percentile(percentile=25, ...)": not among that share; "asha(min_step=1, factor=3, brackets=1)": at steps min_step *
-// factor^k all but the best 1 / factor of those that came there (Li et al., 2020); "hyperband(...)": asha with several brackets;
-// "patience(steps=10, min_delta=0)": no better value for so many steps; "threshold(low=, high=)".
+// factor^k all but the best 1 / factor of those that came there (Li et al., 2020); "hyperband(...)": asha with several
+// brackets; "patience(steps=10, min_delta=0)": no better value for so many steps; "threshold(low=, high=)".
 Result<std::shared_ptr<Pruner>> make_pruner(const std::string& text);
 std::vector<std::string> pruner_names();
 

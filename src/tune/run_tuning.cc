@@ -14,12 +14,12 @@ namespace {
 constexpr int64_t kHopeless = 5;
 
 // The options of a trial's run, without `tune`.
-Result<train::RunOptions> run_of(const TuneRunOptions& base, const Space& space, const Point& point, const std::string& output) {
+Result<train::RunOptions> run_of(const TuneRunOptions& base, const Space& space, const Point& point,
+                                 const std::string& output) {
   train::RunOptions run = base;
   OptionTable table = train::option_table(run);
   for (size_t i = 0; i < space.size(); ++i)
-    if (!std::isnan(point[i]))
-      DS_TRY(table.set(space[i].name + "=" + space[i].text(point[i]), "tune.parameters"));
+    if (!std::isnan(point[i])) DS_TRY(table.set(space[i].name + "=" + space[i].text(point[i]), "tune.parameters"));
   run.train.output = output;
   return run;
 }
@@ -50,9 +50,11 @@ std::string folder_of(const TuneOptions& options, int64_t number) {
 }
 
 Status write_best(const TuneRunOptions& options, const Space& space, const Trial& best, const std::string& path) {
-  DS_ASSIGN(train::RunOptions run, run_of(options, space, best.point, (std::filesystem::path(options.tune.output) / "best").string()));
-  const std::string text = fmt::format("# Trial {}, value {}. Train it with: deepseek train {}\n", best.number, best.values[0], path) +
-                           train::option_table(run).to_yaml();
+  DS_ASSIGN(train::RunOptions run,
+            run_of(options, space, best.point, (std::filesystem::path(options.tune.output) / "best").string()));
+  const std::string text =
+      fmt::format("# Trial {}, value {}. Train it with: deepseek train {}\n", best.number, best.values[0], path) +
+      train::option_table(run).to_yaml();
   return io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size())));
 }
 
@@ -90,8 +92,9 @@ Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options) {
   DS_ASSIGN(std::shared_ptr<Store> store, open_sql_store(storage_of(o), name_of(o), study.to_json()));
   DS_ASSIGN(const StudyOptions kept, StudyOptions::parse(store->config()));
   if (kept.space.to_json() != study.space.to_json() || kept.directions != study.directions)
-    return invalid("{}: the study '{}' has other parameters: {}; give tune.name or tune.output another name, or take these",
-                   storage_of(o), name_of(o), kept.space.to_json());
+    return invalid(
+        "{}: the study '{}' has other parameters: {}; give tune.name or tune.output another name, or take these",
+        storage_of(o), name_of(o), kept.space.to_json());
   // Budgets may grow between one start and the next.
   return Study::create(std::move(study), std::move(store));
 }
@@ -155,8 +158,9 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
       result.best = trials[winner[0]];
       DS_TRY(write_best(options, space, *result.best, result.best_config));
     }
-    hooks.message(fmt::format("trial {}  {}  {}{}", number, end, space.text(trial->point),
-                              result.best ? fmt::format("  | best {:.5g} of trial {}", result.best->values[0], result.best->number) : ""));
+    hooks.message(fmt::format(
+        "trial {}  {}  {}{}", number, end, space.text(trial->point),
+        result.best ? fmt::format("  | best {:.5g} of trial {}", result.best->values[0], result.best->number) : ""));
     int64_t failed = 0;
     for (const Trial& t : trials) failed += t.state == TrialState::kFailed;
     if (failed >= kHopeless && failed == static_cast<int64_t>(trials.size()))

@@ -1,5 +1,5 @@
-// Tunes training runs by their config: `tune.parameters` names keys and ranges, each trial is a run folder, and what came out
-// best is a config to train with. Test: tests/tune/run_tuning_test.cc
+// Tunes training runs by their config: `tune.parameters` names keys and ranges, each trial is a run folder, and what
+// came out best is a config to train with. Test: tests/tune/run_tuning_test.cc
 #pragma once
 
 #include "train/run.h"
@@ -22,16 +22,21 @@ struct TuneOptions {
                     "train.batch_size: [32, 64, 128]; also step, log, ordered and when: {optimizer.name: sgd}"});
     t.field("sampler", sampler, {.doc = "how points are chosen", .choices = sampler_names()});
     t.field("pruner", pruner,
-            {.doc = "stops runs that do badly: none, median, percentile, asha, hyperband, patience, threshold, with parameters as "
-                    "in asha(min_step=1, factor=3), whose steps are epochs; asha and hyperband pause runs and take them up again"});
+            {.doc = "stops runs that do badly: none, median, percentile, asha, hyperband, patience, threshold, with "
+                    "parameters as "
+                    "in asha(min_step=1, factor=3), whose steps are epochs; asha and hyperband pause runs and take "
+                    "them up again"});
     t.field("trials", trials, {.doc = "runs at most, 0: no limit", .min = 0});
     t.field("seconds", seconds, {.doc = "after which no run begins, 0: no limit", .min = 0});
     t.field("patience", patience, {.doc = "runs without a better one after which to stop, 0: off", .min = 0});
     t.field("seed", seed, {.doc = "of the sampler", .min = 0});
-    t.field("grace", grace, {.doc = "seconds without a sign of life after which another worker takes over a run", .min = 0});
-    t.field("storage", storage,
-            {.doc = "the study's database, which workers share: a file, or postgresql://host/database for many machines; by "
-                    "default study.db in the output folder"});
+    t.field("grace", grace,
+            {.doc = "seconds without a sign of life after which another worker takes over a run", .min = 0});
+    t.field(
+        "storage", storage,
+        {.doc =
+             "the study's database, which workers share: a file, or postgresql://host/database for many machines; by "
+             "default study.db in the output folder"});
     t.field("name", name, {.doc = "of the study; by default that of the output folder"});
     t.field("output", output, {.doc = "folder of the runs' folders, of best.yaml and of the report"});
   }
@@ -63,8 +68,8 @@ Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options);
 std::string storage_of(const TuneOptions& options);
 std::string name_of(const TuneOptions& options);
 
-// One worker: runs trials until the search is over, or somebody interrupts it; a run that is under way is saved then, and goes
-// on when somebody asks for it.
+// One worker: runs trials until the search is over, or somebody interrupts it; a run that is under way is saved then,
+// and goes on when somebody asks for it.
 Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks);
 
 }  // namespace deepseek::tune

@@ -17,8 +17,9 @@ struct Named {
   const char* name;
   std::shared_ptr<Sampler> (*make)();
 };
-constexpr Named kSamplers[] = {{"random", make_random_sampler}, {"qmc", make_qmc_sampler}, {"grid", make_grid_sampler},
-                               {"tpe", make_tpe_sampler},       {"gp", make_gp_sampler},   {"cmaes", make_cmaes_sampler},
+constexpr Named kSamplers[] = {{"random", make_random_sampler}, {"qmc", make_qmc_sampler},
+                               {"grid", make_grid_sampler},     {"tpe", make_tpe_sampler},
+                               {"gp", make_gp_sampler},         {"cmaes", make_cmaes_sampler},
                                {"hybrid", make_hybrid_sampler}};
 
 }  // namespace
@@ -100,18 +101,6 @@ Result<Point> first_new(const Setting& setting, const Seen& seen, const std::fun
     return invalid("the constraints allowed none of {} points; loosen them, or give ranges where they hold", draws);
   // Duplicates alone in a space that large: a sampler that repeats itself. One more is better than none.
   return draw(draws);
-}
-
-const char* to_string(TrialState state) {
-  static constexpr const char* kNames[] = {"waiting", "running", "paused", "complete", "pruned", "failed"};
-  return kNames[static_cast<size_t>(state)];
-}
-
-Result<TrialState> parse_trial_state(std::string_view text) {
-  for (const TrialState s : {TrialState::kWaiting, TrialState::kRunning, TrialState::kPaused, TrialState::kComplete,
-                             TrialState::kPruned, TrialState::kFailed})
-    if (text == to_string(s)) return s;
-  return make_error(ErrorCode::kDataCorrupt, "unknown state of a trial: '{}'", text);
 }
 
 }  // namespace deepseek::tune

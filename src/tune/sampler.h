@@ -1,6 +1,6 @@
-// What a sampler sees and gives. A sampler is a pure function of the setting, the trials so far and the new trial's number:
-// what it keeps only saves time. So a seed gives the same trials wherever and in however many processes they are asked for.
-// Test: tests/tune/sampler_test.cc
+// What a sampler sees and gives. A sampler is a pure function of the setting, the trials so far and the new trial's
+// number: what it keeps only saves time. So a seed gives the same trials wherever and in however many processes they
+// are asked for. Test: tests/tune/sampler_test.cc
 #pragma once
 
 #include <functional>
@@ -27,8 +27,8 @@ struct Setting {
 class Sampler {
  public:
   virtual ~Sampler() = default;
-  // The point of trial `number`; `trials` are all others, by number. A space that is finite and has been gone through gives
-  // ErrorCode::kNotFound.
+  // The point of trial `number`; `trials` are all others, by number. A space that is finite and has been gone through
+  // gives ErrorCode::kNotFound.
   virtual Result<Point> suggest(const Setting& setting, const std::vector<Trial>& trials, int64_t number) = 0;
 };
 
@@ -52,11 +52,11 @@ std::shared_ptr<Sampler> make_hybrid_sampler();
 
 // What model-based samplers make of the trials: losses, smaller is better whatever the direction.
 struct Observations {
-  std::vector<const Trial*> finished;          // complete, and pruned with a report; by number
-  std::vector<std::vector<double>> losses;     // of those, one per objective
-  std::vector<double> violations;              // of those: sum of positive black-box constraints
-  std::vector<const Trial*> failed;            // failed or not a number
-  std::vector<const Trial*> pending;           // running
+  std::vector<const Trial*> finished;       // complete, and pruned with a report; by number
+  std::vector<std::vector<double>> losses;  // of those, one per objective
+  std::vector<double> violations;           // of those: sum of positive black-box constraints
+  std::vector<const Trial*> failed;         // failed or not a number
+  std::vector<const Trial*> pending;        // running
 };
 Observations observe(const Setting& setting, const std::vector<Trial>& trials);
 
@@ -75,8 +75,9 @@ class Seen {
   double cardinality_;
 };
 
-// A point of `draw(k)`, k = 0, 1, ..., that is allowed and not seen; after some tries, of a finite space, the first of its
-// points that is. Errors: kNotFound where none is left; kInvalidArgument where the constraints allow nothing that was found.
+// A point of `draw(k)`, k = 0, 1, ..., that is allowed and not seen; after some tries, of a finite space, the first of
+// its points that is. Errors: kNotFound where none is left; kInvalidArgument where the constraints allow nothing that
+// was found.
 Result<Point> first_new(const Setting& setting, const Seen& seen, const std::function<Point(int64_t)>& draw);
 
 }  // namespace deepseek::tune

@@ -15,7 +15,8 @@ class RandomSampler : public Sampler {
   Result<Point> suggest(const Setting& s, const std::vector<Trial>& trials, int64_t number) override {
     const Seen seen(s, trials);
     return first_new(s, seen, [&](int64_t k) {
-      return s.space.from_unit(random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
+      return s.space.from_unit(
+          random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
     });
   }
 };
@@ -27,7 +28,8 @@ class QmcSampler : public Sampler {
     return first_new(s, seen, [&](int64_t k) {
       // Beyond the first try numbers of a random part of the sequence, so that no other trial gets them.
       if (k == 0) return s.space.from_unit(sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed));
-      return s.space.from_unit(random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
+      return s.space.from_unit(
+          random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
     });
   }
 
@@ -51,7 +53,8 @@ class GridSampler : public Sampler {
         if (!seen.contains(p) && (!s.allowed || s.allowed(p))) return p;
       }
       if (points.size() == kMost || static_cast<double>(points.size()) == s.space.cardinality())
-        return make_error(ErrorCode::kNotFound, "all {} points of the grid that are allowed have been tried", points.size());
+        return make_error(ErrorCode::kNotFound, "all {} points of the grid that are allowed have been tried",
+                          points.size());
     }
   }
 

@@ -36,7 +36,8 @@ Status read_number(const Json& spec, const char* key, const std::string& name, d
   if (it == spec.end()) return invalid("parameter '{}': expected '{}', a number", name, key);
   if (!it->is_number()) return invalid("parameter '{}': {}: expected a number, got {}", name, key, it->dump());
   value = it->get<double>();
-  if (!std::isfinite(value)) return invalid("parameter '{}': {}: expected a finite number, got {}", name, key, it->dump());
+  if (!std::isfinite(value))
+    return invalid("parameter '{}': {}: expected a finite number, got {}", name, key, it->dump());
   return {};
 }
 
@@ -56,7 +57,8 @@ Status read_choices(const Json& list, Parameter& p) {
   bool rises = true;
   for (size_t i = 0; i < list.size(); ++i) {
     p.choices.push_back(list[i].dump());
-    if (!seen.insert(p.choices.back()).second) return invalid("parameter '{}': {} is there twice", p.name, p.choices.back());
+    if (!seen.insert(p.choices.back()).second)
+      return invalid("parameter '{}': {} is there twice", p.name, p.choices.back());
     rises = rises && list[i].is_number() && (i == 0 || list[i].get<double>() > list[i - 1].get<double>());
   }
   p.ordered = rises && list.size() > 1;
@@ -71,7 +73,9 @@ Status read_range(const Json& spec, Parameter& p) {
     return invalid("parameter '{}': expected low <= high, got {} and {}", p.name, p.low, p.high);
   if (p.low > p.high) return invalid("parameter '{}': expected low <= high, got {} and {}", p.name, p.low, p.high);
   const bool whole = spec["low"].is_number_integer() && spec["high"].is_number_integer();
-  p.kind = spec.contains("type") ? (spec["type"] == "int" ? Kind::kInt : Kind::kFloat) : whole ? Kind::kInt : Kind::kFloat;
+  p.kind = spec.contains("type") ? (spec["type"] == "int" ? Kind::kInt : Kind::kFloat)
+           : whole               ? Kind::kInt
+                                 : Kind::kFloat;
   p.step = p.kind == Kind::kInt ? 1 : 0;
   if (spec.contains("step") && !spec["step"].is_null()) {
     DS_TRY(read_number(spec, "step", p.name, p.step));
@@ -103,8 +107,8 @@ Status read_condition(const Json& when, const std::vector<Parameter>& before, Pa
   if (of.kind == Kind::kFloat)
     return invalid("parameter '{}': when: '{}' is a float; expected a choice or an int", p.name, parent);
   const Json& given = when.begin().value();
-  const bool one = !given.is_array() || (of.kind == Kind::kChoice &&
-                                         std::find(of.choices.begin(), of.choices.end(), given.dump()) != of.choices.end());
+  const bool one = !given.is_array() || (of.kind == Kind::kChoice && std::find(of.choices.begin(), of.choices.end(),
+                                                                               given.dump()) != of.choices.end());
   for (const Json& value : one ? Json::array({given}) : given) {
     if (of.kind == Kind::kChoice) {
       const auto at = std::find(of.choices.begin(), of.choices.end(), value.dump());
@@ -114,12 +118,13 @@ Status read_condition(const Json& when, const std::vector<Parameter>& before, Pa
       condition.values.push_back(static_cast<double>(at - of.choices.begin()));
     } else {
       if (!value.is_number_integer() || value.get<double>() < of.low || value.get<double>() > of.high)
-        return invalid("parameter '{}': when: '{}' never is {}; it is from {} to {}", p.name, parent, value.dump(), of.low,
-                       of.high);
+        return invalid("parameter '{}': when: '{}' never is {}; it is from {} to {}", p.name, parent, value.dump(),
+                       of.low, of.high);
       condition.values.push_back(value.get<double>());
     }
   }
-  if (condition.values.empty()) return invalid("parameter '{}': when: expected at least one value of '{}'", p.name, parent);
+  if (condition.values.empty())
+    return invalid("parameter '{}': when: expected at least one value of '{}'", p.name, parent);
   p.when = std::move(condition);
   return {};
 }
@@ -260,7 +265,8 @@ Point Space::repaired(Point point) const {
       point[i] = p.from_unit(0.5);
     } else {
       point[i] = std::clamp(point[i], p.low, p.high);
-      if (p.step != 0) point[i] = p.low + std::min(std::round((point[i] - p.low) / p.step), p.cardinality() - 1) * p.step;
+      if (p.step != 0)
+        point[i] = p.low + std::min(std::round((point[i] - p.low) / p.step), p.cardinality() - 1) * p.step;
     }
   }
   return point;
@@ -341,14 +347,16 @@ double Space::cardinality() const {
   // conditions nest or share a parent the count is of the combinations of its values.
   std::vector<std::vector<size_t>> children(size());
   std::vector<size_t> roots;
-  for (size_t i = 0; i < size(); ++i) (parameters_[i].when ? children[parameters_[i].when->parent] : roots).push_back(i);
+  for (size_t i = 0; i < size(); ++i)
+    (parameters_[i].when ? children[parameters_[i].when->parent] : roots).push_back(i);
   const std::function<double(size_t)> count = [&](size_t i) {
     const Parameter& p = parameters_[i];
     const double n = p.cardinality();
     if (children[i].empty() || std::isinf(n)) return n;
     // Only the values that a condition names differ from the others.
     std::set<double> named;
-    for (const size_t c : children[i]) named.insert(parameters_[c].when->values.begin(), parameters_[c].when->values.end());
+    for (const size_t c : children[i])
+      named.insert(parameters_[c].when->values.begin(), parameters_[c].when->values.end());
     double total = n - static_cast<double>(named.size());
     for (const double v : named) {
       double product = 1;
@@ -377,8 +385,8 @@ std::vector<Point> Space::grid(int64_t levels, size_t limit) const {
     }
     const Parameter& p = parameters_[i];
     const double n = p.cardinality();
-    const bool every = p.kind == Kind::kChoice || n <= std::max(static_cast<double>(levels), p.step != 0 ? kShort : 1) ||
-                       n == 1;
+    const bool every =
+        p.kind == Kind::kChoice || n <= std::max(static_cast<double>(levels), p.step != 0 ? kShort : 1) || n == 1;
     const int64_t here = every ? static_cast<int64_t>(n) : levels;
     double last = std::numeric_limits<double>::quiet_NaN();
     for (int64_t k = 0; k < here && points.size() < limit; ++k) {

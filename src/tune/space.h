@@ -1,6 +1,6 @@
-// What may be tuned: parameters with ranges or choices, which may depend on another parameter's choice. A point holds one
-// number per parameter: the value itself, a choice's position, or NaN where the parameter isn't active.
-// Invariant: a point of Space::repaired() and of every sampler is valid by Space::check(). Test: tests/tune/space_test.cc
+// What may be tuned: parameters with ranges or choices, which may depend on another parameter's choice. A point holds
+// one number per parameter: the value itself, a choice's position, or NaN where the parameter isn't active. Invariant:
+// a point of Space::repaired() and of every sampler is valid by Space::check(). Test: tests/tune/space_test.cc
 #pragma once
 
 #include <cmath>
@@ -55,10 +55,10 @@ class Space {
   Space() = default;
   explicit Space(std::vector<Parameter> parameters);
 
-  // {"name": {"type": "float" | "int" | "choice", "low", "high", "step", "log", "choices", "ordered", "when": {name: value or
-  // values}}, ...}, or a list, which is a choice, or a single value, which is one of one. What is not said: type int where
-  // low and high are whole, else float; log where low > 0 and high >= 100 low; choices ordered where they are numbers that
-  // rise.
+  // {"name": {"type": "float" | "int" | "choice", "low", "high", "step", "log", "choices", "ordered", "when": {name:
+  // value or values}}, ...}, or a list, which is a choice, or a single value, which is one of one. What is not said:
+  // type int where low and high are whole, else float; log where low > 0 and high >= 100 low; choices ordered where
+  // they are numbers that rise.
   static Result<Space> parse(std::string_view json);
   std::string to_json() const;
 
@@ -84,8 +84,8 @@ class Space {
 
   // Number of different points; infinity where a float has no step.
   double cardinality() const;
-  // The points of a grid with `levels` values per float and long int (all of a short one and of choices), in order, up to
-  // `limit` of them.
+  // The points of a grid with `levels` values per float and long int (all of a short one and of choices), in order, up
+  // to `limit` of them.
   std::vector<Point> grid(int64_t levels, size_t limit) const;
   std::vector<Point> all(size_t limit) const { return grid(std::numeric_limits<int64_t>::max(), limit); }
 

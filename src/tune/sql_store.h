@@ -1,8 +1,15 @@
 // Studies in SQLite (a file; several processes of one machine) or PostgreSQL (many machines).
 //
-// URLs: sqlite:///relative.db, sqlite:////absolute.db, a plain path that ends in .db or .sqlite, postgresql://user@host/name.
-// Losing the connection to PostgreSQL (a restart) is waited out, up to `patience` seconds. Test: tests/tune/store_test.cc
+// URLs: sqlite:///relative.db, sqlite:////absolute.db, a plain path that ends in .db or .sqlite,
+// postgresql://user@host/name. Losing the connection to PostgreSQL (a restart) is waited out, up to `patience` seconds,
+// also while it is made first; SQLite's lock, up to 60 s of them. Only Store::beat() doesn't wait. Test:
+// tests/tune/store_test.cc
 #pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "tune/space.h"
 #include "tune/store.h"
@@ -15,10 +22,13 @@ struct StudySummary {
   int64_t trials = 0, finished = 0;  // finished: complete, pruned or failed
 };
 
-// Opens the study `name`; where there is none it is made with `config`, or, without one, kNotFound tells which there are.
-// Points are kept as JSON by parameters' names, so the config must hold the space under "space" as Space::to_json() gives it.
-Result<std::shared_ptr<Store>> open_sql_store(const std::string& url, const std::string& name, const std::string& config,
-                                              double patience = 600);
+// Opens the study `name`; where there is none it is made with `config`, or, without one, kNotFound tells which there
+// are. Points are kept as JSON by parameters' names, so the config must hold the space under "space" as
+// Space::to_json() gives it. `cancelled` is asked about ten times a second while the store waits, not by what again()
+// gives; true ends the call with kInterrupted.
+Result<std::shared_ptr<Store>> open_sql_store(const std::string& url, const std::string& name,
+                                              const std::string& config, double patience = 600,
+                                              std::function<bool()> cancelled = {});
 Result<std::vector<StudySummary>> list_studies(const std::string& url);
 Status delete_study(const std::string& url, const std::string& name);
 

@@ -1,5 +1,6 @@
-// Where a study's trials are kept: in memory, or in a database that many processes share (sql_store.h). All changes are made
-// in transactions, so that a trial is never lost, half written or given to two workers. Test: tests/tune/store_test.cc
+// Where a study's trials are kept: in memory, or in a database that many processes share (sql_store.h). All changes are
+// made in transactions, so that a trial is never lost, half written or given to two workers. Test:
+// tests/tune/store_test.cc
 #pragma once
 
 #include <functional>
@@ -28,8 +29,9 @@ class Transaction {
 class Store {
  public:
   virtual ~Store() = default;
-  // Runs `body`, alone: other processes' transactions wait. If it returns an error, nothing is changed. It may run again
-  // where the connection to a database was lost; then it finds what an earlier run has changed, should that have been kept.
+  // Runs `body`, alone: other processes' transactions wait. If it returns an error, nothing is changed. It may run
+  // again where the connection to a database was lost; then it finds what an earlier run has changed, should that have
+  // been kept.
   virtual Status transact(const std::function<Status(Transaction&)>& body) = 0;
   // Tells that the worker of these running trials lives.
   virtual Status beat(const std::vector<int64_t>& numbers) = 0;

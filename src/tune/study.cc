@@ -30,7 +30,8 @@ std::string host_and_process() {
 std::string StudyOptions::to_json() const {
   Json json;
   json["space"] = Json::parse(space.to_json());
-  for (const Direction d : directions) json["directions"].push_back(d == Direction::kMaximize ? "maximize" : "minimize");
+  for (const Direction d : directions)
+    json["directions"].push_back(d == Direction::kMaximize ? "maximize" : "minimize");
   json["sampler"] = sampler;
   json["pruner"] = pruner;
   json["seed"] = seed;
@@ -68,7 +69,8 @@ Result<StudyOptions> StudyOptions::parse(std::string_view text) {
 
 // Beats for the trials that run here, from a thread and a connection of its own.
 struct Study::Heart {
-  Heart(std::shared_ptr<Store> store, double interval) : store(std::move(store)), thread([this, interval] { beat(interval); }) {}
+  Heart(std::shared_ptr<Store> store, double interval)
+      : store(std::move(store)), thread([this, interval] { beat(interval); }) {}
   ~Heart() {
     {
       const std::lock_guard lock(mutex);
@@ -110,7 +112,8 @@ Result<std::unique_ptr<Study>> Study::create(StudyOptions options, std::shared_p
   const StudyOptions& o = study->options_;
   DS_ASSIGN(study->sampler_, make_sampler(o.sampler));
   DS_ASSIGN(study->pruner_, make_pruner(o.pruner));
-  if (o.pruner != "none" && o.directions.size() > 1) return invalid("study: pruners need one objective, got {}", o.directions.size());
+  if (o.pruner != "none" && o.directions.size() > 1)
+    return invalid("study: pruners need one objective, got {}", o.directions.size());
   study->setting_ = {o.space, o.directions, o.seed, std::move(allowed)};
   if (o.grace > 0) {
     DS_ASSIGN(std::shared_ptr<Store> own, study->store_->again());
@@ -132,7 +135,8 @@ Result<std::string> Study::budget_spent(const Transaction& t) const {
     std::vector<const Trial*> complete;
     for (const Trial& trial : trials)
       if (trial.state == TrialState::kComplete) complete.push_back(&trial);
-    std::stable_sort(complete.begin(), complete.end(), [](const Trial* a, const Trial* b) { return a->ended < b->ended; });
+    std::stable_sort(complete.begin(), complete.end(),
+                     [](const Trial* a, const Trial* b) { return a->ended < b->ended; });
     const double sign = options_.directions[0] == Direction::kMaximize ? -1 : 1;
     double best = std::numeric_limits<double>::infinity();
     int64_t since = 0;
@@ -174,7 +178,8 @@ Result<std::optional<Trial>> Study::ask() {
       if (++again.attempts < options_.max_attempts) return give(std::move(again));
       again.state = TrialState::kFailed;
       again.ended = t.now();
-      again.error = fmt::format("its worker died or was not heard of for {} s, {} times", options_.grace, again.attempts);
+      again.error =
+          fmt::format("its worker died or was not heard of for {} s, {} times", options_.grace, again.attempts);
       DS_TRY(t.put(std::move(again)));
     }
     for (const Trial& trial : trials)
@@ -189,7 +194,8 @@ Result<std::optional<Trial>> Study::ask() {
         }
         return give(std::move(next));
       }
-    if (const auto number = pruner_->resumes(trials, options_.directions[0])) return give(trials[static_cast<size_t>(*number)]);
+    if (const auto number = pruner_->resumes(trials, options_.directions[0]))
+      return give(trials[static_cast<size_t>(*number)]);
     DS_ASSIGN(over_, budget_spent(t));
     if (!over_.empty()) return {};
     Trial trial;

@@ -1,5 +1,5 @@
-// A search: asks a sampler for points, keeps what came out, and knows when it is over. Many processes may work on one study
-// through a store. Test: tests/tune/study_test.cc
+// A search: asks a sampler for points, keeps what came out, and knows when it is over. Many processes may work on one
+// study through a store. Test: tests/tune/study_test.cc
 #pragma once
 
 #include <atomic>
@@ -23,8 +23,8 @@ struct StudyOptions {
   uint64_t seed = 0;
   // When the search is over, 0: never. Trials count from the moment they are asked for.
   int64_t max_trials = 0;
-  double max_seconds = 0;   // since the study was made
-  int64_t patience = 0;     // complete trials without a better one
+  double max_seconds = 0;  // since the study was made
+  int64_t patience = 0;    // complete trials without a better one
   // A worker that was not heard of for this long is dead, and its trial is given to another; 0: never.
   double grace = 120;
   int64_t max_attempts = 3;  // of a trial whose workers die
@@ -40,11 +40,11 @@ class Study {
                                                std::function<bool(const Point&)> allowed = {});
   ~Study();
 
-  // The next trial, running now: one whose worker died, one that was enqueued, a paused one that its pruner wants to go on
-  // with, or a new one. None where the search is over (over() says why).
+  // The next trial, running now: one whose worker died, one that was enqueued, a paused one that its pruner wants to go
+  // on with, or a new one. None where the search is over (over() says why).
   Result<std::optional<Trial>> ask();
-  // Ends a trial, or lays it down (paused: until its pruner wants it; waiting: until somebody asks). Values that aren't finite
-  // make it failed. False where it had ended before: the first end stays.
+  // Ends a trial, or lays it down (paused: until its pruner wants it; waiting: until somebody asks). Values that aren't
+  // finite make it failed. False where it had ended before: the first end stays.
   Result<bool> tell(int64_t number, TrialState state, std::vector<double> values, std::vector<double> constraints = {},
                     std::string error = {});
   // An intermediate value of a running trial (one objective); true where its pruner would stop it here.
@@ -80,8 +80,8 @@ class Study {
   std::unique_ptr<Heart> heart_;
 };
 
-// Positions of the best trials: of one objective that with the least loss (none, or one), of several the Pareto front. Complete
-// and feasible ones count.
+// Positions of the best trials: of one objective that with the least loss (none, or one), of several the Pareto front.
+// Complete and feasible ones count.
 std::vector<size_t> best_trials(const Setting& setting, const std::vector<Trial>& trials);
 
 }  // namespace deepseek::tune

@@ -18,7 +18,7 @@ Encoding::Encoding(const Space& space) : space_(space), choice_(space.size()) {
 VectorXd Encoding::encode(const Point& point) const {
   VectorXd row(static_cast<Index>(space_.size()));
   for (size_t i = 0; i < space_.size(); ++i)
-    row[static_cast<Index>(i)] = choice_[i]              ? (std::isnan(point[i]) ? -1 : point[i])
+    row[static_cast<Index>(i)] = choice_[i]             ? (std::isnan(point[i]) ? -1 : point[i])
                                  : std::isnan(point[i]) ? 0.5
                                                         : space_[i].to_unit(point[i]);
   return row;
@@ -115,8 +115,8 @@ double log_expected_improvement(double mean, double deviation, double best, doub
   } else if (z > -1e4) {
     // density(z) (1 - |z| m(z)) with Mills' ratio m; from -5 on by its series, of which the leading terms cancel.
     const double s = 1 / (z * z);
-    const double rest = z > -12 ? 1 + z * std::exp(log_cumulative(z) - log_density(z))
-                                : s * (1 - 3 * s * (1 - 5 * s * (1 - 7 * s)));
+    const double rest =
+        z > -12 ? 1 + z * std::exp(log_cumulative(z) - log_density(z)) : s * (1 - 3 * s * (1 - 5 * s * (1 - 7 * s)));
     log_h = log_density(z) + std::log(rest);
   } else {
     log_h = log_density(z) - 2 * std::log(-z);
@@ -133,7 +133,8 @@ VectorXd Surrogate::score(const MatrixXd& rows) const {
   VectorXd mean, variance, score = VectorXd::Zero(rows.rows());
   if (best_) {
     objective_.predict(rows, mean, variance);
-    for (Index i = 0; i < rows.rows(); ++i) score[i] = log_expected_improvement(mean[i], std::sqrt(variance[i]), *best_);
+    for (Index i = 0; i < rows.rows(); ++i)
+      score[i] = log_expected_improvement(mean[i], std::sqrt(variance[i]), *best_);
   }
   for (const GaussianProcess& c : constraints_) {
     c.predict(rows, mean, variance);

@@ -1,5 +1,5 @@
-// What Gaussian processes know of a space's objective: coordinates, transformed outputs, constraints, and the improvement to
-// expect. Test: tests/tune/hybrid_test.cc
+// What Gaussian processes know of a space's objective: coordinates, transformed outputs, constraints, and the
+// improvement to expect. Test: tests/tune/hybrid_test.cc
 #pragma once
 
 #include <optional>
@@ -10,8 +10,8 @@
 
 namespace deepseek::tune {
 
-// Points as rows of coordinates: numeric parameters by Parameter::to_unit, choices without order by position; what isn't
-// active stands at 0.5 or -1.
+// Points as rows of coordinates: numeric parameters by Parameter::to_unit, choices without order by position; what
+// isn't active stands at 0.5 or -1.
 class Encoding {
  public:
   explicit Encoding(const Space& space);
@@ -25,13 +25,13 @@ class Encoding {
   std::vector<bool> choice_;
 };
 
-// Losses made fit for a Gaussian process: the worse half by rank onto a normal's upper half, so that a few huge values don't
-// flatten the rest (as Vizier does: Song et al., 2024), the better half as it is, or in the logarithm where it spreads;
-// then mean 0 and variance 1.
+// Losses made fit for a Gaussian process: the worse half by rank onto a normal's upper half, so that a few huge values
+// don't flatten the rest (as Vizier does: Song et al., 2024), the better half as it is, or in the logarithm where it
+// spreads; then mean 0 and variance 1.
 Eigen::VectorXd transformed(const std::vector<double>& losses);
 
-// Log of the improvement that is expected below `best` (Ament et al., NeurIPS 2023), for a normal of this mean and deviation;
-// optionally its derivatives by both.
+// Log of the improvement that is expected below `best` (Ament et al., NeurIPS 2023), for a normal of this mean and
+// deviation; optionally its derivatives by both.
 double log_expected_improvement(double mean, double deviation, double best, double* by_mean = nullptr,
                                 double* by_deviation = nullptr);
 

@@ -78,7 +78,8 @@ class Mixture {
   double other_share() const { return std::min(0.5, 2.0 / static_cast<double>(rows_.size() + 1)); }
   // Of a normal cut off at 0 and 1.
   double normaliser(double centre) const {
-    return -std::log(width_ * std::sqrt(2 * std::numbers::pi) * (cumulative((1 - centre) / width_) - cumulative(-centre / width_)));
+    return -std::log(width_ * std::sqrt(2 * std::numbers::pi) *
+                     (cumulative((1 - centre) / width_) - cumulative(-centre / width_)));
   }
   const Space& space_;
   std::vector<std::vector<double>> rows_;
@@ -92,19 +93,20 @@ class TpeSampler : public Sampler {
     const Observations o = observe(s, trials);
     if (o.finished.size() < kStartup)
       return first_new(s, seen, [&](int64_t k) {
-        return s.space.from_unit(k == 0 ? sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed)
-                                        : random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number),
-                                                      static_cast<uint64_t>(k)));
+        return s.space.from_unit(
+            k == 0 ? sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed)
+                   : random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
       });
     const std::vector<size_t> order = ranked(s, o);
-    const size_t good = std::clamp<size_t>(static_cast<size_t>(std::ceil(0.1 * static_cast<double>(order.size()))), 2, kMostGood);
+    const size_t good =
+        std::clamp<size_t>(static_cast<size_t>(std::ceil(0.1 * static_cast<double>(order.size()))), 2, kMostGood);
     std::vector<std::vector<double>> best, others;
     for (size_t k = 0; k < good; ++k) best.push_back(row_of(s.space, o.finished[order[k]]->point));
     const size_t rest = order.size() - good + o.failed.size() + o.pending.size();
     const double stride = std::max(1.0, static_cast<double>(rest) / static_cast<double>(kMostOthers));
     for (double at = 0; at < static_cast<double>(rest); at += stride) {
       size_t k = static_cast<size_t>(at);
-      const Trial* t = k < order.size() - good ? o.finished[order[good + k]]
+      const Trial* t = k < order.size() - good                        ? o.finished[order[good + k]]
                        : (k -= order.size() - good) < o.failed.size() ? o.failed[k]
                                                                       : o.pending[k - o.failed.size()];
       others.push_back(row_of(s.space, t->point));

@@ -1,0 +1,234 @@
+"""deepseek.tune and BayesianOptimizer: against scikit-learn's Gaussian process, SciPy's Sobol property and closed forms."""
+
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from deepseek import _tune, tune
+from deepseek.optim import BayesianOptimizer
+
+SPACE = {"learning_rate": (1e-5, 1e-2), "batch_size": [32, 64, 128], "dropout": (0.1, 0.5)}
+
+
+def loss(params):
+    return (math.log10(params["learning_rate"]) + 3) ** 2 + abs(params["batch_size"] - 64) / 64 + params["dropout"]
+
+
+def test_the_call_that_everybody_makes():
+    seen = []
+
+    def objective(params):
+        assert isinstance(params["learning_rate"], float) and 1e-5 <= params["learning_rate"] <= 1e-2
+        assert params["batch_size"] in (32, 64, 128) and isinstance(params["batch_size"], int)
+        assert 0.1 <= params["dropout"] <= 0.5
+        seen.append(params)
+        return loss(params)
+
+    optimizer = BayesianOptimizer(param_space=SPACE, max_evals=50)
+    best = optimizer.minimize(objective)
+    assert len(seen) == 50
+    assert best in seen and loss(best) == min(map(loss, seen)) == optimizer.best_value_
+    assert best["batch_size"] == 64 and loss(best) < 0.105  # the least is 0.1
+
+
+def test_maximize_is_minimize_of_the_negative():
+    least = BayesianOptimizer(SPACE, 20).minimize(loss)
+    most = BayesianOptimizer(SPACE, 20).maximize(lambda p: -loss(p))
+    assert least == most
+
+
+def test_gaussian_process_is_scikit_learns():
+    gaussian_process = pytest.importorskip("sklearn.gaussian_process")
+    kernels = gaussian_process.kernels
+    rng = np.random.default_rng(0)
+    x, y, at = rng.random((30, 3)), rng.normal(size=30), rng.random((9, 3))
+    scale, noise, lengths = 1.7, 0.01, np.array([0.3, 1.1, 2.0])
+    mean, variance, log_likelihood = _tune.gaussian_process(
+        x.tolist(), y.tolist(), [False] * 3, (-2 * np.log(lengths)).tolist(), math.log(scale), math.log(noise), at.tolist())
+    kernel = kernels.ConstantKernel(scale) * kernels.Matern(lengths, nu=2.5)
+    # A constant mean with variance 1, as ours has, is a constant kernel's.
+    whole = gaussian_process.GaussianProcessRegressor(kernel + kernels.ConstantKernel(1.0), alpha=noise, optimizer=None).fit(x, y)
+    np.testing.assert_allclose(mean, whole.predict(at), rtol=1e-6, atol=1e-7)
+    plain = gaussian_process.GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x, y)
+    np.testing.assert_allclose(np.sqrt(variance), plain.predict(at, return_std=True)[1], rtol=1e-6)
+    assert np.isfinite(log_likelihood)
+
+
+def test_types_of_parameters():
+    marker = object()
+    space = tune.Space({"a": (1, 8), "b": (1, 1000), "c": tune.uniform(0, 1, step=0.25), "d": tune.log(1e-3, 1.0), "e": tune.integer(2, 10, step=4),
+                        "f": [marker, len, "x"], "g": np.array([1, 2, 4]), "h": True})
+    points = [space.params(space._space.from_unit(list(u))) for u in np.random.default_rng(0).random((300, 8))]
+    assert {p["a"] for p in points} == set(range(1, 9))
+    assert {p["c"] for p in points} == {0, 0.25, 0.5, 0.75, 1}
+    assert {p["e"] for p in points} == {2, 6, 10}
+    assert {id(p["f"]) for p in points} == {id(marker), id(len), id("x")}
+    assert all(p["h"] is True for p in points)
+    assert np.median([p["b"] for p in points]) < 60 and np.median([p["d"] for p in points]) < 0.06  # logarithmic
+    for p in points:
+        assert space.params(space.point(p)) == p
+
+
+def test_conditional_parameters():
+    study = tune.Study({"kind": ["sgd", "adam"], "momentum": tune.uniform(0, 1).when(kind="sgd"), "beta": tune.uniform(0, 1).when(kind=["adam"])})
+    for _ in range(30):
+        trial = study.ask()
+        assert set(trial.params) == ({"kind", "momentum"} if trial["kind"] == "sgd" else {"kind", "beta"})
+        study.tell(trial, trial.params.get("momentum", 0.5))
+    assert study.best_params["kind"] == "sgd"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="'a'.*low <= high"):
+        tune.Study({"a": (2.0, 1.0)})
+    with pytest.raises(ValueError, match="a list is a choice"):
+        tune.Study({"a": (1, 2, 3)})
+    with pytest.raises(ValueError, match="did you mean 'hybrid'"):
+        tune.Study({"a": (1, 2)}, sampler="hybird")
+    with pytest.raises(ValueError, match="minimize or maximize"):
+        tune.Study({"a": (1, 2)}, direction="up")
+    with pytest.raises(ValueError, match="max_evals"):
+        BayesianOptimizer(SPACE, 0)
+    study = tune.Study({"a": (1, 2)})
+    with pytest.raises(ValueError, match="unknown parameter"):
+        study.enqueue({"b": 1})
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    with pytest.raises(ValueError, match="has ended before"):
+        study.tell(trial, 1.0)
+
+
+def test_failures_pruning_and_exceptions():
+    study = tune.Study({"x": (0.0, 1.0)}, pruner="median(startup_trials=3)")
+
+    def objective(trial):
+        if trial.number == 2:
+            raise tune.FailedTrial("no such thing")
+        if trial.number == 4:
+            return float("nan")
+        for step in range(3):
+            trial.report(trial["x"] + (10 if trial.number > 8 else 0), step)
+            if trial.should_prune():
+                raise tune.PrunedTrial
+        return trial["x"]
+
+    study.optimize(objective, 12)
+    states = [t.state for t in study.trials]
+    assert states[2] == states[4] == "failed" and "no such thing" in study.trials[2].error
+    assert states[9:] == ["pruned"] * 3 and states[:2] == ["complete"] * 2  # in between the median decides
+    with pytest.raises(ZeroDivisionError):
+        study.optimize(lambda trial: 1 / 0, 5)
+    assert study.trials[-1].state == "failed" and "ZeroDivisionError" in study.trials[-1].error and len(study.trials) == 13
+    study.optimize(lambda trial: 1 / 0, 2, catch=(ZeroDivisionError,))
+    assert len(study.trials) == 15
+
+
+def test_several_objectives_and_constraints():
+    optimizer = BayesianOptimizer({"a": (0.0, 1.0), "b": (0.0, 1.0)}, 40, objectives=2, constraints=lambda p: p["a"] + p["b"] < 1.2)
+    front = optimizer.minimize(lambda p: {"values": [p["a"], (1 - p["a"]) ** 2 + p["b"]], "constraints": [0.2 - p["a"]]})
+    assert len(front) > 3 and all(p["a"] >= 0.2 and p["a"] + p["b"] < 1.2 for p in front)
+
+
+def test_a_search_goes_on_where_it_was(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    whole = tune.Study(SPACE, seed=3)
+    whole.optimize(lambda t: loss(t.params), 24)
+    for _ in range(4):  # each time a new connection, as another process has
+        tune.Study(SPACE, seed=3, storage=url).optimize(lambda t: loss(t.params), 6)
+    again = tune.Study(SPACE, seed=3, storage=url)
+    assert [t.params for t in again.trials] == [t.params for t in whole.trials]
+    assert [t.values for t in again.trials] == [t.values for t in whole.trials]
+
+
+WORKER = """
+import sys, time
+from deepseek import tune
+study = tune.Study({"x": (0.0, 1.0), "c": ["a", "b"]}, storage=sys.argv[1], max_trials=int(sys.argv[2]), grace=1.0, sampler=sys.argv[3])
+while (trial := study.ask()) is not None:
+    time.sleep(0.02)
+    study.tell(trial, trial["x"])
+"""
+
+
+def test_killed_workers_lose_nothing(tmp_path):
+    url, trials = f"sqlite:///{tmp_path}/study.db", 60
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", WORKER, url, str(trials), "hybrid"], env=environment)
+
+    workers = [start() for _ in range(4)]
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        time.sleep(0.5)
+        victim = workers.pop(int(rng.integers(len(workers))))
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        workers.append(start())
+    for worker in workers:
+        assert worker.wait(60) == 0
+    start().wait(60)  # takes over what a killed one left at the very end
+    study = tune.Study({"x": (0.0, 1.0), "c": ["a", "b"]}, storage=url, max_trials=trials)
+    done = study.trials
+    while any(t.state == "running" for t in done):
+        time.sleep(1.1)
+        start().wait(60)
+        done = study.trials
+    assert [t.number for t in done] == list(range(trials))
+    assert all(t.state in ("complete", "failed") for t in done) and sum(t.state == "complete" for t in done) >= trials - 2
+    assert len({(t.params["x"], t.params["c"]) for t in done}) == trials
+
+
+def test_threads_share_a_study():
+    study = tune.Study({"x": (0.0, 1.0)})
+    study.optimize(lambda trial: time.sleep(0.005) or trial["x"], 40, workers=4)
+    assert sorted(t.number for t in study.trials) == list(range(40)) and all(t.state == "complete" for t in study.trials)
+
+
+def test_command_tunes_runs(tmp_path):
+    program = pathlib.Path(_tune.__file__).resolve().parents[2] / "deepseek"
+    data = tmp_path / "data"
+    for name, value in (("dark", 30), ("light", 220)):
+        (data / name).mkdir(parents=True)
+        for i in range(12):
+            from PIL import Image
+
+            Image.fromarray(np.full((8, 8), value + i, np.uint8)).save(data / name / f"{i}.png")
+    config = tmp_path / "run.yaml"
+    config.write_text(f"""
+data: {{name: images, folder: {data}}}
+model: {{name: mlp}}
+train: {{epochs: 4, batch_size: 4, threads: 1}}
+tune:
+  parameters:
+    optimizer.learning_rate: {{low: 1e-4, high: 0.1}}
+    train.batch_size: [2, 4]
+  trials: 5
+  pruner: asha(min_step=1, factor=2)
+  output: {tmp_path}/tuned
+""")
+
+    def run(*arguments):
+        return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+
+    first = run("tune", str(config))
+    assert first.returncode == 0, first.stderr
+    assert "all 5 trials" in first.stdout and (tmp_path / "tuned" / "best.yaml").exists()
+    assert (tmp_path / "tuned" / "trial-0000" / "history.csv").exists()
+    assert "tuned" in run("tune", "list", f"{tmp_path}/tuned").stdout
+    more = run("tune", str(config), "--set", "tune.trials=7", "--workers", "2")
+    assert more.returncode == 0 and "all 7 trials" in more.stdout, more.stderr
+    best = run("train", str(tmp_path / "tuned" / "best.yaml"), "--set", "train.epochs=1")
+    assert best.returncode == 0, best.stderr
+    wrong = config.read_text().replace("optimizer.learning_rate", "optimizer.learning_rat")
+    config.write_text(wrong)
+    failed = run("tune", str(config), "--set", f"tune.output={tmp_path}/other")
+    assert failed.returncode == 2 and "did you mean 'optimizer.learning_rate'" in failed.stderr
+    assert not (tmp_path / "other").exists()
