@@ -1,4 +1,4 @@
-// The point with the highest score of a surrogate: candidates by arms, then uphill. Test: tests/tune/hybrid_test.cc
+// The point with the highest score of a surrogate: candidates by arms, then uphill. Test: tests/tune/sampler_test.cc
 #pragma once
 
 #include <optional>

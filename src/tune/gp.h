@@ -1,6 +1,6 @@
 // Gaussian process regression over unit coordinates: Matern 5/2 kernel with a weight per dimension (ARD), of which
 // choices without order count 1 where they differ; hyper-parameters by maximum a posteriori. Rasmussen and Williams,
-// 2006, chapters 2, 4 and 5. Test: tests/tune/gp_test.cc, tests/python/test_tune_gp.py (scikit-learn)
+// 2006, chapters 2, 4 and 5. Test: tests/tune/gp_test.cc, tests/python/test_tune.py (scikit-learn)
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Trade-offs between several losses. Test: tests/tune/pareto_test.cc
+// Trade-offs between several losses. Test: tests/tune/study_test.cc
 #pragma once
 
 #include <cstddef>

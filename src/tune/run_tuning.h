@@ -1,5 +1,5 @@
 // Tunes training runs by their config: `tune.parameters` names keys and ranges, each trial is a run folder, and what
-// came out best is a config to train with. Test: tests/tune/run_tuning_test.cc
+// came out best is a config to train with. Test: tests/python/test_tune.py
 #pragma once
 
 #include "train/run.h"

@@ -1,9 +1,10 @@
 // Studies in SQLite (a file; several processes of one machine) or PostgreSQL (many machines).
 //
 // URLs: sqlite:///relative.db, sqlite:////absolute.db, a plain path that ends in .db or .sqlite,
-// postgresql://user@host/name. Losing the connection to PostgreSQL (a restart) is waited out, up to `patience` seconds,
-// also while it is made first; SQLite's lock, up to 60 s of them. Only Store::beat() doesn't wait. Test:
-// tests/tune/store_test.cc
+// postgresql://user@host/name. A lost connection to PostgreSQL (a restart), also the first one, is waited out, up to
+// `patience` seconds, and another process's lock of SQLite's file up to 60 s of them; Store::beat() doesn't wait for a
+// server. A study in SQLite must not be open while a process is forked; children are refused. Test:
+// tests/tune/{store,sqlite,postgres}_test.cc
 #pragma once
 
 #include <functional>

@@ -74,6 +74,7 @@ class Sqlite : public Database {
     if (OpenFiles::all().inherited(path_)) return forked();
     const int flags =
         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | (create_ ? SQLITE_OPEN_CREATE : 0);
+    errno = 0;
     const int rc = sqlite3_open_v2(path_.c_str(), &db_, flags, nullptr);
     if (rc != SQLITE_OK) {
       Status status = error(rc, "open");
@@ -99,6 +100,7 @@ class Sqlite : public Database {
       return other(make_error(ErrorCode::kIo, "{}: an earlier error has ended the transaction", label_));
     sqlite3_stmt*& statement = statements_[sql];
     if (!statement) {
+      errno = 0;
       const int rc = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
                                         &statement, nullptr);
       if (rc != SQLITE_OK) {
@@ -110,6 +112,7 @@ class Sqlite : public Database {
     for (size_t i = 0; i < parameters.size(); ++i) bind(statement, i, parameters[i]);
     std::vector<Row> rows;
     int rc;
+    errno = 0;
     while ((rc = sqlite3_step(statement)) == SQLITE_ROW) rows.push_back(row_of(statement));
     Status status = rc == SQLITE_DONE ? Status() : error(rc, sql);
     sqlite3_reset(statement);
@@ -250,10 +253,11 @@ class Sqlite : public Database {
                             label_));
   }
   Status error(int rc, const std::string& what) {
+    const int system_error = errno;
     last_ = rc;
     if (std::exchange(cancelled_, false)) return other(cancelled_error(label_));
-    fprintf(stderr, "DBG %d %d\n", rc, errno);
-    const int number = db_ ? sqlite3_system_errno(db_) : 0;
+    // SQLite's own record of it, sqlite3_system_errno(), leaves out writes.
+    const int number = (rc & 0xff) == SQLITE_IOERR || (rc & 0xff) == SQLITE_CANTOPEN ? system_error : 0;
     const std::string system = number ? std::generic_category().message(number) : sqlite3_errstr(rc);
     const bool limit = number == ENOSPC || number == EFBIG || number == EDQUOT;
     const auto io = [&](std::string_view what_happened, std::string_view advice) {

@@ -1,5 +1,5 @@
 // What Gaussian processes know of a space's objective: coordinates, transformed outputs, constraints, and the
-// improvement to expect. Test: tests/tune/hybrid_test.cc
+// improvement to expect. Test: tests/tune/sampler_test.cc
 #pragma once
 
 #include <optional>

@@ -203,7 +203,7 @@ def test_command_tunes_runs(tmp_path):
             Image.fromarray(np.full((8, 8), value + i, np.uint8)).save(data / name / f"{i}.png")
     config = tmp_path / "run.yaml"
     config.write_text(f"""
-data: {{name: images, folder: {data}}}
+data: {{name: image-folder, folder: {data}, size: 8}}
 model: {{name: mlp}}
 train: {{epochs: 4, batch_size: 4, threads: 1}}
 tune:
