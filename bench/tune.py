@@ -5,13 +5,13 @@ regret is the mean over seeds of best loss less minimum, and a problem's number 
 many evaluations: below 1 is better than random. That expectation is exact but for a pool of 20,000 random points, by order statistics.
 - *mean*, *geo*: mean and geometric mean over a family's problems (a problem counts as 0.001 at the least), with 95 % intervals of a bootstrap over seeds,
   the same seeds of all sides. Regret of smooth functions falls by orders of magnitude, which only the geometric mean tells.
-- *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; who is
-  not there in the end counts as if there at the end.
+- *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; of a
+  side that is not there at its end, those that random search needs for that end over the side's.
 - *ms*: median time of ask and tell in the second half of a run.
 
 Peers get what their interface can express: Optuna conditions as define-by-run and ordered choices as integers; scikit-optimize and the grid get all
-parameters, and those that do not exist are ignored. HEBO 0.3.6 is not here: it pins NumPy below 1.25; beside NumPy 2 its model fails ("jitter is too
-large, output random predictions"), and a suggestion takes 1.5 s. scikit-optimize takes about a second, so that it runs only if --sides names it. Ends with a line of JSON.
+parameters, and those that do not exist are ignored. scikit-optimize takes about a second a suggestion, so that it runs only if --sides names it. HEBO is
+not here: requirements-bench.txt says why. Ends with a line of JSON.
 """
 
 import argparse
@@ -79,11 +79,12 @@ class Optuna:
         warnings.simplefilter("ignore")  # experimental arguments
         samplers = optuna.samplers
         make = {"random": samplers.RandomSampler,
-                # Multivariate, its default since 5.0; a liar only matters to those who run trials at the same time.
+                # Multivariate, its default since 5.0; group=True is no better on conditions. A liar only matters to trials at the same time.
                 "tpe": partial(samplers.TPESampler, constant_liar=False),
-                "tpe_group": partial(samplers.TPESampler, constant_liar=False, multivariate=True, group=True),
+                # The noise that it would assume else makes it worse here.
                 "gp": partial(samplers.GPSampler, deterministic_objective=True),
-                "cmaes": partial(samplers.CmaEsSampler, with_margin=True)}[sampler]
+                # Margins are for integers, but fail where conditions change the number of parameters.
+                "cmaes": partial(samplers.CmaEsSampler, with_margin=not any(spec.when for spec in space.values()))}[sampler]
         self.study = optuna.create_study(sampler=make(seed=seed), **storage)
         self.space = space
 
@@ -167,7 +168,7 @@ class Grid:
 
 
 SIDES = {**{f"ours_{name}": ("deepseek", partial(Ours, name)) for name in ("hybrid", "tpe", "gp", "cmaes", "qmc", "random", "grid")},
-         **{f"optuna_{name}": ("optuna", partial(Optuna, name)) for name in ("random", "tpe", "tpe_group", "gp", "cmaes")},
+         **{f"optuna_{name}": ("optuna", partial(Optuna, name)) for name in ("random", "tpe", "gp", "cmaes")},
          "skopt_gp": ("scikit-optimize", Skopt), "grid": ("numpy", Grid)}
 DEFAULT = "ours_hybrid,ours_tpe,ours_gp,optuna_random,optuna_tpe,optuna_gp,optuna_cmaes,grid"
 
@@ -288,24 +289,29 @@ def expected(losses, n):
     return float(np.sum(-np.diff(np.append(left, 0.0)) * losses[: len(left)]))
 
 
+def random_needs(losses, value):
+    """Evaluations after which random search is as good as that in the median."""
+    share = np.searchsorted(losses, value, side="right") / len(losses)
+    return 1.0 if share > 0.5 else math.log(0.5) / math.log1p(-max(share, 0.5 / len(losses)))
+
+
 def problem_numbers(name, curves):
-    """Of each number of evaluations the regret of each run over random's, and of SPEED random's median best and who reached it when."""
+    """Of each number of evaluations the regret of each run over random's, and of each of SPEED the speed-up."""
     losses, minimum = pool(name), by_name()[name].minimum
     clip = np.median(losses)
     clipped = np.minimum(losses, clip)
-    scale = clip - minimum
-    best = np.minimum(np.minimum.accumulate(curves, axis=1), clip)
-    ratios = {}
+    slack = 1e-12 * (clip - minimum)
+    best = np.minimum.accumulate(curves, axis=1)
+    ratios, speed = {}, {}
     for n in REPORT:
         if n <= curves.shape[1]:
-            ratios[n] = (best[:, n - 1] - minimum) / max(expected(clipped, n) - minimum, 1e-12 * scale)
-    reached = {}
+            ratios[n] = (np.minimum(best[:, n - 1], clip) - minimum) / max(expected(clipped, n) - minimum, slack)
+    median = np.median(best, axis=0)
     for n in SPEED:
         if n <= curves.shape[1]:
-            goal = losses[int(POOL * (1 - 0.5 ** (1 / n)))]
-            there = best <= goal + 1e-12 * scale
-            reached[n] = np.where(there.any(1), there.argmax(1) + 1, curves.shape[1])
-    return ratios, reached
+            there = median <= losses[int(len(losses) * (1 - 0.5 ** (1 / n)))] + slack
+            speed[n] = n / (there.argmax() + 1) if there.any() else min(n, random_needs(losses, median[-1])) / curves.shape[1]
+    return ratios, speed
 
 
 def lengthened(losses, evaluations):
@@ -314,24 +320,24 @@ def lengthened(losses, evaluations):
 
 
 class Numbers:
-    """A family's numbers: ratio[side][n] and reached[side][n] of all problems and seeds, missing ones NaN."""
+    """A family's numbers: ratio[side][n] of all problems and seeds, missing ones NaN, and speed[side][n] of all problems."""
 
     def __init__(self, results, sides, names, seeds, weights):
         self.names = [name for name in names if any(all((side, name, seed) in results for side in sides) for seed in range(seeds))]
         self.weights = weights
         shape = (len(self.names), seeds)
         self.ratio = {side: {n: np.full(shape, np.nan) for n in REPORT if n <= evaluations} for side, evaluations in sides.items()}
-        self.reached = {side: {n: np.full(shape, np.nan) for n in SPEED if n <= evaluations} for side, evaluations in sides.items()}
+        self.speeds = {side: {n: [] for n in SPEED if n <= evaluations} for side, evaluations in sides.items()}
         self.seconds = {side: [] for side in sides}
         for row, name in enumerate(self.names):
             common = [seed for seed in range(seeds) if all((side, name, seed) in results for side in sides)]
             for side, evaluations in sides.items():
                 runs = [results[side, name, seed] for seed in common]
-                ratios, reached = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
+                ratios, speeds = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
                 for n, values in ratios.items():
                     self.ratio[side][n][row, common] = values
-                for n, values in reached.items():
-                    self.reached[side][n][row, common] = values
+                for n, value in speeds.items():
+                    self.speeds[side][n].append(value)
                 self.seconds[side] += [s for one in runs for s in one["seconds"][len(one["seconds"]) // 2:]]
         self.runs = int(np.isfinite(next(iter(next(iter(self.ratio.values())).values()))).sum()) if self.names else 0
 
@@ -350,7 +356,7 @@ class Numbers:
         return np.nanmean(np.log(np.maximum(self.draws(side, n), FLOOR)), axis=1)
 
     def speed(self, side, n):
-        return math.exp(np.mean(np.log(n / np.nanmedian(self.reached[side][n], axis=1))))
+        return math.exp(np.mean(np.log(self.speeds[side][n])))
 
 
 def interval(draws, transform=lambda x: x):
@@ -381,7 +387,7 @@ def report(results, sides, families, args):
             row = {"family": family, "side": side, "problems": len(numbers.names), "ms": statistics.median(numbers.seconds[side]) * 1e3}
             row["mean"] = {n: interval(numbers.mean(side, n)) for n in numbers.ratio[side]}
             row["geo"] = {n: interval(numbers.log(side, n), math.exp) for n in numbers.ratio[side]}
-            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.reached[side]}
+            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.speeds[side]}
             row["by_problem"] = {n: dict(zip(numbers.names, numbers.draws(side, n)[0].round(4).tolist())) for n in numbers.ratio[side]}
             output.append(row)
             print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
