@@ -63,6 +63,8 @@ class Ours:
 
     def ask(self):
         self.trial = self.study.ask()
+        if self.trial is None:
+            raise StopIteration
         return self.trial.params
 
     def tell(self, params, value):
@@ -365,10 +367,10 @@ def interval(draws, transform=lambda x: x):
 
 
 def cell(numbers, width):
-    """number [low, high], to two places or two digits."""
+    """number [low, high], to two places or digits."""
     if numbers is None:
         return f"{'-':>{width}}"
-    text = [f"{x:.2f}" if x >= 0.1 else f"{x:.2g}" for x in numbers]
+    text = [f"{x:.0f}" if x >= 10 else f"{x:.2f}" if x >= 0.1 else f"{x:.2g}" for x in numbers]
     return f"{text[0]} [{text[1]}, {text[2]}]".rjust(width)
 
 
@@ -381,7 +383,7 @@ def report(results, sides, families, args):
     output = []
     for family, numbers in made.items():
         print(f"\n{family}: {len(numbers.names)} problems, {numbers.runs} runs of each side")
-        print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
+        print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
               + "".join(f"{f'speed-up {n}':>13}" for n in SPEED if n in shown) + f"{'ms':>9}")
         for side in sides:
             row = {"family": family, "side": side, "problems": len(numbers.names), "ms": statistics.median(numbers.seconds[side]) * 1e3}
@@ -390,7 +392,7 @@ def report(results, sides, families, args):
             row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.speeds[side]}
             row["by_problem"] = {n: dict(zip(numbers.names, numbers.draws(side, n)[0].round(4).tolist())) for n in numbers.ratio[side]}
             output.append(row)
-            print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
+            print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
                   + "".join(f"{row['speed_up'][n]:13.2f}" if n in row["speed_up"] else f"{'-':>13}" for n in SPEED if n in shown) + f"{row['ms']:9.2f}")
         if args.by_problem:
             for n in shown[-2:]:
@@ -402,8 +404,8 @@ def report(results, sides, families, args):
         return output
     first = next(iter(sides))
     print(f"\nall families ({', '.join(made)}), mean over them; beside: the side's geo over {first}'s, above 1 where {first} is better")
-    print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
-          + "".join(f"{f'beside at {n}':>20}" for n in shown[-2:]))
+    print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
+          + "".join(f"{f'beside at {n}':>24}" for n in shown[-2:]))
     for side, evaluations in sides.items():
         row = {"family": "all", "side": side}
         here = [n for n in shown if n <= evaluations]
@@ -413,8 +415,8 @@ def report(results, sides, families, args):
         row["beside"] = {n: interval(log[n] - np.mean([numbers.log(first, n) for numbers in made.values()], axis=0), math.exp)
                          for n in here if n <= sides[first]}
         output.append(row)
-        print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
-              + "".join(cell(row["beside"].get(n), 20) for n in shown[-2:]))
+        print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
+              + "".join(cell(row["beside"].get(n), 24) for n in shown[-2:]))
     return output
 
 
@@ -448,25 +450,25 @@ class Cost:
         return seconds + time.perf_counter() - start
 
     def fill(self, trials):
-        """Optuna is handed random trials, since it would take minutes to get there by asking; ours asks."""
-        if isinstance(self.made, Optuna):
-            import optuna
+        """Hands over random trials, since to get there by asking would take some sides minutes."""
+        rng = np.random.default_rng(self.count)
+        points = [sample(SPACE, rng) for _ in range(trials - self.count)]
+        self.count = max(self.count, trials)
+        if isinstance(self.made, Ours):
+            for params in points:
+                self.made.study.add_trial(params, cost_loss(params))
+            return
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+        from optuna.trial import create_trial
 
-            rng, points = np.random.default_rng(self.count), []
-            distributions = None
-            for _ in range(trials - self.count):
-                params = sample(SPACE, rng)
-                stored = {name: spec.values.index(params[name]) if isinstance(spec, Choice) and spec.ordered else params[name] for name, spec in SPACE.items()}
-                if distributions is None:
-                    distributions = {name: optuna.distributions.IntDistribution(0, len(spec.values) - 1) if isinstance(spec, Choice) and spec.ordered else
-                                     optuna.distributions.CategoricalDistribution(spec.values) if isinstance(spec, Choice) else
-                                     (optuna.distributions.FloatDistribution if isinstance(spec, Float) else optuna.distributions.IntDistribution)
-                                     (spec.low, spec.high, log=spec.log) for name, spec in SPACE.items()}
-                points.append(optuna.trial.create_trial(params=stored, distributions=distributions, value=cost_loss(params)))
-            self.made.study.add_trials(points)
-            self.count = trials
-        while self.count < trials:
-            self.step()
+        distributions = {name: IntDistribution(0, len(spec.values) - 1) if isinstance(spec, Choice) and spec.ordered else
+                         CategoricalDistribution(spec.values) if isinstance(spec, Choice) else
+                         (FloatDistribution if isinstance(spec, Float) else IntDistribution)(spec.low, spec.high, log=spec.log)
+                         for name, spec in SPACE.items()}
+        stored = [{name: spec.values.index(params[name]) if isinstance(spec, Choice) and spec.ordered else params[name] for name, spec in SPACE.items()}
+                  for params in points]
+        self.made.study.add_trials([create_trial(params=inner, distributions=distributions, value=cost_loss(params))
+                                    for inner, params in zip(stored, points)])
 
 
 def turns(sides, steps):
@@ -493,7 +495,7 @@ def cost(args):
             here = {name: side for name, side in sides.items() if n <= 500 or not name.endswith("_gp")}
             for side in here.values():
                 side.call("fill", n)
-            for name, seconds in turns(here, 20).items():
+            for name, seconds in turns(here, 24).items():
                 rows[name][n] = {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3}
         for side in sides.values():
             side.close()
