@@ -118,8 +118,6 @@ class Bbob:
         self.stretched = self.Q @ np.diag(self.sqrt_10) @ self.R
         self.stretch = max(1, math.sqrt(d) / 8)
         self.names = [f"x{i}" for i in range(d)]
-        if name == "griewank_rosenbrock":
-            self.x_opt = self.R.T @ np.full(d, 0.5 / self.stretch)
 
     def __call__(self, params):
         x = np.array([params[name] for name in self.names], float)
@@ -167,8 +165,8 @@ class Bbob:
         s = np.sqrt(z[:-1] ** 2 + z[1:] ** 2)
         return np.mean(np.sqrt(s) * (1 + np.sin(50 * s**0.2) ** 2)) ** 2
 
-    def griewank_rosenbrock(self, x):  # f19
-        z = self.stretch * (self.R @ x) + 0.5
+    def griewank_rosenbrock(self, x):  # f19, but shifted to x_opt: as published it is least next to the middle, where some samplers start
+        z = self.stretch * (self.R @ (x - self.x_opt)) + 1
         s = 100 * (z[:-1] ** 2 - z[1:]) ** 2 + (z[:-1] - 1) ** 2
         return 10 * np.mean(s / 4000 - np.cos(s)) + 10
 
