@@ -5,13 +5,13 @@ regret is the mean over seeds of best loss less minimum, and a problem's number 
 many evaluations: below 1 is better than random. That expectation is exact but for a pool of 20,000 random points, by order statistics.
 - *mean*, *geo*: mean and geometric mean over a family's problems (a problem counts as 0.001 at the least), with 95 % intervals of a bootstrap over seeds,
   the same seeds of all sides. Regret of smooth functions falls by orders of magnitude, which only the geometric mean tells.
-- *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; who is
-  not there in the end counts as if there at the end.
+- *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; of a
+  side that is not there at its end, those that random search needs for that end over the side's.
 - *ms*: median time of ask and tell in the second half of a run.
 
 Peers get what their interface can express: Optuna conditions as define-by-run and ordered choices as integers; scikit-optimize and the grid get all
-parameters, and those that do not exist are ignored. HEBO 0.3.6 is not here: it pins NumPy below 1.25; beside NumPy 2 its model fails ("jitter is too
-large, output random predictions"), and a suggestion takes 1.5 s. scikit-optimize takes about a second, so that it runs only if --sides names it. Ends with a line of JSON.
+parameters, and those that do not exist are ignored. scikit-optimize takes about a second a suggestion, so that it runs only if --sides names it. HEBO is
+not here: requirements-bench.txt says why. Ends with a line of JSON.
 """
 
 import argparse
@@ -63,6 +63,8 @@ class Ours:
 
     def ask(self):
         self.trial = self.study.ask()
+        if self.trial is None:
+            raise StopIteration
         return self.trial.params
 
     def tell(self, params, value):
@@ -79,11 +81,12 @@ class Optuna:
         warnings.simplefilter("ignore")  # experimental arguments
         samplers = optuna.samplers
         make = {"random": samplers.RandomSampler,
-                # Multivariate, its default since 5.0; a liar only matters to those who run trials at the same time.
+                # Multivariate, its default since 5.0; group=True is no better on conditions. A liar only matters to trials at the same time.
                 "tpe": partial(samplers.TPESampler, constant_liar=False),
-                "tpe_group": partial(samplers.TPESampler, constant_liar=False, multivariate=True, group=True),
+                # The noise that it would assume else makes it worse here.
                 "gp": partial(samplers.GPSampler, deterministic_objective=True),
-                "cmaes": partial(samplers.CmaEsSampler, with_margin=True)}[sampler]
+                # Margins are for integers, but fail where conditions change the number of parameters.
+                "cmaes": partial(samplers.CmaEsSampler, with_margin=not any(spec.when for spec in space.values()))}[sampler]
         self.study = optuna.create_study(sampler=make(seed=seed), **storage)
         self.space = space
 
@@ -167,7 +170,7 @@ class Grid:
 
 
 SIDES = {**{f"ours_{name}": ("deepseek", partial(Ours, name)) for name in ("hybrid", "tpe", "gp", "cmaes", "qmc", "random", "grid")},
-         **{f"optuna_{name}": ("optuna", partial(Optuna, name)) for name in ("random", "tpe", "tpe_group", "gp", "cmaes")},
+         **{f"optuna_{name}": ("optuna", partial(Optuna, name)) for name in ("random", "tpe", "gp", "cmaes")},
          "skopt_gp": ("scikit-optimize", Skopt), "grid": ("numpy", Grid)}
 DEFAULT = "ours_hybrid,ours_tpe,ours_gp,optuna_random,optuna_tpe,optuna_gp,optuna_cmaes,grid"
 
@@ -288,24 +291,29 @@ def expected(losses, n):
     return float(np.sum(-np.diff(np.append(left, 0.0)) * losses[: len(left)]))
 
 
+def random_needs(losses, value):
+    """Evaluations after which random search is as good as that in the median."""
+    share = np.searchsorted(losses, value, side="right") / len(losses)
+    return 1.0 if share > 0.5 else math.log(0.5) / math.log1p(-max(share, 0.5 / len(losses)))
+
+
 def problem_numbers(name, curves):
-    """Of each number of evaluations the regret of each run over random's, and of SPEED random's median best and who reached it when."""
+    """Of each number of evaluations the regret of each run over random's, and of each of SPEED the speed-up."""
     losses, minimum = pool(name), by_name()[name].minimum
     clip = np.median(losses)
     clipped = np.minimum(losses, clip)
-    scale = clip - minimum
-    best = np.minimum(np.minimum.accumulate(curves, axis=1), clip)
-    ratios = {}
+    slack = 1e-12 * (clip - minimum)
+    best = np.minimum.accumulate(curves, axis=1)
+    ratios, speed = {}, {}
     for n in REPORT:
         if n <= curves.shape[1]:
-            ratios[n] = (best[:, n - 1] - minimum) / max(expected(clipped, n) - minimum, 1e-12 * scale)
-    reached = {}
+            ratios[n] = (np.minimum(best[:, n - 1], clip) - minimum) / max(expected(clipped, n) - minimum, slack)
+    median = np.median(best, axis=0)
     for n in SPEED:
         if n <= curves.shape[1]:
-            goal = losses[int(POOL * (1 - 0.5 ** (1 / n)))]
-            there = best <= goal + 1e-12 * scale
-            reached[n] = np.where(there.any(1), there.argmax(1) + 1, curves.shape[1])
-    return ratios, reached
+            there = median <= losses[int(len(losses) * (1 - 0.5 ** (1 / n)))] + slack
+            speed[n] = n / (there.argmax() + 1) if there.any() else min(n, random_needs(losses, median[-1])) / curves.shape[1]
+    return ratios, speed
 
 
 def lengthened(losses, evaluations):
@@ -314,24 +322,24 @@ def lengthened(losses, evaluations):
 
 
 class Numbers:
-    """A family's numbers: ratio[side][n] and reached[side][n] of all problems and seeds, missing ones NaN."""
+    """A family's numbers: ratio[side][n] of all problems and seeds, missing ones NaN, and speed[side][n] of all problems."""
 
     def __init__(self, results, sides, names, seeds, weights):
         self.names = [name for name in names if any(all((side, name, seed) in results for side in sides) for seed in range(seeds))]
         self.weights = weights
         shape = (len(self.names), seeds)
         self.ratio = {side: {n: np.full(shape, np.nan) for n in REPORT if n <= evaluations} for side, evaluations in sides.items()}
-        self.reached = {side: {n: np.full(shape, np.nan) for n in SPEED if n <= evaluations} for side, evaluations in sides.items()}
+        self.speeds = {side: {n: [] for n in SPEED if n <= evaluations} for side, evaluations in sides.items()}
         self.seconds = {side: [] for side in sides}
         for row, name in enumerate(self.names):
             common = [seed for seed in range(seeds) if all((side, name, seed) in results for side in sides)]
             for side, evaluations in sides.items():
                 runs = [results[side, name, seed] for seed in common]
-                ratios, reached = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
+                ratios, speeds = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
                 for n, values in ratios.items():
                     self.ratio[side][n][row, common] = values
-                for n, values in reached.items():
-                    self.reached[side][n][row, common] = values
+                for n, value in speeds.items():
+                    self.speeds[side][n].append(value)
                 self.seconds[side] += [s for one in runs for s in one["seconds"][len(one["seconds"]) // 2:]]
         self.runs = int(np.isfinite(next(iter(next(iter(self.ratio.values())).values()))).sum()) if self.names else 0
 
@@ -350,7 +358,7 @@ class Numbers:
         return np.nanmean(np.log(np.maximum(self.draws(side, n), FLOOR)), axis=1)
 
     def speed(self, side, n):
-        return math.exp(np.mean(np.log(n / np.nanmedian(self.reached[side][n], axis=1))))
+        return math.exp(np.mean(np.log(self.speeds[side][n])))
 
 
 def interval(draws, transform=lambda x: x):
@@ -359,10 +367,10 @@ def interval(draws, transform=lambda x: x):
 
 
 def cell(numbers, width):
-    """number [low, high], to two places or two digits."""
+    """number [low, high], to two places or digits."""
     if numbers is None:
         return f"{'-':>{width}}"
-    text = [f"{x:.2f}" if x >= 0.1 else f"{x:.2g}" for x in numbers]
+    text = [f"{x:.0f}" if x >= 10 else f"{x:.2f}" if x >= 0.1 else f"{x:.2g}" for x in numbers]
     return f"{text[0]} [{text[1]}, {text[2]}]".rjust(width)
 
 
@@ -375,16 +383,16 @@ def report(results, sides, families, args):
     output = []
     for family, numbers in made.items():
         print(f"\n{family}: {len(numbers.names)} problems, {numbers.runs} runs of each side")
-        print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
+        print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
               + "".join(f"{f'speed-up {n}':>13}" for n in SPEED if n in shown) + f"{'ms':>9}")
         for side in sides:
             row = {"family": family, "side": side, "problems": len(numbers.names), "ms": statistics.median(numbers.seconds[side]) * 1e3}
             row["mean"] = {n: interval(numbers.mean(side, n)) for n in numbers.ratio[side]}
             row["geo"] = {n: interval(numbers.log(side, n), math.exp) for n in numbers.ratio[side]}
-            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.reached[side]}
+            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.speeds[side]}
             row["by_problem"] = {n: dict(zip(numbers.names, numbers.draws(side, n)[0].round(4).tolist())) for n in numbers.ratio[side]}
             output.append(row)
-            print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
+            print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
                   + "".join(f"{row['speed_up'][n]:13.2f}" if n in row["speed_up"] else f"{'-':>13}" for n in SPEED if n in shown) + f"{row['ms']:9.2f}")
         if args.by_problem:
             for n in shown[-2:]:
@@ -396,8 +404,8 @@ def report(results, sides, families, args):
         return output
     first = next(iter(sides))
     print(f"\nall families ({', '.join(made)}), mean over them; beside: the side's geo over {first}'s, above 1 where {first} is better")
-    print(f"{'side':17}" + "".join(f"{f'mean at {n}':>20}" for n in shown) + "".join(f"{f'geo at {n}':>20}" for n in shown)
-          + "".join(f"{f'beside at {n}':>20}" for n in shown[-2:]))
+    print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
+          + "".join(f"{f'beside at {n}':>24}" for n in shown[-2:]))
     for side, evaluations in sides.items():
         row = {"family": "all", "side": side}
         here = [n for n in shown if n <= evaluations]
@@ -407,8 +415,8 @@ def report(results, sides, families, args):
         row["beside"] = {n: interval(log[n] - np.mean([numbers.log(first, n) for numbers in made.values()], axis=0), math.exp)
                          for n in here if n <= sides[first]}
         output.append(row)
-        print(f"{side:17}" + "".join(cell(row[what].get(n), 20) for what in ("mean", "geo") for n in shown)
-              + "".join(cell(row["beside"].get(n), 20) for n in shown[-2:]))
+        print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
+              + "".join(cell(row["beside"].get(n), 24) for n in shown[-2:]))
     return output
 
 
@@ -424,10 +432,23 @@ def cost_loss(params):
     return loss + math.log2(params["width"] / 128) ** 2 / 20 + params["batch_size"] / 256 + zlib.crc32(repr(params).encode()) / 2**32 / 10
 
 
+def write_ahead(connection, _):
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
 class Cost:
     """A side in a process of its own (harness.Side): it fills a study, then takes the time of single suggestions."""
 
-    def __init__(self, name, storage):
+    def __init__(self, name, storage, wal=False):
+        if wal:
+            import optuna
+            import sqlalchemy
+
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            storage["storage"] = optuna.storages.RDBStorage(storage["storage"])
+            storage["storage"].engine.dispose()  # connections made from now on
+            sqlalchemy.event.listen(storage["storage"].engine, "connect", write_ahead)
         self.made = SIDES[name][1](SPACE, 0, None, **storage)
         self.count = 0
 
@@ -442,25 +463,25 @@ class Cost:
         return seconds + time.perf_counter() - start
 
     def fill(self, trials):
-        """Optuna is handed random trials, since it would take minutes to get there by asking; ours asks."""
-        if isinstance(self.made, Optuna):
-            import optuna
+        """Hands over random trials, since to get there by asking would take some sides minutes."""
+        rng = np.random.default_rng(self.count)
+        points = [sample(SPACE, rng) for _ in range(trials - self.count)]
+        self.count = max(self.count, trials)
+        if isinstance(self.made, Ours):
+            for params in points:
+                self.made.study.add_trial(params, cost_loss(params))
+            return
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+        from optuna.trial import create_trial
 
-            rng, points = np.random.default_rng(self.count), []
-            distributions = None
-            for _ in range(trials - self.count):
-                params = sample(SPACE, rng)
-                stored = {name: spec.values.index(params[name]) if isinstance(spec, Choice) and spec.ordered else params[name] for name, spec in SPACE.items()}
-                if distributions is None:
-                    distributions = {name: optuna.distributions.IntDistribution(0, len(spec.values) - 1) if isinstance(spec, Choice) and spec.ordered else
-                                     optuna.distributions.CategoricalDistribution(spec.values) if isinstance(spec, Choice) else
-                                     (optuna.distributions.FloatDistribution if isinstance(spec, Float) else optuna.distributions.IntDistribution)
-                                     (spec.low, spec.high, log=spec.log) for name, spec in SPACE.items()}
-                points.append(optuna.trial.create_trial(params=stored, distributions=distributions, value=cost_loss(params)))
-            self.made.study.add_trials(points)
-            self.count = trials
-        while self.count < trials:
-            self.step()
+        distributions = {name: IntDistribution(0, len(spec.values) - 1) if isinstance(spec, Choice) and spec.ordered else
+                         CategoricalDistribution(spec.values) if isinstance(spec, Choice) else
+                         (FloatDistribution if isinstance(spec, Float) else IntDistribution)(spec.low, spec.high, log=spec.log)
+                         for name, spec in SPACE.items()}
+        stored = [{name: spec.values.index(params[name]) if isinstance(spec, Choice) and spec.ordered else params[name] for name, spec in SPACE.items()}
+                  for params in points]
+        self.made.study.add_trials([create_trial(params=inner, distributions=distributions, value=cost_loss(params))
+                                    for inner, params in zip(stored, points)])
 
 
 def turns(sides, steps):
@@ -487,7 +508,7 @@ def cost(args):
             here = {name: side for name, side in sides.items() if n <= 500 or not name.endswith("_gp")}
             for side in here.values():
                 side.call("fill", n)
-            for name, seconds in turns(here, 20).items():
+            for name, seconds in turns(here, 24).items():
                 rows[name][n] = {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3}
         for side in sides.values():
             side.close()
@@ -496,10 +517,12 @@ def cost(args):
             print(f"{name:17}" + "".join(f"{text:>22}" for text in texts), flush=True)
             output.append({"cost": name, "threads": threads, **row})
     with tempfile.TemporaryDirectory() as folder:
-        storage = {"ours_random": {"storage": f"sqlite:///{folder}/ours.db", "name": "x"},
-                   "optuna_random": {"storage": f"sqlite:///{folder}/optuna.db", "study_name": "x"}}
-        sides = {name: harness.Side(name, 1, Cost, name, storage[name]) for name in storage if version(name)}
-        print("\n1,000 trials at random in SQLite: seconds, and ms per trial, median (minimum)")
+        # Ours writes ahead and does not wait for the disk (a power cut may lose the last trials); Optuna's default does wait, so it is here both ways.
+        rows = {"ours_random": ("ours_random", {"storage": f"sqlite:///{folder}/ours.db", "name": "x"}),
+                "optuna_random": ("optuna_random", {"storage": f"sqlite:///{folder}/optuna.db", "study_name": "x"}),
+                "optuna, ahead": ("optuna_random", {"storage": f"sqlite:///{folder}/ahead.db", "study_name": "x"}, True)}
+        sides = {row: harness.Side(row, 1, Cost, *make) for row, make in rows.items() if version(make[0])}
+        print("\n1,000 trials at random in SQLite: seconds, and ms per trial, median (minimum); ahead: with ours' pragmas, WAL and synchronous = NORMAL")
         for name, seconds in turns(sides, 1000).items():
             print(f"{name:17}{sum(seconds):10.2f}    {statistics.median(seconds) * 1e3:.3f} ({min(seconds) * 1e3:.3f})", flush=True)
             output.append({"storage": name, "seconds": sum(seconds), "median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3})
