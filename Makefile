@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables \
+.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables bench-tune \
   wheel check-wheel clean
 
 PYTHON ?= python3
@@ -22,7 +22,7 @@ SOURCES = $(shell git ls-files '*.cc' '*.h')
 LINT_FILES ?= $(wildcard src/base/*.cc src/graph/*.cc)
 
 setup: $(VENV)/.build-stamp            ## system packages and .venv for building and running
-setup-test: $(VENV)/.test-stamp .venv-featuretools/.stamp  ## also what only tests need (torch, Featuretools)
+setup-test: $(VENV)/.test-stamp .venv-featuretools/.stamp  ## also what only tests need (torch, Featuretools, a PostgreSQL server)
 setup-spark: .venv-spark/.stamp        ## also Spark, which pipelines as SQL are tried in (half a gigabyte, Java)
 setup-bench: $(VENV)/.bench-stamp      ## also what bench/ compares with (ONNX Runtime, OpenVINO, JAX)
 setup-dev: $(VENV)/.dev-stamp          ## also clang and its tools
@@ -34,6 +34,7 @@ $(VENV)/.build-stamp: requirements.txt
 	touch $@
 
 $(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
+	tools/apt_install.sh postgresql
 	$(BIN)/python -m pip install -q -r requirements-test.txt
 	touch $@
 
@@ -119,6 +120,11 @@ bench-tables: setup-bench build        ## cleaning beside pandas and Polars, fea
 	$(BENCH) bench/features.py
 	$(BENCH) bench/value.py
 	$(BENCH) bench/augment.py
+
+bench-tune: setup-bench build          ## our samplers beside Optuna's: regret and time; BENCH_FLAGS="--seeds 30" for all (hours), --families, --sides
+	$(BENCH) bench/tune_tables.py
+	$(BENCH) bench/tune.py $(BENCH_FLAGS)
+	$(BENCH) bench/tune.py --cost
 
 bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen
 	$(BENCH) bench/guard.py
