@@ -33,18 +33,24 @@ nb::tuple fields(const Trial& t) {
 std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name,
                                   nb::object allowed) {
   StudyOptions options = unwrap(StudyOptions::parse(config));
-  std::shared_ptr<Store> store = url.empty() ? make_memory_store(options.to_json()) : unwrap([&] {
-    nb::gil_scoped_release release;
-    return open_sql_store(url, name, options.to_json());
-  }());
-  if (!url.empty()) options = unwrap(StudyOptions::parse(store->config()));
   std::function<bool(const Point&)> check;
-  if (!allowed.is_none())
-    check = [allowed](const Point& point) {
+  if (!allowed.is_none()) {
+    // Copies of the function are made without the GIL; they share one reference, which this call's own copy outlives.
+    const auto held = std::make_shared<nb::object>(std::move(allowed));
+    check = [held](const Point& point) {
       nb::gil_scoped_acquire acquire;
-      return nb::cast<bool>(allowed(point));
+      return nb::cast<bool>((*held)(point));
     };
-  return unwrap(Study::create(std::move(options), std::move(store), std::move(check)));
+  }
+  if (url.empty()) {
+    std::shared_ptr<Store> store = make_memory_store(config);
+    return unwrap(Study::create(std::move(options), std::move(store), std::move(check)));
+  }
+  Result<std::unique_ptr<Study>> study = [&] {
+    nb::gil_scoped_release release;  // a database may have to be waited for
+    return Study::open(std::move(options), url, name, check);
+  }();
+  return unwrap(std::move(study));
 }
 
 }  // namespace
@@ -103,6 +109,20 @@ NB_MODULE(_tune, m) {
       .def("grid", &Space::grid, nb::arg("levels"), nb::arg("limit"))
       .def("to_unit", [](const Space& s, const Point& p) { return s.to_unit(p); })
       .def("from_unit", [](const Space& s, const std::vector<double>& u) { return s.from_unit(u); });
+
+  // The settings of a study that is there, as JSON.
+  m.def("study_config", [](const std::string& url, const std::string& name) {
+    nb::gil_scoped_release release;
+    Result<std::shared_ptr<Store>> store = open_sql_store(url, name, "");
+    nb::gil_scoped_acquire acquire;
+    return unwrap(std::move(store))->config();
+  });
+  m.def("list_studies", [](const std::string& url) {
+    nb::list list;
+    for (const StudySummary& s : unwrap(list_studies(url))) list.append(nb::make_tuple(s.name, s.created, s.trials, s.finished));
+    return list;
+  });
+  m.def("delete_study", [](const std::string& url, const std::string& name) { check(delete_study(url, name)); });
 
   nb::class_<Study>(m, "Study")
       .def_static("make", make_study, nb::arg("config"), nb::arg("url"), nb::arg("name"), nb::arg("allowed").none())

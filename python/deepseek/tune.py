@@ -18,7 +18,8 @@ from . import _tune
 from ._tune import hypervolume, pareto_front, pruner_names, sampler_names
 
 __all__ = [
-    "FailedTrial", "Parameter", "PrunedTrial", "Study", "Trial", "choice", "hypervolume", "integer", "log", "pareto_front",
+    "FailedTrial", "Parameter", "PrunedTrial", "Study", "Trial", "StudySummary", "choice", "delete_study", "hypervolume",
+    "integer", "list_studies", "log", "pareto_front",
     "pruner_names", "sampler_names", "uniform",
 ]
 
@@ -72,6 +73,26 @@ def choice(values: collections.abc.Iterable[typing.Any], *, ordered: bool | None
     if ordered is not None:
         spec["ordered"] = ordered
     return Parameter(spec, values)
+
+
+def list_studies(storage: str) -> list[StudySummary]:
+    """The studies of a database, by name."""
+    return [StudySummary(*fields) for fields in _tune.list_studies(storage)]
+
+
+def delete_study(storage: str, name: str) -> None:
+    """Deletes a study with all its trials."""
+    _tune.delete_study(storage, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySummary:
+    """A study of a database: when it was made (seconds since 1970), its trials, and how many of them have ended."""
+
+    name: str
+    created: float
+    trials: int
+    finished: int
 
 
 def _is_int(value: typing.Any) -> bool:
@@ -270,6 +291,17 @@ class Study:
         self._study = _tune.Study.make(json.dumps(config), storage or "", name, allowed)
         self.directions = directions
         self.name = name
+
+    @classmethod
+    def load(cls, storage: str, name: str = "study") -> Study:
+        """The study of this name as it was made; choices that JSON doesn't have come back as text.
+
+        FileNotFoundError tells which studies there are where this isn't one.
+        """
+        config = json.loads(_tune.study_config(storage, name))
+        return cls(config["space"], direction=config["directions"], sampler=config["sampler"], pruner=config["pruner"],
+                   seed=config["seed"], max_trials=config["max_trials"], max_seconds=config["max_seconds"],
+                   patience=config["patience"], storage=storage, name=name, grace=config["grace"])
 
     def ask(self) -> Trial | None:
         """The next trial; None where the search is over."""

@@ -5,7 +5,6 @@
 #include "base/strings.h"
 #include "io/atomic_file.h"
 #include "train/metrics.h"
-#include "tune/sql_store.h"
 
 namespace deepseek::tune {
 namespace {
@@ -89,14 +88,7 @@ Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options) {
   std::error_code error;
   std::filesystem::create_directories(o.output, error);
   if (error) return make_error(ErrorCode::kIo, "tune.output: {}: {}", o.output, error.message());
-  DS_ASSIGN(std::shared_ptr<Store> store, open_sql_store(storage_of(o), name_of(o), study.to_json()));
-  DS_ASSIGN(const StudyOptions kept, StudyOptions::parse(store->config()));
-  if (kept.space.to_json() != study.space.to_json() || kept.directions != study.directions)
-    return invalid(
-        "{}: the study '{}' has other parameters: {}; give tune.name or tune.output another name, or take these",
-        storage_of(o), name_of(o), kept.space.to_json());
-  // Budgets may grow between one start and the next.
-  return Study::create(std::move(study), std::move(store));
+  return Study::open(std::move(study), storage_of(o), name_of(o));
 }
 
 Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks) {

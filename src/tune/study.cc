@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "tune/pareto.h"
+#include "tune/sql_store.h"
 
 namespace deepseek::tune {
 namespace {
@@ -120,6 +121,20 @@ Result<std::unique_ptr<Study>> Study::create(StudyOptions options, std::shared_p
     study->heart_ = std::make_unique<Heart>(std::move(own), o.grace / 6);
   }
   return study;
+}
+
+Result<std::unique_ptr<Study>> Study::open(StudyOptions options, const std::string& url, const std::string& name,
+                                           std::function<bool(const Point&)> allowed) {
+  // Mistakes are told before anything is made.
+  DS_TRY(create(options, make_memory_store(""), allowed).status());
+  DS_ASSIGN(std::shared_ptr<Store> store, open_sql_store(url, name, options.to_json()));
+  DS_ASSIGN(const StudyOptions kept, StudyOptions::parse(store->config()));
+  if (kept.space.to_json() != options.space.to_json())
+    return invalid("{}: the study '{}' has another space: {}, got {}; give another name, or take this space", url, name,
+                   kept.space.to_json(), options.space.to_json());
+  if (kept.directions != options.directions)
+    return invalid("{}: the study '{}' has other directions; give another name, or take those", url, name);
+  return create(std::move(options), std::move(store), std::move(allowed));
 }
 
 Result<std::string> Study::budget_spent(const Transaction& t) const {

@@ -147,6 +147,28 @@ def test_a_search_goes_on_where_it_was(tmp_path):
     assert [t.values for t in again.trials] == [t.values for t in whole.trials]
 
 
+def test_studies_of_a_database(tmp_path):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    first = tune.Study({"x": (0.0, 1.0)}, storage=url, name="first", max_trials=2, direction="maximize")
+    first.optimize(lambda t: t["x"])
+    assert len(first.trials) == 2
+    more = tune.Study({"x": (0.0, 1.0)}, storage=url, name="first", max_trials=3, direction="maximize")
+    more.optimize(lambda t: t["x"])
+    assert len(first.trials) == 3  # budgets are the caller's
+    with pytest.raises(ValueError, match="has another space"):
+        tune.Study({"y": (0.0, 1.0)}, storage=url, name="first", direction="maximize")
+    with pytest.raises(ValueError, match="other directions"):
+        tune.Study({"x": (0.0, 1.0)}, storage=url, name="first")
+    tune.Study({"y": ["a", "b"]}, storage=url, name="second")
+    assert [(s.name, s.trials, s.finished) for s in tune.list_studies(url)] == [("first", 3, 3), ("second", 0, 0)]
+    again = tune.Study.load(url, "first")
+    assert again.best_value == first.best_value and again.directions == ["maximize"]
+    with pytest.raises(FileNotFoundError, match="first"):
+        tune.Study.load(url, "firts")
+    tune.delete_study(url, "second")
+    assert [s.name for s in tune.list_studies(url)] == ["first"]
+
+
 WORKER = """
 import sys, time
 from deepseek import tune
