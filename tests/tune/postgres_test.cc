@@ -159,8 +159,20 @@ TEST_F(Postgres, AChildOfAForkConnectsForItself) {
   const auto store = open();
   ASSERT_OK(store);
   ASSERT_OK(put(**store, trial(0, "parent")));
+  const auto sessions = [&] {
+    std::set<int64_t> numbers;
+    const auto rows = query(server_.url(), "SELECT pid FROM pg_stat_activity WHERE state = 'idle'");
+    EXPECT_OK(rows);
+    for (const Row& row : *rows) numbers.insert(integer_of(row[0]));
+    return numbers;
+  };
+  // Those of other tests end a moment after they were closed.
+  std::set<int64_t> before = sessions();
+  for (int tries = 0; before.size() != 1 && tries < 100; ++tries, before = sessions()) ::usleep(10'000);
+  ASSERT_EQ(before.size(), 1u);
   EXPECT_EQ(wait_for(in_child([&] { return put(**store, trial(1, "child")).ok(); })), 0);
   ASSERT_OK(put(**store, trial(2, "parent")));
+  EXPECT_TRUE(sessions().contains(*before.begin())) << "the child has ended its parent's session";
   EXPECT_EQ(trials_of(**store).at(1).worker, "child");
 }
 

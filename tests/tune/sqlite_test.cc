@@ -205,19 +205,20 @@ TEST(Sqlite, NoticesThatTheFileWasTaken) {
 TEST(Sqlite, RefusesWhatWasOpenBeforeAFork) {
   TempFolder folder;
   const std::string path = folder / "study.db";
-  auto store = open_sql_store(path, "a", kConfig);
-  ASSERT_OK(store);
+  auto opened = open_sql_store(path, "a", kConfig);
+  ASSERT_OK(opened);
+  std::shared_ptr<Store> store = std::move(opened).value();
   const auto refused = [&](const Status& status) {
     return !status.ok() && status.message().find("when this process was forked") != std::string::npos;
   };
   EXPECT_EQ(wait_for(in_child([&] {
-              return refused(put(**store, trial(0, "w"))) && refused(open_sql_store(path, "a", kConfig).status()) &&
+              return refused(put(*store, trial(0, "w"))) && refused(open_sql_store(path, "a", kConfig).status()) &&
                      open_sql_store(folder / "other.db", "a", kConfig).ok();
             })),
             0);
-  ASSERT_OK(put(**store, trial(0, "w")));
-  store->reset();
-  store = Status(ErrorCode::kNotFound, "closed");
+  ASSERT_OK(put(*store, trial(0, "w")));
+  store.reset();
+  opened->reset();
   EXPECT_EQ(wait_for(in_child([&] {
               const auto own = open_sql_store(path, "a", "");
               return own.ok() && put(**own, trial(1, "w")).ok();

@@ -1,5 +1,4 @@
-// What every store keeps, in memory, in SQLite and in PostgreSQL. What only one database does: sqlite_test.cc,
-// postgres_test.cc.
+// What every store keeps: in memory, in SQLite and in PostgreSQL.
 #include "tune/store.h"
 
 #include <gmock/gmock.h>
@@ -232,7 +231,7 @@ TEST_P(SqlStoreTest, AKilledWriterLeavesWholeTransactions) {
       ASSERT_EQ(text_of_trial(trials[i]), text_of_trial(i + 1 < trials.size() ? finished(n) : trial(n, "w")));
     }
   }
-  EXPECT_GT(most, 20u);
+  EXPECT_GT(most, 5u);
 }
 
 TEST_P(SqlStoreTest, AStudyKeepsTheSettingsItWasMadeWith) {
