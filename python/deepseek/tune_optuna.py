@@ -128,7 +128,7 @@ class _Condition:
     """A parameter is active where `parent` is one of `values`; without a parent always, with `never` in no trial of the space."""
 
     parent: str = ""
-    values: tuple[typing.Any, ...] = ()
+    values: collections.abc.Sequence[typing.Any] = ()
     never: bool = False
 
 
@@ -193,22 +193,27 @@ def _candidates(parent: str, distribution: BaseDistribution, params: list[dict[s
         else:
             orphans += name in p
     tried = {**with_it, **without}
-    options: list[collections.abc.Iterable[typing.Any]] = []
+    exact = lambda values: tuple(v for v in values if with_it[_key(v)] > without[_key(v)])  # noqa: E731
+    options: list[collections.abc.Sequence[typing.Any]] = []
     if isinstance(distribution, CategoricalDistribution):
-        options.append(c for c in distribution.choices if with_it[_key(c)] > without[_key(c)])
+        options.append(exact(distribution.choices))
     elif isinstance(distribution, IntDistribution):
         grid = range(distribution.low, distribution.high + 1, distribution.step)
         if len(grid) > _LONGEST:
             return
         numbers = sorted(value for _, value in tried)
-        for below, above in zip(numbers, numbers[1:]):  # what was not tried is as the nearest that was
-            options.append(v for v in grid if 2 * v > below + above)
-            options.append(v for v in grid if 2 * v <= below + above)
+        total, below = with_it.total(), collections.Counter(without=0, with_it=0)
+        for number, following in zip(numbers, numbers[1:]):  # what was not tried is as the nearest that was
+            below["with_it"] += with_it[_key(number)]
+            below["without"] += without[_key(number)]
+            cut = -((distribution.low - 1 - (number + following) // 2) // distribution.step)
+            yield orphans + below["with_it"] + without.total() - below["without"], len(tried), _Condition(parent, grid[cut:])
+            yield orphans + total - below["with_it"] + below["without"], len(tried), _Condition(parent, grid[:cut])
         options.append(grid)
         if len(grid) <= _MOST_VALUES:
-            options.append(v for v in grid if with_it[_key(v)] > without[_key(v)])
-    for option in options:
-        if values := tuple(option):
+            options.append(exact(grid))
+    for values in options:
+        if len(values):
             keys = {_key(v) for v in values}
             wrong = sum(count for key, count in without.items() if key in keys)
             wrong += sum(count for key, count in with_it.items() if key not in keys)
@@ -343,7 +348,7 @@ def _add(made: Study, finished: list[optuna.trial.FrozenTrial], waiting: list[op
         except ValueError as error:
             why = str(error)
             missing = [n for n in made.space.names if n not in t.params and why.startswith(f"parameter '{n}': expected a value")]
-            left_out.setdefault(f"without '{missing[0]}'" if missing else why, []).append(t.number)
+            left_out.setdefault(f"without '{missing[0]}'" if missing else _rule(why), []).append(t.number)
             continue
         state, values = states[t.state], list(t.values or [])
         error_text = str(t.system_attrs.get("fail_reason", ""))
@@ -364,11 +369,19 @@ def _add(made: Study, finished: list[optuna.trial.FrozenTrial], waiting: list[op
         try:
             made.enqueue(_read(made.space, fixed))
         except ValueError as error:
-            left_out.setdefault(str(error), []).append(t.number)
-    for why, numbers in left_out.items():
-        listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-        of = len(finished) + len(waiting)
-        warnings.warn(f"{len(numbers)} of {of} trials are left out (numbers {listed}): {why}", stacklevel=3)
+            left_out.setdefault(_rule(str(error)), []).append(t.number)
+    if left_out:
+        reasons = []
+        for why, numbers in left_out.items():
+            listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+            reasons.append(f"{why}: {len(numbers)} (numbers {listed})")
+        lost = sum(map(len, left_out.values()))
+        warnings.warn(f"{lost} of {len(finished) + len(waiting)} trials are left out; " + "; ".join(reasons), stacklevel=3)
+
+
+def _rule(error: str) -> str:
+    """Without the value at fault, so that trials can be counted by it."""
+    return error.split(", got ")[0].split(", but ")[0]
 
 
 def _constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:

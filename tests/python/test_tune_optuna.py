@@ -229,25 +229,56 @@ def test_conditions_are_found():
         assert set(fixed.params) == set(trial.params)  # all that the objective asks for, and no more
 
 
+def test_conditions_of_many_parameters():
+    theirs = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial):
+        kind, many = trial.suggest_categorical("kind", list("abcd")), trial.suggest_int("many", 2, 60, step=2)
+        trial.suggest_int("n", 1, 2000)  # that each trial has another value of explains anything, so it must not
+        for i in range(2):
+            trial.suggest_float(f"{kind}{i}", 0, 1)
+        for i in range(0, many, 5):
+            trial.suggest_int(f"w{i}", 1, 300)
+        if many <= 10:
+            trial.suggest_int("few", 1, 3)
+        return many
+
+    theirs.optimize(objective, 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = tune.from_optuna(theirs)
+    assert [t.params for t in ours.trials] == [t.params for t in theirs.trials]
+    for name, parameter in ours.space.parameters.items():
+        when = parameter.spec.get("when")
+        if name in ("kind", "many", "n", "w0"):
+            assert when is None
+        elif name[0] == "w":
+            assert when == {"many": [v for v in range(2, 61, 2) if v > int(name[1:])]}
+        elif name == "few":
+            assert when == {"many": [2, 4, 6, 8, 10]}
+        else:
+            assert when == {"kind": [name[0]]}
+
+
 def test_failed_before_all_was_asked():
     both = {**X, "y": IntDistribution(1, 9)}
     trials = [ended({"x": i / 10, "y": 1 + i % 3}, both) for i in range(10)]
     early = [ended({"x": 0.5}, both, state=TrialState.FAIL), ended({"x": 0.6}, both, state=TrialState.PRUNED), ended({}, both)]
-    with pytest.warns(UserWarning, match=r"2 of 12 trials are left out \(numbers 10, 11\): without 'y'"):
+    with pytest.warns(UserWarning, match=r"2 of 12 trials are left out; without 'y': 2 \(numbers 10, 11\)"):
         ours = tune.from_optuna(study_of(*trials, *early[:2]))
     assert len(ours.trials) == 10 and "when" not in ours.space.parameters["y"].spec
-    with pytest.warns(UserWarning, match=r"1 of 11 trials are left out \(numbers 10\)"):
+    with pytest.warns(UserWarning, match=r"1 of 11 trials are left out; without 'x': 1 \(numbers 10\)"):
         assert len(tune.from_optuna(study_of(*trials, early[2])).trials) == 10
 
 
 def test_unexplained_parameters():
     both = {**X, "y": FloatDistribution(0, 1)}
     trials = [ended({"x": i / 10} if i in (2, 5) else {"x": i / 10, "y": 0.5}, both) for i in range(10)]
-    with pytest.warns(UserWarning, match=r"\(numbers 2, 5\): without 'y'"):
+    with pytest.warns(UserWarning, match=r"without 'y': 2 \(numbers 2, 5\)"):
         ours = tune.from_optuna(study_of(*trials))
     assert [t.params["x"] for t in ours.trials] == [i / 10 for i in range(10) if i not in (2, 5)]
     trials = [ended({"x": i / 10, "y": 0.5} if i in (2, 5) else {"x": i / 10}, both) for i in range(10)]
-    with pytest.warns(UserWarning, match=r"\(numbers 2, 5\): unknown parameter \['y'\]"):
+    with pytest.warns(UserWarning, match=r"unknown parameter \['y'\].*: 2 \(numbers 2, 5\)"):
         ours = tune.from_optuna(study_of(*trials))
     assert ours.space.names == ["x"] and len(ours.trials) == 8
     # Who knows the space can tell it.
