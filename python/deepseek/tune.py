@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import importlib
+import itertools
 import json
 import math
 import threading
@@ -17,11 +19,32 @@ import typing
 from . import _tune
 from ._tune import hypervolume, pareto_front, pruner_names, sampler_names
 
+if typing.TYPE_CHECKING:
+    import optuna
+
+    from .tune_optuna import from_optuna as from_optuna
+    from .tune_optuna import to_optuna as to_optuna
+    from .tune_sklearn import BayesSearchCV as BayesSearchCV
+
 __all__ = [
     "FailedTrial", "Parameter", "PrunedTrial", "Study", "Trial", "StudySummary", "choice", "delete_study", "hypervolume",
     "integer", "list_studies", "log", "pareto_front",
     "pruner_names", "sampler_names", "uniform",
 ]
+
+# Loaded on first use, with what they need; not in __all__, lest `import *` needs it.
+_LAZY = {"BayesSearchCV": "tune_sklearn", "from_optuna": "tune_optuna", "to_optuna": "tune_optuna"}
+
+if not typing.TYPE_CHECKING:  # else mypy takes any name for one of this module's
+
+    def __getattr__(name: str) -> typing.Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __package__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
 
 
 class PrunedTrial(Exception):
@@ -69,7 +92,7 @@ def integer(low: int, high: int, *, step: int = 1, log: bool = False) -> Paramet
 def choice(values: collections.abc.Iterable[typing.Any], *, ordered: bool | None = None) -> Parameter:
     """One of the values, which may be any objects. `ordered`: neighbours are alike; by default where they are numbers that rise."""
     values = list(values)
-    spec: dict[str, typing.Any] = {"type": "choice", "choices": [_as_json(v) for v in values]}
+    spec: dict[str, typing.Any] = {"type": "choice", "choices": _stand_ins(values)}
     if ordered is not None:
         spec["ordered"] = ordered
     return Parameter(spec, values)
@@ -111,6 +134,17 @@ def _as_json(value: typing.Any) -> typing.Any:
         return getattr(value, "__qualname__", None) or repr(value)
 
 
+def _stand_ins(values: list[typing.Any]) -> list[typing.Any]:
+    """_as_json() of each; objects that print alike, such as lambdas, are numbered."""
+    listed: list[typing.Any] = []
+    for value in values:
+        text = _as_json(value)
+        if type(text) is str and not isinstance(value, str) and text in listed:
+            text = next(t for k in itertools.count(2) if (t := f"{text} #{k}") not in listed)
+        listed.append(text)
+    return listed
+
+
 def _parameter(name: str, spec: typing.Any) -> Parameter:
     if isinstance(spec, Parameter):
         return spec
@@ -124,7 +158,7 @@ def _parameter(name: str, spec: typing.Any) -> Parameter:
     if isinstance(spec, dict):
         if "choices" in spec:
             spec = {**spec, "choices": list(spec["choices"])}
-            return Parameter({**spec, "choices": [_as_json(v) for v in spec["choices"]]}, spec["choices"])
+            return Parameter({**spec, "choices": _stand_ins(spec["choices"])}, spec["choices"])
         return Parameter(spec)
     if isinstance(spec, (str, int, float, bool)) or spec is None:
         return choice([spec])
@@ -137,7 +171,7 @@ class Space:
 
     def __init__(self, parameters: collections.abc.Mapping[str, typing.Any] | Space) -> None:
         if isinstance(parameters, Space):
-            self.parameters = parameters.parameters
+            self.parameters: dict[str, Parameter] = parameters.parameters
         elif isinstance(parameters, collections.abc.Mapping):
             self.parameters = {str(name): _parameter(name, spec) for name, spec in parameters.items()}
         else:
@@ -187,6 +221,9 @@ class Space:
         if not partial:
             self._space.check(point)
         return point
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        return Space, (self.parameters,)
 
     @property
     def cardinality(self) -> float:
@@ -279,18 +316,46 @@ class Study:
         if space is None:
             raise ValueError("expected a space")
         self.space = Space(space)
-        checks = [constraints] if callable(constraints) else list(constraints)
-        allowed = None
-        if checks:
-            allowed = lambda point: all(c(self.space.params(point)) for c in checks)  # noqa: E731
+        self._checks = [constraints] if callable(constraints) else list(constraints)
         config = {
             "space": json.loads(self.space._space.to_json()), "directions": directions, "sampler": sampler, "pruner": pruner,
             "seed": int(seed), "max_trials": max_trials or 0, "max_seconds": max_seconds or 0, "patience": patience or 0,
             "grace": grace if storage else 0, "max_attempts": 3,
         }
-        self._study = _tune.Study.make(json.dumps(config), storage or "", name, allowed)
         self.directions = directions
         self.name = name
+        self._kept: dict[int, tuple[str, str]] = {}  # errors and workers of trials that ended elsewhere
+        self._open(config, storage or "")
+
+    def _open(self, config: dict[str, typing.Any], storage: str) -> None:
+        allowed = None
+        if self._checks:
+            allowed = lambda point: all(c(self.space.params(point)) for c in self._checks)  # noqa: E731
+        self._study = _tune.Study.make(json.dumps(config), storage, self.name, allowed)
+
+    def __getstate__(self) -> dict[str, typing.Any]:
+        """Settings and trials. What is unpickled is in memory, and its trials that were not finished wait to be run anew."""
+        state = {name: value for name, value in self.__dict__.items() if name != "_study"}
+        return {**state, "config": self._study.config(), "fields": self._study.trials()}
+
+    def __setstate__(self, state: dict[str, typing.Any]) -> None:
+        config, trials = json.loads(state.pop("config")), state.pop("fields")
+        self.__dict__.update(state)
+        self._open({**config, "grace": 0}, "")
+        for number, status, point, values, constraints, reports, error, worker, note, started, ended in trials:
+            if status in ("complete", "pruned", "failed"):
+                self._kept[number] = error, worker
+                self._study.add(status, point, values, constraints, reports, started, ended)
+            else:
+                self._study.enqueue(point)
+            if note:
+                self._study.set_note(number, note)
+
+    def to_optuna(self, storage: typing.Any = None, study_name: str | None = None) -> optuna.Study:
+        """A copy for Optuna; see deepseek.tune.to_optuna()."""
+        from .tune_optuna import to_optuna
+
+        return to_optuna(self, storage, study_name)
 
     @classmethod
     def load(cls, storage: str, name: str = "study") -> Study:
@@ -405,6 +470,7 @@ class Study:
 
     def _frozen(self, fields: typing.Any) -> FrozenTrial:
         number, state, point, values, constraints, reports, error, worker, note, started, ended = fields
+        error, worker = self._kept.get(number, (error, worker))
         return FrozenTrial(number, state, self.space.params(point), values, constraints, reports, error, worker,
                            json.loads(note) if note else None, started, ended)
 
