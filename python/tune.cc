@@ -119,7 +119,8 @@ NB_MODULE(_tune, m) {
   });
   m.def("list_studies", [](const std::string& url) {
     nb::list list;
-    for (const StudySummary& s : unwrap(list_studies(url))) list.append(nb::make_tuple(s.name, s.created, s.trials, s.finished));
+    for (const StudySummary& s : unwrap(list_studies(url)))
+      list.append(nb::make_tuple(s.name, s.created, s.trials, s.finished));
     return list;
   });
   m.def("delete_study", [](const std::string& url, const std::string& name) { check(delete_study(url, name)); });

@@ -181,7 +181,7 @@ class Search {
       const double n = p.cardinality();
       if (n <= kNeighbours) {
         for (double k = 0; k < n; ++k)
-          if (p.low + k * p.step != point[j]) add(p.low + k * p.step);
+          if (const double v = p.level(static_cast<int64_t>(k), static_cast<int64_t>(n)); v != point[j]) add(v);
       } else {
         if (point[j] > p.low) add(point[j] - p.step);
         if (point[j] + p.step <= p.high) add(point[j] + p.step);

@@ -21,6 +21,11 @@ constexpr double kShort = 32;
 // Whole multiples within the range; a hair more, so that 0.1 + 2 * 0.1 <= 0.3.
 double steps_of(const Parameter& p) { return std::floor((p.high - p.low) / p.step * (1 + 1e-12) + 1e-9); }
 
+// low + k steps, k moved into the range; 0.1 + 2 * 0.1 is a hair above 0.3.
+double stepped(const Parameter& p, double k) {
+  return std::min(p.low + std::clamp(k, 0.0, steps_of(p)) * p.step, p.high);
+}
+
 double edge(const Parameter& p, double value) { return p.log ? std::log(value) : value; }
 
 // Half a step beyond both ends, so that the first and the last value get as much room as the others.
@@ -184,16 +189,15 @@ double Parameter::from_unit(double unit) const {
   const auto [from, to] = edges(*this);
   double value = from + unit * (to - from);
   if (log) value = std::exp(value);
-  if (step != 0) return low + std::clamp(std::round((value - low) / step), 0.0, steps_of(*this)) * step;
+  if (step != 0) return stepped(*this, std::round((value - low) / step));
   return std::clamp(value, low, high);
 }
 
 double Parameter::level(int64_t k, int64_t levels) const {
-  if (cardinality() <= static_cast<double>(levels) && step != 0) return low + static_cast<double>(k) * step;
+  if (cardinality() <= static_cast<double>(levels) && step != 0) return stepped(*this, static_cast<double>(k));
   const double share = levels > 1 ? static_cast<double>(k) / static_cast<double>(levels - 1) : 0.5;
   const double value = log ? std::exp(std::log(low) + share * std::log(high / low)) : low + share * (high - low);
-  return step == 0 ? std::clamp(value, low, high)
-                   : low + std::clamp(std::round((value - low) / step), 0.0, steps_of(*this)) * step;
+  return step == 0 ? std::clamp(value, low, high) : stepped(*this, std::round((value - low) / step));
 }
 
 std::string Parameter::text(double value) const {
@@ -265,8 +269,7 @@ Point Space::repaired(Point point) const {
       point[i] = p.from_unit(0.5);
     } else {
       point[i] = std::clamp(point[i], p.low, p.high);
-      if (p.step != 0)
-        point[i] = p.low + std::min(std::round((point[i] - p.low) / p.step), p.cardinality() - 1) * p.step;
+      if (p.step != 0) point[i] = stepped(p, std::round((point[i] - p.low) / p.step));
     }
   }
   return point;

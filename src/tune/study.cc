@@ -291,6 +291,11 @@ Result<bool> Study::report(int64_t number, int64_t step, double value) {
 }
 
 Status Study::enqueue(const Point& point) {
+  for (size_t i = 0; i < point.size(); ++i) {
+    const Parameter& p = options_.space[i];
+    if (!std::isnan(point[i]) && !(point[i] >= p.low && point[i] <= p.high))
+      return invalid("parameter '{}': expected a value from {} to {}, got {}", p.name, p.low, p.high, point[i]);
+  }
   const std::lock_guard lock(mutex_);
   return store_->transact([&](Transaction& t) -> Status {
     Trial trial;
@@ -317,6 +322,10 @@ Status Study::add(Trial trial) {
   DS_TRY(options_.space.check(trial.point));
   if (trial.state == TrialState::kComplete && trial.values.size() != options_.directions.size())
     return invalid("expected {} values, got {}", options_.directions.size(), trial.values.size());
+  if (std::any_of(trial.values.begin(), trial.values.end(), [](double v) { return !std::isfinite(v); })) {
+    trial.state = TrialState::kFailed;
+    trial.values.clear();
+  }
   const std::lock_guard lock(mutex_);
   return store_->transact([&](Transaction& t) -> Status {
     Trial added = trial;

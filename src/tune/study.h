@@ -38,8 +38,8 @@ class Study {
   // `allowed`: known constraints, see Setting. Its sampler's and pruner's names are checked here.
   static Result<std::unique_ptr<Study>> create(StudyOptions options, std::shared_ptr<Store> store,
                                                std::function<bool(const Point&)> allowed = {});
-  // The study of this name in a database (see sql_store.h), made where there is none. One that is there must have the same space
-  // and directions; sampler, pruner and budgets are those given here.
+  // The study of this name in a database (see sql_store.h), made where there is none. One that is there must have the
+  // same space and directions; sampler, pruner and budgets are those given here.
   static Result<std::unique_ptr<Study>> open(StudyOptions options, const std::string& url, const std::string& name,
                                              std::function<bool(const Point&)> allowed = {});
   ~Study();

@@ -80,6 +80,12 @@ TEST(Space, UnitCoordinates) {
   ASSERT_EQ(counts.size(), 8u);
   for (const auto& [value, count] : counts) EXPECT_EQ(count, 1000) << value;
   EXPECT_NEAR(s[0].from_unit(0.5), 1e-2, 1e-9);
+  // 0.1 + 2 * 0.1 is a hair above 0.3.
+  const Space tenths = space_of(R"({"a": {"low": 0.1, "high": 0.3, "step": 0.1}})");
+  for (const Point& p : {tenths.from_unit({1.0}), tenths.all(10).back(), tenths.repaired({0.29})}) {
+    EXPECT_EQ(p[0], 0.3);
+    EXPECT_TRUE(tenths.check(p).ok());
+  }
 }
 
 TEST(Space, CardinalityIsThatOfTheGrid) {

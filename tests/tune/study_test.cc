@@ -89,6 +89,7 @@ TEST(Study, EnqueuedPointsComeFirst) {
   EXPECT_EQ(partly[1], 1);
   EXPECT_TRUE(study->options().space.check(partly).ok());
   EXPECT_EQ((*study->ask())->number, 2);
+  EXPECT_THAT(study->enqueue({7, 1}).message(), HasSubstr("'x': expected a value from 0 to 1, got 7"));
 }
 
 // Two studies of one store, as two processes have: the first one's worker dies with a trial.
