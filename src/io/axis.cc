@@ -9,6 +9,12 @@ namespace deepseek::io {
 
 std::string short_number(double value, int digits) {
   std::string text = fmt::format("{:.{}g}", value, digits);
+  if (std::abs(value) < 1e-3 && text.find('e') == std::string::npos && text.size() > 5) {
+    text = fmt::format("{:.{}e}", value, std::max(digits - 1, 0));
+    const size_t end = text.find('e');
+    if (text.find('.') < end)
+      text.erase(text.find_last_not_of("0.", end - 1) + 1, end - text.find_last_not_of("0.", end - 1) - 1);
+  }
   // 1e-05 is 1e-5, 1e+06 is 1e6.
   const size_t e = text.find('e');
   if (e == std::string::npos) return text;

@@ -11,7 +11,7 @@ struct Tick {
   std::string label;
 };
 
-// Short: 0.001, 25, 1e-5, 3.2e6.
+// Short: 0.001, 25, 1e-5, 3.2e6; what is below 0.001 with an exponent.
 std::string short_number(double value, int digits = 4);
 
 class Axis {

@@ -32,12 +32,27 @@ struct Columns {
 // One tree over weighted rows. Numeric columns are sorted once; each node's rows stay together in every order.
 class Builder {
  public:
+  // Rows of weight 0 are left out at once: what remains lies close together.
   Builder(const Columns& data, const std::vector<std::vector<int32_t>>& sorted, const std::vector<double>& weights)
-      : data_(data), weights_(weights), orders_(sorted.size()), left_(weights.size()) {
+      : orders_(sorted.size()) {
+    std::vector<int32_t> place(weights.size(), -1);
+    for (size_t row = 0; row < weights.size(); ++row) {
+      if (weights[row] == 0) continue;
+      place[row] = static_cast<int32_t>(weights_.size());
+      weights_.push_back(weights[row]);
+      data_.y.push_back(data.y[row]);
+    }
+    data_.categories = data.categories;
+    data_.x.assign(sorted.size(), std::vector<double>(weights_.size()));
     for (size_t f = 0; f < sorted.size(); ++f)
-      for (const int32_t row : sorted[f])
-        if (weights[static_cast<size_t>(row)] > 0) orders_[f].push_back(row);
-    rest_.resize(orders_[0].size());
+      for (const int32_t row : sorted[f]) {
+        const int32_t at = place[static_cast<size_t>(row)];
+        if (at < 0) continue;
+        orders_[f].push_back(at);
+        data_.x[f][static_cast<size_t>(at)] = data.x[f][static_cast<size_t>(row)];
+      }
+    left_.resize(weights_.size());
+    rest_.resize(weights_.size());
   }
 
   std::vector<Node> run() {
@@ -83,12 +98,11 @@ class Builder {
     for (std::vector<int32_t>& order : orders_) {
       size_t to = begin, kept = 0;
       for (size_t i = begin; i < end; ++i) {
+        // Without branches, which nothing could predict.
         const int32_t row = order[i];
-        if (left_[static_cast<size_t>(row)]) {
-          order[to++] = row;
-        } else {
-          rest_[kept++] = row;
-        }
+        const bool left = left_[static_cast<size_t>(row)] != 0;
+        order[to] = row, rest_[kept] = row;
+        to += left, kept += !left;
       }
       std::copy_n(rest_.begin(), kept, order.begin() + static_cast<std::ptrdiff_t>(to));
     }
@@ -99,22 +113,24 @@ class Builder {
   }
 
   // Equal gains but for rounding stay with the earlier parameter: a parent comes before what depends on it.
-  static bool better(double gain, const Split& best) { return gain > best.gain * (1 + 1e-9) && gain > 1e-14; }
+  static double gain_needed(const Split& best) { return std::max(best.gain * (1 + 1e-9), 1e-14); }
 
   void try_numeric(size_t f, size_t begin, size_t end, double weight, double sum, Split& best) const {
     const std::vector<double>& x = data_.x[f];
     const std::vector<int32_t>& order = orders_[f];
-    double w = 0, s = 0;
+    double w = 0, s = 0, needed = gain_needed(best) + sum * sum / weight;
     for (size_t i = begin; i + 1 < end; ++i) {
       const size_t row = static_cast<size_t>(order[i]), next = static_cast<size_t>(order[i + 1]);
       w += weights_[row], s += weights_[row] * data_.y[row];
-      if (x[row] == x[next]) continue;
-      const double gain = s * s / w + (sum - s) * (sum - s) / (weight - w) - sum * sum / weight;
+      const double rest = weight - w;
+      // s^2 / w + (sum - s)^2 / rest, with both sides times w and rest: a division only where it is better.
+      if (s * s * rest + (sum - s) * (sum - s) * w <= needed * w * rest || x[row] == x[next]) continue;
       const double threshold = 0.5 * (x[row] + x[next]);
-      if (!better(gain, best) || !(threshold > x[row])) continue;
-      best.gain = gain;
+      if (!(threshold > x[row])) continue;
+      best.gain = s * s / w + (sum - s) * (sum - s) / rest - sum * sum / weight;
       best.node.feature = static_cast<int32_t>(f);
       best.node.threshold = threshold;
+      needed = gain_needed(best) + sum * sum / weight;
     }
   }
 
@@ -140,15 +156,15 @@ class Builder {
     for (size_t k = 0; k + 1 < there.size(); ++k) {
       wl += w[there[k]], sl += s[there[k]], mask |= uint64_t{1} << there[k];
       const double gain = sl * sl / wl + (sum - sl) * (sum - sl) / (weight - wl) - sum * sum / weight;
-      if (!better(gain, best)) continue;
+      if (gain <= gain_needed(best)) continue;
       best.gain = gain;
       best.node.feature = static_cast<int32_t>(f);
       best.node.mask = wl >= weight - wl ? mask | absent : mask;  // what isn't there goes with the majority
     }
   }
 
-  const Columns& data_;
-  const std::vector<double>& weights_;
+  Columns data_;
+  std::vector<double> weights_;
   std::vector<std::vector<int32_t>> orders_;  // by column; of categories in any order
   std::vector<char> left_;
   std::vector<int32_t> rest_;

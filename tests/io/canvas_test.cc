@@ -71,6 +71,17 @@ TEST(Axis, TicksAreRoundNumbers) {
   EXPECT_DOUBLE_EQ(Axis(1e-4, 1, 5, false, true).at(0.01), 0.5);
 }
 
+TEST(Axis, NumbersAreShort) {
+  EXPECT_EQ(short_number(0), "0");
+  EXPECT_EQ(short_number(0.0012345), "0.001234");
+  EXPECT_EQ(short_number(0.00012), "1.2e-4");
+  EXPECT_EQ(short_number(-0.000123456), "-1.235e-4");
+  EXPECT_EQ(short_number(1e-10), "1e-10");
+  EXPECT_EQ(short_number(12345678, 4), "1.235e7");
+  EXPECT_EQ(short_number(1e100), "1e100");
+  EXPECT_EQ(short_number(INFINITY), "inf");
+}
+
 TEST(Axis, ExtremeRangesHaveTicks) {
   for (const bool widen : {false, true}) {
     for (const auto& [low, high] :
