@@ -69,14 +69,22 @@ class SvgCanvas : public Canvas {
       out_ += " stroke-dasharray='";
       number(on_), out_ += ' ', number(off_), out_ += '\'';
     }
-    path(spots), end("path");
+    out_ += " d='";
+    path(spots);
+    out_ += '\'';
+    end("path");
   }
-  void polygon(std::span<const Spot> spots) override {
-    if (spots.size() < 3) return;
+  void polygons(std::span<const std::vector<Spot>> list) override {
+    if (list.empty()) return;
     out_ += "<path";
     paint("fill");
-    path(spots);
-    out_.back() = 'z', out_ += '\'';
+    out_ += " d='";
+    for (const std::vector<Spot>& spots : list) {
+      if (spots.size() < 3) continue;
+      path(spots);
+      out_ += 'z';
+    }
+    out_ += '\'';
     end("path");
   }
   void box(double x, double y, double w, double h) override {
@@ -108,7 +116,6 @@ class SvgCanvas : public Canvas {
   }
   // From spot to spot by differences, which are short.
   void path(std::span<const Spot> spots) {
-    out_ += " d='";
     double x = 0, y = 0;
     for (size_t i = 0; i < spots.size(); ++i) {
       const double to_x = std::round(spots[i].x * 10) / 10, to_y = std::round(spots[i].y * 10) / 10;
@@ -116,7 +123,6 @@ class SvgCanvas : public Canvas {
       number(to_x - x), out_ += ' ', number(to_y - y);
       x = to_x, y = to_y;
     }
-    out_ += '\'';
   }
   void end(const char* element) {
     if (tag_ >= 0) out_ += fmt::format(" data-t='{}'", tag_);
@@ -154,13 +160,18 @@ class CairoCanvas : public Canvas {
     cairo_set_line_width(cr_, thickness);
     const double pattern[] = {on_, off_};
     cairo_set_dash(cr_, pattern, on_ > 0 ? 2 : 0, 0);
+    cairo_new_path(cr_);
     path(spots);
     cairo_stroke(cr_);
   }
-  void polygon(std::span<const Spot> spots) override {
-    if (spots.size() < 3) return;
+  void polygons(std::span<const std::vector<Spot>> list) override {
     source();
-    path(spots);
+    cairo_new_path(cr_);
+    for (const std::vector<Spot>& spots : list) {
+      if (spots.size() < 3) continue;
+      path(spots);
+      cairo_close_path(cr_);
+    }
     cairo_fill(cr_);
   }
   void box(double x, double y, double w, double h) override {
@@ -178,7 +189,7 @@ class CairoCanvas : public Canvas {
  private:
   void source() { cairo_set_source_rgba(cr_, colour_.r, colour_.g, colour_.b, opacity_); }
   void path(std::span<const Spot> spots) {
-    cairo_new_path(cr_);
+    cairo_new_sub_path(cr_);
     for (const Spot& s : spots) cairo_line_to(cr_, s.x, s.y);
   }
 

@@ -8,6 +8,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/status.h"
 
@@ -42,9 +44,11 @@ class Canvas {
   // y).
   virtual void text(double x, double y, const std::string& text, double align = 0, double angle = 0) = 0;
   virtual void polyline(std::span<const Spot> spots, double thickness) = 0;  // round joins and ends
-  virtual void polygon(std::span<const Spot> spots) = 0;                     // filled
-  virtual void box(double x, double y, double w, double h) = 0;              // filled
-  virtual void disc(double x, double y, double radius) = 0;                  // filled
+  // Filled; as one area, so that no seam shows between those that touch.
+  virtual void polygons(std::span<const std::vector<Spot>> list) = 0;
+  virtual void box(double x, double y, double w, double h) = 0;  // filled
+  virtual void disc(double x, double y, double radius) = 0;      // filled
+  void polygon(std::vector<Spot> spots) { polygons(std::span(&spots, 1)); }
   void line(double x0, double y0, double x1, double y1, double thickness);
   void ring(double x, double y, double radius, double thickness);
 

@@ -23,7 +23,7 @@ constexpr double kWide = 1120, kHalf = 550;
 constexpr size_t kPanels = 12, kPanelMarks = 500;  // of slices
 constexpr size_t kAxes = 14, kPaths = 500;         // of parallel coordinates
 constexpr size_t kModelRows = 200, kModelColumns = 12, kModelMarks = 400;
-constexpr Index kGrid = 41, kFine = 6;  // points per axis that the model is asked for, and parts between two of them
+constexpr Index kGrid = 41;  // points per axis that the model is asked for
 constexpr int kLevels = 14;
 
 // Sorts so that the best are drawn last, on top.
@@ -284,6 +284,49 @@ bool find_surface(const View& v, Surface& s) {
 
 }  // namespace
 
+namespace {
+
+// Where a grid's values reach a level, cell by cell (marching squares), whole cells side by side as one.
+std::vector<std::vector<Spot>> at_least(const MatrixXd& grid, double level, const Frame& f) {
+  std::vector<std::vector<Spot>> areas;
+  const double last = static_cast<double>(grid.rows() - 1);
+  const auto spot = [&](double i, double j) { return Spot{f.x(j / last), f.y(i / last)}; };
+  for (Index i = 0; i + 1 < grid.rows(); ++i) {
+    Index from = -1;  // of a run of whole cells
+    for (Index j = 0; j < grid.cols(); ++j) {
+      const bool inside = j + 1 < grid.cols();
+      const Index corners[4][2] = {{i, j}, {i, j + 1}, {i + 1, j + 1}, {i + 1, j}};
+      int reached = 0;
+      for (const auto& corner : corners) reached += inside && grid(corner[0], corner[1]) >= level;
+      if (reached == 4) {
+        if (from < 0) from = j;
+        continue;
+      }
+      const double y = static_cast<double>(i), x = static_cast<double>(j);
+      if (from >= 0) {
+        const double start = static_cast<double>(from);
+        areas.push_back({spot(y, start), spot(y, x), spot(y + 1, x), spot(y + 1, start)});
+      }
+      from = -1;
+      if (reached == 0) continue;
+      std::vector<Spot> part;
+      for (int k = 0; k < 4; ++k) {
+        const auto &a = corners[k], &b = corners[(k + 1) % 4];
+        const double here = grid(a[0], a[1]), next = grid(b[0], b[1]);
+        const double ay = static_cast<double>(a[0]), ax = static_cast<double>(a[1]);
+        if (here >= level) part.push_back(spot(ay, ax));
+        if ((here >= level) == (next >= level)) continue;
+        const double t = (level - here) / (next - here);
+        part.push_back(spot(ay + t * static_cast<double>(b[0] - a[0]), ax + t * static_cast<double>(b[1] - a[1])));
+      }
+      areas.push_back(std::move(part));
+    }
+  }
+  return areas;
+}
+
+}  // namespace
+
 Chart contour_chart(const View& v) {
   Chart chart{"contour", "", kHalf, 430, {}};
   Surface s;
@@ -296,33 +339,15 @@ Chart contour_chart(const View& v) {
   for (const size_t i : v.complete)
     if (!std::isnan(v.points[i][s.x]) && !std::isnan(v.points[i][s.y])) marks.push_back(i);
   marks = by_rank(v, std::move(marks), kModelMarks);
-  chart.paint = [&v, &px, &py, s, marks](Canvas& c) {
+  MatrixXd bad = s.values.unaryExpr([&](double value) { return v.badness(value); });
+  chart.paint = [&v, &px, &py, s, bad, marks](Canvas& c) {
     draw_title(c, "Contour", kHalf);
     const Frame f{96, 44, 452, 380};
-    // Levels of badness as runs of boxes, each a little under the next.
-    const Index cells = (kGrid - 1) * kFine;
-    const double w = (f.right - f.left) / static_cast<double>(cells),
-                 h = (f.bottom - f.top) / static_cast<double>(cells);
-    for (Index i = cells - 1; i >= 0; --i) {
-      const auto level = [&](Index j) {
-        const double y = (static_cast<double>(i) + 0.5) / kFine, x = (static_cast<double>(j) + 0.5) / kFine;
-        const Index a = static_cast<Index>(y), b = static_cast<Index>(x);
-        const double u = y - static_cast<double>(a), t = x - static_cast<double>(b);
-        // Of badness, which is finite where values are huge.
-        const double mixed = (1 - u) * ((1 - t) * v.badness(s.values(a, b)) + t * v.badness(s.values(a, b + 1))) +
-                             u * ((1 - t) * v.badness(s.values(a + 1, b)) + t * v.badness(s.values(a + 1, b + 1)));
-        return std::min(static_cast<int>(mixed * kLevels), kLevels - 1);
-      };
-      for (Index j = 0; j < cells;) {
-        const int here = level(j);
-        Index end = j + 1;
-        while (end < cells && level(end) == here) ++end;
-        c.colour(shade((here + 0.5) / kLevels));
-        const double left = f.left + static_cast<double>(j) * w, right = f.left + static_cast<double>(end) * w;
-        const double top = f.bottom - static_cast<double>(i + 1) * h;
-        c.box(left, top, std::min(right + 0.4, f.right) - left, std::min(h + 0.5, f.bottom - top));
-        j = end;
-      }
+    c.colour(shade(0.5 / kLevels));
+    c.box(f.left, f.top, f.right - f.left, f.bottom - f.top);
+    for (int k = 1; k < kLevels; ++k) {
+      c.colour(shade((k + 0.5) / kLevels));
+      c.polygons(at_least(bad, static_cast<double>(k) / kLevels, f));
     }
     for (const size_t i : marks) {
       const double x = f.x(px.to_unit(v.points[i][s.x])), y = f.y(py.to_unit(v.points[i][s.y]));

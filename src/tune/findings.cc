@@ -19,13 +19,6 @@ double share(size_t part, size_t whole) {
   return static_cast<double>(part) / static_cast<double>(std::max<size_t>(whole, 1));
 }
 
-std::string cut(const std::string& text, size_t most) {
-  if (text.size() <= most) return text;
-  size_t end = most;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return text.substr(0, end) + "…";
-}
-
 // Where failures gather: "name = value" or "name >= value", with how much of them and of the others lie there.
 struct Gathering {
   std::string where;
@@ -39,7 +32,8 @@ Gathering find_gathering(const View& v, const std::vector<size_t>& failed, const
     const double gain = share(f, failed.size()) - share(o, others.size());
     if (gain > best.gain + 1e-9) best = {where(), f, o, gain};
   };
-  for (const size_t k : v.parameters) {
+  // In the space's order: what depends on a choice gathers no less than the choice, but comes after it.
+  for (size_t k = 0; k < v.setting.space.size(); ++k) {
     const Parameter& p = v.setting.space[k];
     std::map<double, std::pair<size_t, size_t>> counts;
     for (const size_t i : failed)
@@ -73,16 +67,19 @@ void find_failures(const View& v, std::vector<std::string>& list) {
     if (t.state == TrialState::kFailed && !t.error.empty()) ++errors[t.error.substr(0, t.error.find('\n'))];
   }
   const size_t n = failed.size() + others.size();
-  if (failed.size() < 3 || share(failed.size(), n) < kManyFailed) return;
+  if (failed.size() < 3) return;
   std::string text = fmt::format("{} of {} trials failed", failed.size(), n);
   const Gathering g = others.empty() ? Gathering() : find_gathering(v, failed, others);
   // By chance such a gain is of the order of 1 over the root of their number (Kolmogorov and Smirnov's statistic).
-  if (g.gain >= std::clamp(1.8 / std::sqrt(static_cast<double>(failed.size())), 0.5, 0.95))
+  const bool gathered = g.gain >= std::clamp(1.8 / std::sqrt(static_cast<double>(failed.size())), 0.5, 0.95);
+  if (!gathered && share(failed.size(), n) < kManyFailed) return;
+  if (gathered)
     text += fmt::format("; {} of them where {}, where {} of {} trials failed: narrow the range, or find out why",
                         g.failed, g.where, g.failed, g.failed + g.others);
   const auto most =
       std::max_element(errors.begin(), errors.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  if (most != errors.end()) text += fmt::format("; most often ({} times): {}", most->second, cut(most->first, 200));
+  if (most != errors.end())
+    text += fmt::format("; most often ({} times): {}", most->second, shortened(most->first, 200));
   list.push_back(text);
 }
 

@@ -185,11 +185,11 @@ class Page {
       for (const size_t p : columns) {
         const double value = v_.points[i][p];
         html_ +=
-            "<td>" + (std::isnan(value) ? "" : html_escaped(short_value(v_.setting.space[p], value).substr(0, 80)));
+            "<td>" + (std::isnan(value) ? "" : html_escaped(shortened(short_value(v_.setting.space[p], value), 80)));
       }
       if (constraints) html_ += !good[i] ? "<td>" : v_.feasible[i] ? "<td>yes" : "<td>no";
       if (times) html_ += "<td>" + (timed(t) ? io::short_number(t.ended - t.started) : "");
-      if (errors) html_ += "<td>" + html_escaped(std::string_view(t.error).substr(0, 300));
+      if (errors) html_ += "<td>" + html_escaped(shortened(t.error, 300));
     }
     html_ += "</tbody></table></div>";
   }
@@ -211,9 +211,9 @@ class Page {
         const Parameter& p = v_.setting.space[v_.parameters[k]];
         const double value = v_.points[i][v_.parameters[k]];
         if (!std::isnan(value))
-          text += fmt::format("\n{} = {}", p.name.substr(0, 60), short_value(p, value).substr(0, 60));
+          text += fmt::format("\n{} = {}", shortened(p.name, 60), shortened(short_value(p, value), 60));
       }
-      if (!t.error.empty()) text += "\n" + t.error.substr(0, 100);
+      if (!t.error.empty()) text += "\n" + shortened(t.error, 100);
       data[std::to_string(t.number)] = std::move(text);
     }
     html_ += "<div id='tip' hidden></div><script type='application/json' id='data'>";

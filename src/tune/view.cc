@@ -168,4 +168,11 @@ std::string short_value(const Parameter& p, double value) {
   return p.kind == Kind::kChoice ? p.text(value) : io::short_number(value);
 }
 
+std::string shortened(const std::string& text, size_t most) {
+  if (text.size() <= most) return text;
+  size_t end = most;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end) + "…";
+}
+
 }  // namespace deepseek::tune

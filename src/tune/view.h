@@ -55,5 +55,7 @@ std::vector<size_t> thinned(const std::vector<size_t>& all, size_t most);
 std::vector<io::Tick> parameter_ticks(const Parameter& parameter, int count);
 // A value in few digits; "-" for NaN.
 std::string short_value(const Parameter& parameter, double value);
+// At most `most` bytes and an ellipsis, whole characters of UTF-8.
+std::string shortened(const std::string& text, size_t most);
 
 }  // namespace deepseek::tune
