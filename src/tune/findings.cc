@@ -40,18 +40,21 @@ Gathering find_gathering(const View& v, const std::vector<size_t>& failed, const
       if (!std::isnan(v.points[i][k])) ++counts[v.points[i][k]].first;
     for (const size_t i : others)
       if (!std::isnan(v.points[i][k])) ++counts[v.points[i][k]].second;
+    const auto at = [&](const char* relation, double value) {
+      return [&p, relation, value] { return p.name + relation + short_value(p, value); };
+    };
     for (const auto& [value, n] : counts)
-      if (!p.numeric()) consider(n.first, n.second, [&] { return p.name + " = " + short_value(p, value); });
+      if (!p.numeric()) consider(n.first, n.second, at(" = ", value));
     if (!p.numeric()) continue;
     size_t f = 0, o = 0;
     for (const auto& [value, n] : counts) {
       f += n.first, o += n.second;
-      consider(f, o, [&] { return p.name + " <= " + short_value(p, value); });
+      consider(f, o, at(" <= ", value));
     }
     f = 0, o = 0;
     for (auto it = counts.rbegin(); it != counts.rend(); ++it) {
       f += it->second.first, o += it->second.second;
-      consider(f, o, [&] { return p.name + " >= " + short_value(p, it->first); });
+      consider(f, o, at(" >= ", it->first));
     }
   }
   return best;
