@@ -11,7 +11,7 @@ using io::Canvas;
 using io::Colour;
 
 Colour shade(double badness) {
-  static constexpr Colour kAnchors[] = {{0.03, 0.17, 0.40}, {0.10, 0.40, 0.68}, {0.38, 0.65, 0.83}, {0.80, 0.87, 0.94}};
+  static constexpr Colour kAnchors[] = {{0.03, 0.17, 0.40}, {0.10, 0.40, 0.68}, {0.38, 0.65, 0.83}, {0.74, 0.83, 0.92}};
   const double at = std::clamp(badness, 0.0, 1.0) * 3;
   const size_t k = std::min<size_t>(static_cast<size_t>(at), 2);
   const double t = at - static_cast<double>(k);

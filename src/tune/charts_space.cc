@@ -93,8 +93,9 @@ Chart slices_chart(const View& v) {
   const size_t columns = std::clamp<size_t>(shown.size(), 2, 4), rows = (shown.size() + columns - 1) / columns;
   Chart chart{"slices", "", kWide, 58 + 226 * static_cast<double>(rows), {}};
   if (v.complete.empty() || shown.empty()) return chart;
-  chart.caption =
-      "The value over each parameter, the most important first; the line is the mean over all other parameters.";
+  chart.caption = "The value over each parameter, the most important first.";
+  if (v.forest)
+    chart.caption += " The line is the mean over all other parameters, in grey its deviation between trees.";
   if (shown.size() < v.parameters.size())
     chart.caption += fmt::format(" {} of {} parameters are shown.", shown.size(), v.parameters.size());
   std::vector<Marginal> curves;
@@ -109,7 +110,10 @@ Chart slices_chart(const View& v) {
   chart.paint = [&v, shown, columns, curves, marks](Canvas& c) {
     draw_title(c, "Slices", kWide);
     const Axis ys = v.value_axis(0, 4);
-    draw_legend(c, 90, 24, {{Mark::kRing, kBest, "best"}, {Mark::kLine, io::kInk, "mean over the others"}});
+    std::vector<LegendItem> legend;
+    if (!v.best.empty()) legend.push_back({Mark::kRing, kBest, "best"});
+    if (v.forest) legend.push_back({Mark::kLine, io::kInk, "mean over the others"});
+    draw_legend(c, 90, 24, legend);
     std::vector<double> share(v.setting.space.size(), 0);
     for (const Importance& i : v.importances) share[i.parameter] = i.share;
     for (size_t k = 0; k < shown.size(); ++k) {
