@@ -1,6 +1,7 @@
 // How much each parameter matters: functional analysis of variance (fANOVA) of a random forest over the space (Hutter,
 // Hoos and Leyton-Brown, ICML 2014). Trees are boxes, so that means over all other parameters are sums, not samples.
-// Test: tests/tune/importance_test.cc
+// Optuna's FanovaImportanceEvaluator is the same for floats without log; it takes logarithmic ranges by value, and
+// gives the first and the last int half a cell. Test: tests/tune/importance_test.cc
 #pragma once
 
 #include <memory>
