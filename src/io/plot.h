@@ -1,5 +1,5 @@
-// Charts for reports, drawn by cairo: training curves and confusion matrices. The name's ending picks the format,
-// .png (2 pixels per point) or .svg. Invariant: files appear whole or not at all. Test: tests/io/plot_test.cc
+// Charts for reports, drawn on a canvas (canvas.h): training curves and confusion matrices. The name's ending picks the
+// format, .png (2 pixels per point) or .svg. Invariant: files appear whole or not at all. Test: tests/io/plot_test.cc
 #pragma once
 
 #include <cstdint>

@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 
+#include "base/html.h"
 #include "base/memory.h"
 #include "tables/columns.h"
 #include "tables/edit.h"
@@ -19,19 +20,6 @@ namespace {
 
 constexpr int kBars = 24, kTop = 8, kMost = 40;  // bars of a histogram, values listed, columns of the correlation table
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
 std::string number(double x) { return std::isnan(x) ? "–" : fmt::format("{:.5g}", x); }
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
@@ -50,7 +38,7 @@ std::string chart(const std::vector<Bar>& bars) {
   for (size_t b = 0; b < bars.size(); ++b) {
     const double h = bars[b].height * kHeight, x = static_cast<double>(b) * step;
     svg += fmt::format("<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{:.1f}'><title>{}</title></rect>", x + 0.5,
-                       kHeight - h, std::max(step - 1, 0.5), h, escaped(bars[b].label));
+                       kHeight - h, std::max(step - 1, 0.5), h, html_escaped(bars[b].label));
     if (bars[b].target >= 0)
       line += fmt::format("{:.1f},{:.1f} ", x + step / 2, kHeight - bars[b].target * (kHeight - 4));
   }
@@ -87,11 +75,9 @@ class Writer {
     const std::string correlations = correlation_table();
 
     const bool sampled = options_.rows > table_->num_rows();
-    std::string html = "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>" + escaped(options_.title) +
-                       "</title><style>" + kStyle + "</style></head><body><h1>" + escaped(options_.title) +
-                       "</h1><table class='facts'>";
+    std::string html = page_head(options_.title, kStyle) + "<table class='facts'>";
     const auto fact = [&](const std::string& what, const std::string& value) {
-      html += fmt::format("<tr><th>{}</th><td>{}</td></tr>", what, escaped(value));
+      html += fmt::format("<tr><th>{}</th><td>{}</td></tr>", what, html_escaped(value));
     };
     fact("rows", sampled
                      ? fmt::format("{}, of which {} evenly spaced ones are shown", options_.rows, table_->num_rows())
@@ -103,7 +89,7 @@ class Writer {
     html += "</table>";
     if (!warnings_.empty()) {
       html += "<h2>Warnings</h2><ul class='warnings'>";
-      for (const std::string& w : warnings_) html += "<li>" + escaped(w) + "</li>";
+      for (const std::string& w : warnings_) html += "<li>" + html_escaped(w) + "</li>";
       html += "</ul>";
     }
     html += "<h2>Columns</h2><div class='cards'>" + cards + "</div>" + correlations + "</body></html>\n";
@@ -172,7 +158,7 @@ class Writer {
     const double rows = static_cast<double>(std::max<int64_t>(table_->num_rows(), 1));
     std::string facts, picture;
     const auto fact = [&](const std::string& what, const std::string& value) {
-      facts += fmt::format("<tr><th>{}</th><td>{}</td></tr>", what, escaped(value));
+      facts += fmt::format("<tr><th>{}</th><td>{}</td></tr>", what, html_escaped(value));
     };
     int64_t missing = column->null_count();
     std::vector<double> values;
@@ -193,14 +179,15 @@ class Writer {
     }
     if (!target_.values.empty() && name != target_.name && holds_values(type)) {
       const double share = told_share(values, holds_numbers(type), target_.bins);
-      fact("tells of " + escaped(target_.name), percent(share));
+      fact("tells of " + html_escaped(target_.name), percent(share));
       if (share > 0.95)
         warn(fmt::format("{}: tells {} of the target alone; is it known before the target is?", name, percent(share)));
     }
     return fmt::format(
         "<section><h3>{}</h3><p class='type'>{}</p>{}<table class='facts'><tr><th>missing</th><td>{} "
         "({})</td></tr>{}</table></section>",
-        escaped(name), escaped(type.ToString()), picture, missing, percent(static_cast<double>(missing) / rows), facts);
+        html_escaped(name), html_escaped(type.ToString()), picture, missing,
+        percent(static_cast<double>(missing) / rows), facts);
   }
 
   template <class F>
@@ -287,7 +274,7 @@ class Writer {
       std::string label = word->ToString();
       if (label.size() > 40) label = label.substr(0, 37) + "...";
       if (static_cast<int>(i) < kTop)
-        fact(escaped(label),
+        fact(html_escaped(label),
              fmt::format("{} ({})", n,
                          percent(static_cast<double>(n) / static_cast<double>(std::max<int64_t>(there, 1)))));
       bar[order[i].second] = static_cast<int>(bars.size());
@@ -319,10 +306,10 @@ class Writer {
     const size_t n = std::min<size_t>(numeric_.size(), kMost);
     if (n < 2) return {};
     std::string html = "<h2>Correlations</h2><table class='correlations'><tr><th></th>";
-    for (size_t a = 0; a < n; ++a) html += "<th><span>" + escaped(numeric_[a].first) + "</span></th>";
+    for (size_t a = 0; a < n; ++a) html += "<th><span>" + html_escaped(numeric_[a].first) + "</span></th>";
     html += "</tr>";
     for (size_t a = 0; a < n; ++a) {
-      html += "<tr><th>" + escaped(numeric_[a].first) + "</th>";
+      html += "<tr><th>" + html_escaped(numeric_[a].first) + "</th>";
       for (size_t b = 0; b < n; ++b) {
         const double r = a == b ? 1 : correlation(numeric_[a].second, numeric_[b].second);
         if (a < b && std::fabs(r) > 0.95)
@@ -339,21 +326,15 @@ class Writer {
     return html;
   }
 
+  // Beside that of all pages.
   static constexpr const char* kStyle =
-      "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 "
-      "1em;color:#222;background:#fff}"
-      "h1{font-size:1.5em}h2{margin-top:1.6em}h3{margin:0;font-size:1.05em;overflow-wrap:anywhere}"
-      ".facts{border-collapse:collapse;font-size:.9em}.facts "
-      "th{text-align:left;font-weight:normal;color:#666;padding-right:1em}"
-      ".facts td{font-variant-numeric:tabular-nums}.warnings li{color:#8a3b00}"
       ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1em}"
-      "section{border:1px solid #ddd;border-radius:6px;padding:.8em}.type{color:#666;margin:0 0 .4em}"
+      ".type{color:#666;margin:0 0 .4em}"
       "svg{width:100%;height:92px}rect{fill:#7da2d6}polyline{fill:none;stroke:#c8553d;stroke-width:2}"
       ".correlations{border-collapse:collapse;font-size:.8em}.correlations td{width:3em;text-align:center;padding:.2em}"
       ".correlations th{text-align:right;font-weight:normal;padding:.2em .5em}.correlations "
       "span{writing-mode:vertical-rl}"
-      "@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}section{border-color:#333}.facts "
-      "th,.type{color:#999}.warnings li{color:#f0a060}}";
+      "@media(prefers-color-scheme:dark){.type{color:#999}}";
 
   const Table& table_;
   const ReportOptions& options_;
