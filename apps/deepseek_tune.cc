@@ -13,6 +13,8 @@
 #include <thread>
 
 #include "base/interrupt.h"
+#include "tune/charts.h"
+#include "tune/report.h"
 #include "tune/run_tuning.h"
 #include "tune/sql_store.h"
 
@@ -135,6 +137,41 @@ int list_command(const std::string& place) {
   return 0;
 }
 
+// The study of this name; without one that which a place has alone.
+int report_command(const std::string& place, std::string name, std::string output, const std::string& pictures) {
+  const std::string url = url_of(place);
+  if (name.empty()) {
+    const Result<std::vector<StudySummary>> studies = list_studies(url);
+    if (!studies.ok()) return failed(studies.status());
+    if (studies->size() != 1)
+      return failed(invalid("{} has {} studies; say which: --name NAME, of those that deepseek tune list {} shows",
+                            place, studies->size(), place));
+    name = studies->front().name;
+  }
+  const Result<std::shared_ptr<Store>> store = open_sql_store(url, name, "");
+  if (!store.ok()) return failed(store.status());
+  const Result<StudyOptions> options = StudyOptions::parse((*store)->config());
+  if (!options.ok()) return failed(options.status());
+  std::vector<Trial> trials;
+  const Status read = (*store)->transact([&](Transaction& t) -> Status {
+    trials = t.trials();
+    return {};
+  });
+  if (!read.ok()) return failed(read);
+  const Setting setting{options->space, options->directions, options->seed, {}};
+  if (output.empty())
+    output =
+        std::filesystem::is_directory(place) ? (std::filesystem::path(place) / "report.html").string() : "report.html";
+  if (Status s = write_report(output, name, setting, trials); !s.ok()) return failed(s);
+  fmt::print("{}\n", output);
+  if (!pictures.empty()) {
+    const Result<std::vector<std::string>> files = write_charts(pictures, setting, trials);
+    if (!files.ok()) return failed(files.status());
+    for (const std::string& file : *files) fmt::print("{}\n", file);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -163,6 +200,14 @@ int main(int argc, char** argv) {
   CLI::App* list = app.add_subcommand("list", "List the studies of a database");
   list->add_option("place", place, "a folder of deepseek tune, a database's file or its URL")->required();
   list->footer("Example: deepseek tune list runs/tune");
+  std::string name, output, pictures;
+  CLI::App* report =
+      app.add_subcommand("report", "Write a page on a study: history, importances, slices, contour, all trials");
+  report->add_option("place", place, "a folder of deepseek tune, a database's file or its URL")->required();
+  report->add_option("--name", name, "which study, where there are several");
+  report->add_option("-o,--output", output, "the page; by default report.html, in the folder where the place is one");
+  report->add_option("--png", pictures, "also each chart as PNG, in this folder");
+  report->footer("Example: deepseek tune report runs/tune --png charts");
   app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);
@@ -170,6 +215,7 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (*list) return list_command(place);
+  if (*report) return report_command(place, name, output, pictures);
   if (config.empty()) {
     fmt::print(stderr, "error: expected a config or a subcommand; see deepseek tune --help\n");
     return 2;

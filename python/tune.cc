@@ -9,8 +9,11 @@
 #include <nanobind/stl/vector.h>
 
 #include "errors.h"
+#include "tune/charts.h"
 #include "tune/gp.h"
+#include "tune/importance.h"
 #include "tune/pareto.h"
+#include "tune/report.h"
 #include "tune/sql_store.h"
 #include "tune/study.h"
 
@@ -172,6 +175,21 @@ NB_MODULE(_tune, m) {
            [](Study& s) {
              nb::list list;
              for (const Trial& t : unwrap(s.trials())) list.append(fields(t));
+             return list;
+           })
+      .def("write_report",
+           [](Study& s, const std::string& path, const std::string& title) {
+             check(write_report(path, title, s.setting(), unwrap(s.trials())));
+           })
+      .def("write_charts",
+           [](Study& s, const std::string& folder) {
+             return unwrap(write_charts(folder, s.setting(), unwrap(s.trials())));
+           })
+      .def("importances",
+           [](Study& s) {
+             nb::list list;
+             for (const Importance& i : unwrap(importances(s.setting(), unwrap(s.trials()))))
+               list.append(nb::make_tuple(s.options().space[i.parameter].name, i.share, i.normalised));
              return list;
            })
       .def("best", [](Study& s) { return best_trials(s.setting(), unwrap(s.trials())); })

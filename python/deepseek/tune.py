@@ -497,6 +497,21 @@ class Study:
     def best_value(self) -> float:
         return self.best_trial.values[0]
 
+    def importances(self) -> dict[str, float]:
+        """Each parameter's share of what moves the (first) objective, by fANOVA (Hutter et al., 2014); they sum to 1, largest first.
+
+        Raises ValueError for fewer than four complete trials or where all values are the same.
+        """
+        return {name: normalised for name, _, normalised in self._study.importances()}
+
+    def write_report(self, path: str, title: str | None = None) -> None:
+        """Writes a self-contained HTML page: history, parallel coordinates, slices, importances, contour, Pareto front, all trials."""
+        self._study.write_report(str(path), self.name if title is None else title)
+
+    def write_charts(self, folder: str) -> list[str]:
+        """Writes the report's charts as PNG and returns the files' paths."""
+        return list(self._study.write_charts(str(folder)))
+
     @property
     def over(self) -> str:
         """Why the last ask() gave nothing; empty while there are trials."""

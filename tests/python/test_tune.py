@@ -208,6 +208,32 @@ def test_killed_workers_lose_nothing(tmp_path):
     assert len({(t.params["x"], t.params["c"]) for t in done}) == trials
 
 
+def test_report_and_importances(tmp_path):
+    study = tune.Study({"x": (0.0, 1.0), "y": (0.0, 1.0), "<b>": ["p", "q"]}, sampler="random")
+    study.optimize(lambda t: 4 * t["x"] + t["y"], 150)
+    shares = study.importances()
+    assert list(shares)[0] == "x" and abs(sum(shares.values()) - 1) < 1e-9
+    assert abs(shares["x"] - 16 / 17) < 0.05  # of independent uniforms, by the squares of the factors
+    study.write_report(tmp_path / "report.html", "a & b")
+    page = (tmp_path / "report.html").read_text()
+    assert "a &amp; b" in page and "&lt;b&gt;" in page and "<b>\"" not in page and "http://" not in page.replace("http://www.w3.org", "")
+    files = study.write_charts(tmp_path / "charts")
+    assert files and all(open(f, "rb").read(8) == b"\x89PNG\r\n\x1a\n" for f in files)
+    with pytest.raises(ValueError, match="at least 4 complete trials"):
+        tune.Study({"x": (0.0, 1.0)}).importances()
+
+
+def test_fanova_is_optunas():
+    optuna = pytest.importorskip("optuna")
+    study = tune.Study({"x": (0.0, 1.0), "y": (0.0, 1.0), "z": (0.0, 1.0)}, sampler="random")
+    study.optimize(lambda t: 3 * t["x"] + 2 * t["y"] ** 2 + t["z"] * t["x"], 200)
+    theirs = optuna.importance.get_param_importances(study.to_optuna(), evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    ours = study.importances()
+    assert list(ours) == list(theirs)
+    for name, share in theirs.items():
+        assert abs(ours[name] - share) < 0.08, (name, ours, theirs)
+
+
 def test_threads_share_a_study():
     study = tune.Study({"x": (0.0, 1.0)})
     study.optimize(lambda trial: time.sleep(0.005) or trial["x"], 40, workers=4)
@@ -245,6 +271,9 @@ tune:
     assert "all 5 trials" in first.stdout and (tmp_path / "tuned" / "best.yaml").exists()
     assert (tmp_path / "tuned" / "trial-0000" / "history.csv").exists()
     assert "tuned" in run("tune", "list", f"{tmp_path}/tuned").stdout
+    report = run("tune", "report", f"{tmp_path}/tuned", "--png", f"{tmp_path}/charts")
+    assert report.returncode == 0 and (tmp_path / "tuned" / "report.html").exists(), report.stderr
+    assert list((tmp_path / "charts").glob("*.png"))
     more = run("tune", str(config), "--set", "tune.trials=7", "--workers", "2")
     assert more.returncode == 0 and "all 7 trials" in more.stdout, more.stderr
     best = run("train", str(tmp_path / "tuned" / "best.yaml"), "--set", "train.epochs=1")
