@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "failed.h"
 #include "graph/text.h"
 #include "io/atomic_file.h"
 #include "io/image.h"
@@ -36,30 +37,9 @@ std::string evaluation_text(const train::Evaluation& e) {
   return text;
 }
 
-int failed(const Status& status) {
-  fmt::print(stderr, "error: {}\n", status.to_string());
-  return status.code() == ErrorCode::kInvalidArgument ? 2 : 1;
-}
-
-// The config file, then the overrides; mistakes of both are shown together.
-Status read_config(const std::string& path, const std::vector<std::string>& overrides, train::RunOptions& options) {
-  std::ifstream file(path);
-  if (!file) return make_error(ErrorCode::kInvalidArgument, "{}: no such file", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  OptionTable table = train::option_table(options);
-  std::string mistakes;
-  const auto collect = [&](const Status& s) {
-    if (!s.ok()) mistakes += (mistakes.empty() ? "" : "\n") + s.message();
-  };
-  collect(table.load_yaml(text.str(), path));
-  for (const std::string& o : overrides) collect(table.set(o, "--set " + o));
-  return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, mistakes);
-}
-
 int train_command(const std::string& config, const std::vector<std::string>& overrides, bool resume) {
   train::RunOptions options;
-  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
   const InterruptGuard interrupt;
   ProgressBar bar("samples", isatty(STDERR_FILENO) != 0,
                   [](const std::string& text) { fmt::print(stderr, "{}", text); });
@@ -158,7 +138,7 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
 
 int explain_command(const std::string& config, const std::vector<std::string>& overrides) {
   train::RunOptions options;
-  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
   Result<std::shared_ptr<const runtime::Program>> program = train::training_program(options);
   if (!program.ok()) return failed(program.status());
   fmt::print("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
@@ -184,7 +164,7 @@ Status write_file(const std::string& path, const std::string& text) {
 
 int profile_command(const std::string& config, const std::vector<std::string>& overrides, const ProfileFlags& flags) {
   train::RunOptions options;
-  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
   const Result<runtime::StepProfile> profile = train::profile_training(options, flags.how);
   if (!profile.ok()) return failed(profile.status());
   fmt::print("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));

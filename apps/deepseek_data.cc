@@ -12,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "failed.h"
 #include "features/synthesis.h"
 #include "io/atomic_file.h"
 #include "tables/files.h"
@@ -24,12 +25,6 @@ using namespace deepseek;
 using namespace deepseek::tables;
 
 namespace {
-
-int failed(const Status& status) {
-  fmt::print(stderr, "error: {}\n", status.to_string());
-  if (status.code() == ErrorCode::kInterrupted) return 130;
-  return status.code() == ErrorCode::kInvalidArgument ? 2 : 1;
-}
 
 // Options of a file that several commands take.
 void add_file_options(CLI::App& command, FileOptions& options, std::vector<std::string>& types) {

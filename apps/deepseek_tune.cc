@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/interrupt.h"
+#include "failed.h"
 #include "tune/charts.h"
 #include "tune/report.h"
 #include "tune/run_tuning.h"
@@ -23,27 +24,11 @@ using namespace deepseek::tune;
 
 namespace {
 
-int failed(const Status& status) {
-  fmt::print(stderr, "error: {}\n", status.to_string());
-  if (status.code() == ErrorCode::kInterrupted) return 130;
-  return status.code() == ErrorCode::kInvalidArgument ? 2 : 1;
-}
-
 Status read_config(const std::string& path, const std::vector<std::string>& overrides, TuneRunOptions& options) {
-  std::ifstream file(path);
-  if (!file) return invalid("{}: no such file", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  OptionTable table = train::option_table(options);
-  std::string mistakes;
-  const auto collect = [&](const Status& s) {
-    if (!s.ok()) mistakes += (mistakes.empty() ? "" : "\n") + s.message();
-  };
-  collect(table.load_yaml(text.str(), path));
-  for (const std::string& o : overrides) collect(table.set(o, "--set " + o));
-  if (mistakes.empty() && options.tune.parameters.text == "{}")
-    mistakes = path + ": expected tune.parameters, the keys to tune and their ranges; see deepseek tune --help";
-  return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, mistakes);
+  DS_TRY(train::option_table(options).load_file(path, overrides));
+  if (options.tune.parameters.text == "{}")
+    return invalid("{}: expected tune.parameters, the keys to tune and their ranges; see deepseek tune --help", path);
+  return {};
 }
 
 // This program again, so many times, with a share of the cores each.

@@ -7,8 +7,10 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "base/strings.h"
 
@@ -278,6 +280,20 @@ Status OptionTable::set(std::string_view assignment, std::string_view where) {
     return invalid("{}: byte {} is not UTF-8", where, bad);
   return OptionReader(*this, where)
       .read_at(split(assignment.substr(0, equals), '.'), std::string(assignment.substr(equals + 1)));
+}
+
+Status OptionTable::load_file(const std::string& path, const std::vector<std::string>& overrides) {
+  std::ifstream file(path);
+  if (!file) return invalid("{}: no such file", path);
+  std::stringstream text;
+  text << file.rdbuf();
+  std::vector<std::string> mistakes;
+  const auto collect = [&](const Status& s) {
+    if (!s.ok()) mistakes.push_back(s.message());
+  };
+  collect(load_yaml(text.str(), path));
+  for (const std::string& o : overrides) collect(set(o, "--set " + o));
+  return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(mistakes, "\n"));
 }
 
 std::string OptionTable::to_yaml() const {

@@ -52,6 +52,8 @@ class OptionTable {
   Status load_yaml(std::string_view text, std::string_view where);
   // "train.epochs=3"; the value is YAML.
   Status set(std::string_view assignment, std::string_view where);
+  // The file, then the assignments of --set; mistakes of both are told together.
+  Status load_file(const std::string& path, const std::vector<std::string>& overrides);
   // All values, defaults included, as YAML that load_yaml reads back.
   std::string to_yaml() const;
   // A line per key: name, type, default (the current value), range or choices, what it is.

@@ -129,12 +129,7 @@ class HybridSampler : public Sampler {
  private:
   // The middle first, then the points of Sobol's sequence.
   Result<Point> even(const Setting& s, const Seen& seen, int64_t number) {
-    const auto n = static_cast<uint64_t>(number);
-    return first_new(s, seen, [&](int64_t k) {
-      if (k == 0 && number == 0) return s.space.from_unit(std::vector<double>(s.space.size(), 0.5));
-      if (k == 0) return s.space.from_unit(sobol_.point(s.space.size(), n, s.seed));
-      return s.space.from_unit(random_unit(s.space.size(), s.seed, n, static_cast<uint64_t>(k)));
-    });
+    return sobol_point(s, seen, sobol_, number, std::vector<double>(s.space.size(), 0.5));
   }
 
   Result<Point> by_model(const Setting& s, const Seen& seen, const Observations& o, int64_t number) {
@@ -164,9 +159,8 @@ class HybridSampler : public Sampler {
     const VectorXd y = process.outputs();
     const Data told = objective.sample();
     std::optional<double> best;
-    const std::vector<size_t> order = by_value(objective.values);
     std::vector<Point> best_first;
-    std::vector<size_t> ranked = order;
+    std::vector<size_t> ranked = by_value(objective.values);
     std::stable_sort(ranked.begin(), ranked.end(), [&](size_t a, size_t b) { return violations[a] < violations[b]; });
     for (size_t k = 0; k < std::min<size_t>(ranked.size(), 5); ++k) best_first.push_back(*objective.points[ranked[k]]);
     if (violations[ranked[0]] == 0) {

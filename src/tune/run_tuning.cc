@@ -57,8 +57,6 @@ Status write_best(const TuneRunOptions& options, const Space& space, const Trial
   return io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size())));
 }
 
-}  // namespace
-
 std::string storage_of(const TuneOptions& o) {
   return o.storage.empty() ? (std::filesystem::path(o.output) / "study.db").string() : o.storage;
 }
@@ -68,13 +66,14 @@ std::string name_of(const TuneOptions& o) {
   return (folder.has_filename() ? folder.filename() : folder.parent_path().filename()).string();
 }
 
-Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options) {
+// The study of a config; made where there is none. Everything that a trial may do wrong is told here, all at once.
+Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options, std::string& monitor) {
   const TuneOptions& o = options.tune;
   Result<Space> space = Space::parse(o.parameters.text);
   if (!space.ok()) return std::move(space).status().note("in tune.parameters");
   DS_TRY(check_parameters(options, *space));
   // Also that the model and the data are there, before a study is made.
-  DS_ASSIGN(const std::string monitor, train::monitored_value(options));
+  DS_ASSIGN(monitor, train::monitored_value(options));
   StudyOptions study;
   study.space = *space;
   study.directions = {train::Metrics::higher_is_better(monitor) ? Direction::kMaximize : Direction::kMinimize};
@@ -91,14 +90,15 @@ Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options) {
   return Study::open(std::move(study), storage_of(o), name_of(o));
 }
 
+}  // namespace
+
 Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks) {
-  DS_ASSIGN(const std::unique_ptr<Study> study, open_study(options));
+  TuneResult result;
+  DS_ASSIGN(const std::unique_ptr<Study> study, open_study(options, result.monitor));
   const Space& space = study->options().space;
   const bool maximize = study->options().directions[0] == Direction::kMaximize;
   const bool pauses = options.tune.pruner.starts_with("asha") || options.tune.pruner.starts_with("hyperband");
-  TuneResult result;
   result.best_config = (std::filesystem::path(options.tune.output) / "best.yaml").string();
-  DS_ASSIGN(result.monitor, train::monitored_value(options));
   while (!hooks.interrupted()) {
     DS_ASSIGN(const std::optional<Trial> trial, study->ask());
     if (!trial) break;
@@ -121,29 +121,27 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
       return !stopped;
     };
     const Result<train::RunResult> outcome = train::run_training(run, resume, inner);
-    std::string end;
+    std::string end, error;
+    TrialState state = TrialState::kComplete;
+    std::vector<double> values;
     if (!outcome.ok()) {
-      if (outcome.status().code() == ErrorCode::kIo || outcome.status().code() == ErrorCode::kInternal) {
-        DS_ASSIGN(const bool laid_down, study->tell(number, TrialState::kWaiting, {}));
-        (void)laid_down;
-        return Status(outcome.status()).note("in " + folder);
-      }
-      DS_ASSIGN(const bool told, study->tell(number, TrialState::kFailed, {}, {}, outcome.status().message()));
-      (void)told;
-      end = "failed: " + outcome.status().message();
+      const ErrorCode code = outcome.status().code();
+      state = code == ErrorCode::kIo || code == ErrorCode::kInternal ? TrialState::kWaiting : TrialState::kFailed;
+      if (state == TrialState::kFailed) error = outcome.status().message();
+      end = "failed: " + error;
     } else if (outcome->fit.interrupted && !stopped) {
-      DS_ASSIGN(const bool told, study->tell(number, TrialState::kWaiting, {}));
-      (void)told;
+      state = TrialState::kWaiting;
       end = "interrupted, goes on next time";
     } else if (outcome->fit.interrupted) {
-      DS_ASSIGN(const bool told, study->tell(number, pauses ? TrialState::kPaused : TrialState::kPruned, {}));
-      (void)told;
+      state = pauses ? TrialState::kPaused : TrialState::kPruned;
       end = fmt::format("{} {:.5g} so far, {}", result.monitor, *best, pauses ? "paused" : "stopped");
     } else {
-      const double value = best ? *best : std::numeric_limits<double>::quiet_NaN();
-      DS_ASSIGN(const bool first, study->tell(number, TrialState::kComplete, {value}));
-      end = first ? fmt::format("{} {:.5g}", result.monitor, value) : "another worker has done it";
+      values = {best ? *best : std::numeric_limits<double>::quiet_NaN()};
+      end = fmt::format("{} {:.5g}", result.monitor, values[0]);
     }
+    DS_ASSIGN(const bool first, study->tell(number, state, values, {}, error));
+    if (!outcome.ok() && state == TrialState::kWaiting) return Status(outcome.status()).note("in " + folder);
+    if (!first) end = "another worker has done it";
     DS_ASSIGN(const std::vector<Trial> trials, study->trials());
     const std::vector<size_t> winner = best_trials(study->setting(), trials);
     if (!winner.empty()) {

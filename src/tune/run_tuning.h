@@ -63,11 +63,6 @@ struct TuneResult {
   std::string best_config;    // the file
 };
 
-// The study of a config; made where there is none. Everything that a trial may do wrong is told here, all at once.
-Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options);
-std::string storage_of(const TuneOptions& options);
-std::string name_of(const TuneOptions& options);
-
 // One worker: runs trials until the search is over, or somebody interrupts it; a run that is under way is saved then,
 // and goes on when somebody asks for it.
 Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks);

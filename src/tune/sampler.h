@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tune/sobol.h"
 #include "tune/space.h"
 #include "tune/trial.h"
 
@@ -74,6 +75,11 @@ class Seen {
   std::shared_ptr<Set> set_;
   double cardinality_;
 };
+
+// The space's point at Sobol's point `number`, where it is new and allowed, else at random ones, which are no other
+// number's. `first`, if any, takes the place of point 0.
+Result<Point> sobol_point(const Setting& setting, const Seen& seen, const Sobol& sobol, int64_t number,
+                          const std::vector<double>& first = {});
 
 // A point of `draw(k)`, k = 0, 1, ..., that is allowed and not seen; after some tries, of a finite space, the first of
 // its points that is. Errors: kNotFound where none is left; kInvalidArgument where the constraints allow nothing that

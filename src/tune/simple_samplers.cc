@@ -1,7 +1,6 @@
 // Samplers that look at no results: random, QMC, grid.
 #include <boost/random/sobol.hpp>
 #include <cmath>
-#include <mutex>
 
 #include "data/random.h"
 #include "tune/sampler.h"
@@ -25,12 +24,7 @@ class QmcSampler : public Sampler {
  public:
   Result<Point> suggest(const Setting& s, const std::vector<Trial>& trials, int64_t number) override {
     const Seen seen(s, trials);
-    return first_new(s, seen, [&](int64_t k) {
-      // Beyond the first try numbers of a random part of the sequence, so that no other trial gets them.
-      if (k == 0) return s.space.from_unit(sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed));
-      return s.space.from_unit(
-          random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
-    });
+    return sobol_point(s, seen, sobol_, number);
   }
 
  private:
@@ -103,6 +97,15 @@ std::vector<double> Sobol::point(size_t dimensions, uint64_t index, uint64_t see
     unit[d] = (static_cast<double>(v ^ flipped) + 0.5) * 0x1p-32;
   }
   return unit;
+}
+
+Result<Point> sobol_point(const Setting& s, const Seen& seen, const Sobol& sobol, int64_t number,
+                          const std::vector<double>& first) {
+  const auto n = static_cast<uint64_t>(number);
+  return first_new(s, seen, [&](int64_t k) {
+    if (k > 0) return s.space.from_unit(random_unit(s.space.size(), s.seed, n, static_cast<uint64_t>(k)));
+    return s.space.from_unit(number == 0 && !first.empty() ? first : sobol.point(s.space.size(), n, s.seed));
+  });
 }
 
 std::shared_ptr<Sampler> make_random_sampler() { return std::make_shared<RandomSampler>(); }

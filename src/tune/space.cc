@@ -1,7 +1,5 @@
 #include "tune/space.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <bit>
 #include <nlohmann/json.hpp>
@@ -74,8 +72,6 @@ Status read_choices(const Json& list, Parameter& p) {
 Status read_range(const Json& spec, Parameter& p) {
   DS_TRY(read_number(spec, "low", p.name, p.low));
   DS_TRY(read_number(spec, "high", p.name, p.high));
-  if (!(p.low < p.high) && !(p.low == p.high))
-    return invalid("parameter '{}': expected low <= high, got {} and {}", p.name, p.low, p.high);
   if (p.low > p.high) return invalid("parameter '{}': expected low <= high, got {} and {}", p.name, p.low, p.high);
   const bool whole = spec["low"].is_number_integer() && spec["high"].is_number_integer();
   p.kind = spec.contains("type") ? (spec["type"] == "int" ? Kind::kInt : Kind::kFloat)

@@ -91,12 +91,7 @@ class TpeSampler : public Sampler {
   Result<Point> suggest(const Setting& s, const std::vector<Trial>& trials, int64_t number) override {
     const Seen seen(s, trials);
     const Observations o = observe(s, trials);
-    if (o.finished.size() < kStartup)
-      return first_new(s, seen, [&](int64_t k) {
-        return s.space.from_unit(
-            k == 0 ? sobol_.point(s.space.size(), static_cast<uint64_t>(number), s.seed)
-                   : random_unit(s.space.size(), s.seed, static_cast<uint64_t>(number), static_cast<uint64_t>(k)));
-      });
+    if (o.finished.size() < kStartup) return sobol_point(s, seen, sobol_, number);
     const std::vector<size_t> order = ranked(s, o);
     const size_t good =
         std::clamp<size_t>(static_cast<size_t>(std::ceil(0.1 * static_cast<double>(order.size()))), 2, kMostGood);
