@@ -3,6 +3,7 @@
 #include <cairo.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <vector>
 
@@ -104,8 +105,8 @@ class SvgCanvas : public Canvas {
     char buffer[32];
     if (!std::isfinite(v)) v = 0;
     v = std::round(std::clamp(v, -1e6, 1e6) * 10);
-    const auto end = v / 10 == std::round(v / 10) ? fmt::format_to(buffer, "{}", static_cast<int64_t>(v / 10))
-                                                  : fmt::format_to(buffer, "{:.1f}", v / 10);
+    // + 0 makes a zero of a minus zero.
+    const auto [end, error] = std::to_chars(buffer, std::end(buffer), v / 10 + 0.0, std::chars_format::fixed);
     out_.append(buffer, end);
   }
   void attribute(const char* name, double v) { out_ += ' ', out_ += name, out_ += "='", number(v), out_ += '\''; }

@@ -1,7 +1,6 @@
 #include "tune/trial_json.h"
 
 #include <cmath>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +17,7 @@ void append(std::string& text, double value) {
   } else if (value == 0 && std::signbit(value)) {
     text += "-0.0";  // -0 would be read as an int
   } else {
-    fmt::format_to(std::back_inserter(text), "{}", value);
+    text += fmt::format("{}", value);
   }
 }
 
@@ -64,7 +63,7 @@ Result<std::vector<double>> parse_numbers(std::string_view text) {
 std::string reports_text(const std::vector<Report>& reports) {
   std::string text = "[";
   for (size_t i = 0; i < reports.size(); ++i) {
-    fmt::format_to(std::back_inserter(text), "{}[{}, ", i > 0 ? ", " : "", reports[i].step);
+    text += fmt::format("{}[{}, ", i > 0 ? ", " : "", reports[i].step);
     append(text, reports[i].value);
     text += "]";
   }
