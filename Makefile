@@ -73,7 +73,7 @@ test: setup-test build $(if $(filter true,$(CI)),setup-spark)
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_links.py
 	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
-	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error
+	OMP_WAIT_POLICY=passive ctest -j$(JOBS) --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
 	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python | tee build/pytest.log; \
 	  if [ "$(CI)" = true ]; then timeout 60 env $(BENCH) bench/guard.py || echo "warning: the guard of our speed did not end well"; \
@@ -91,21 +91,22 @@ lint: setup-dev
 	printf '%s\n' $(LINT_FILES) | xargs -P$(JOBS) -n1 clang-tidy --quiet -p build 2> >(grep -v 'warnings generated' >&2)
 
 # The C++ tests under AddressSanitizer, its leak check and UBSan, in build-asan/.
-sanitize: setup
+sanitize: setup-dev
 	$(CONFIGURE) --preset dev
 	ninja -C build-asan -j$(JOBS)
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 \
 	  LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  ctest --test-dir build-asan --output-on-failure --no-tests=error
+	  ctest -j$(JOBS) --test-dir build-asan --output-on-failure --no-tests=error
 
 # Every target of tests/fuzz, together FUZZ_SECONDS, from the seeds in tests/fuzz/corpus. What they find is left in
-# build-fuzz/<target>-crash-*; `build-fuzz/tests/fuzz/fuzz_<target> FILE` runs it again.
+# build-asan/fuzz/<target>-crash-*; `build-asan/tests/fuzz/fuzz_<target> FILE` runs it again.
 fuzz: setup-dev
-	$(CONFIGURE) --preset fuzz
-	ninja -C build-fuzz -j$(JOBS)
-	cd build-fuzz; targets=$$(ls $(CURDIR)/tests/fuzz/corpus); count=$$(wc -w <<<"$$targets"); \
+	$(CONFIGURE) --preset dev
+	ninja -C build-asan -j$(JOBS) fuzzers
+	mkdir -p build-asan/fuzz; cd build-asan/fuzz; \
+	targets=$$(ls $(CURDIR)/tests/fuzz/corpus); count=$$(wc -w <<<"$$targets"); \
 	for target in $$targets; do mkdir -p corpus/$$target; echo "fuzz $$target"; \
-	  OMP_NUM_THREADS=1 tests/fuzz/fuzz_$$target corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target \
+	  OMP_NUM_THREADS=1 ../tests/fuzz/fuzz_$$target corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target \
 	    -artifact_prefix=$$target- -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 \
 	    -rss_limit_mb=2048 -max_len=8192 -len_control=0 -verbosity=0 -print_final_stats=1; done
 
@@ -144,4 +145,4 @@ check-wheel: wheel                     ## installs it into a fresh environment a
 	cd $$folder; venv/bin/python $(CURDIR)/tools/smoke_wheel.py
 
 clean:
-	rm -rf build build-asan build-fuzz build-wheel dist
+	rm -rf build build-asan build-wheel dist

@@ -160,13 +160,17 @@ NB_MODULE(_tune, m) {
       .def("add",
            [](Study& s, const std::string& state, const Point& point, const std::vector<double>& values,
               const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports,
-              double started, double ended) {
+              const std::string& error, const std::string& worker, const std::string& note, double started,
+              double ended) {
              Trial t;
              t.state = unwrap(parse_trial_state(state));
              t.point = point;
              t.values = values;
              t.constraints = constraints;
              for (const auto& [step, value] : reports) t.reports.push_back({step, value});
+             t.error = error;
+             t.worker = worker;
+             t.note = note;
              t.started = started;
              t.ended = ended;
              check(s.add(std::move(t)));

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 PLACEHOLDER = re.compile(r"[*<>{}$|\s]|\.\.\.|…")  # patterns such as tests/<room>/*_test.cc are no paths
-BUILT = {"build", "build-asan", "build-fuzz", "runs", "dist"}  # made by the commands, so absent from a clean tree
+BUILT = {"build", "build-asan", "runs", "dist"}  # made by the commands, so absent from a clean tree
 
 
 def listed_files(root, *patterns):

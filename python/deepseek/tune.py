@@ -324,7 +324,6 @@ class Study:
         }
         self.directions = directions
         self.name = name
-        self._kept: dict[int, tuple[str, str]] = {}  # errors and workers of trials that ended elsewhere
         self._open(config, storage or "")
 
     def _open(self, config: dict[str, typing.Any], storage: str) -> None:
@@ -344,12 +343,11 @@ class Study:
         self._open({**config, "grace": 0}, "")
         for number, status, point, values, constraints, reports, error, worker, note, started, ended in trials:
             if status in ("complete", "pruned", "failed"):
-                self._kept[number] = error, worker
-                self._study.add(status, point, values, constraints, reports, started, ended)
+                self._study.add(status, point, values, constraints, reports, error, worker, note, started, ended)
             else:
                 self._study.enqueue(point)
-            if note:
-                self._study.set_note(number, note)
+                if note:
+                    self._study.set_note(number, note)
 
     def to_optuna(self, storage: typing.Any = None, study_name: str | None = None) -> optuna.Study:
         """A copy for Optuna; see deepseek.tune.to_optuna()."""
@@ -399,10 +397,13 @@ class Study:
 
     def add_trial(self, params: collections.abc.Mapping[str, typing.Any], values: float | collections.abc.Sequence[float], *,
                   constraints: collections.abc.Sequence[float] = (), state: str = "complete",
-                  reports: collections.abc.Sequence[tuple[int, float]] = (), started: float = 0, ended: float = 0) -> None:
-        """Adds what was evaluated elsewhere."""
+                  reports: collections.abc.Sequence[tuple[int, float]] = (), error: str = "", note: typing.Any = None,
+                  started: float = 0, ended: float = 0) -> None:
+        """Adds what was evaluated elsewhere. state: "complete", "pruned" or "failed", with an error; started, ended: seconds
+        since 1970, by default now."""
         listed = [float(v) for v in values] if isinstance(values, collections.abc.Sequence) else [float(values)]
-        self._study.add(state, self.space.point(params), listed, list(constraints), list(reports), started, ended)
+        self._study.add(state, self.space.point(params), listed, list(constraints), list(reports), error, "",
+                        "" if note is None else json.dumps(note), started, ended)
 
     def optimize(self, objective: typing.Callable[[Trial], typing.Any], trials: int | None = None, *, workers: int = 1,
                  catch: tuple[type[Exception], ...] = (), callback: typing.Callable[[FrozenTrial], None] | None = None) -> Study:
@@ -470,7 +471,6 @@ class Study:
 
     def _frozen(self, fields: typing.Any) -> FrozenTrial:
         number, state, point, values, constraints, reports, error, worker, note, started, ended = fields
-        error, worker = self._kept.get(number, (error, worker))
         return FrozenTrial(number, state, self.space.params(point), values, constraints, reports, error, worker,
                            json.loads(note) if note else None, started, ended)
 

@@ -313,9 +313,9 @@ def from_optuna(study: typing.Any, study_name: str | None = None, *, space: typi
       warning.
     storage, name, settings (sampler, pruner, seed, max_trials, ...): as for Study. name: by default the Optuna study's.
 
-    Complete, pruned and failed trials are copied with values, intermediate values, constraints (in order of their names) and
-    times; user attributes become the note. Waiting ones are enqueued, running ones left out. Complete trials with an infinite
-    value count as failed. Numbers count anew, and max_trials counts these trials too. Errors (fail_reason) are kept in memory only.
+    Complete, pruned and failed trials are copied with values, intermediate values, constraints (in order of their names),
+    errors (fail_reason) and times; user attributes become the note. Waiting ones are enqueued, running ones left out. Complete
+    trials with an infinite value count as failed. Numbers count anew, and max_trials counts these trials too.
 
     Raises ImportError without Optuna, KeyError where the storage has no such study, ValueError where no trial has parameters or
       where the study `name` of `storage` has trials.
@@ -341,7 +341,6 @@ def _add(made: Study, finished: list[optuna.trial.FrozenTrial], waiting: list[op
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
     names = sorted({key for t in finished for key in _constraints(t)}, key=lambda key: (not key.isdigit(), key.zfill(9), key))
     left_out: dict[str, list[int]] = {}
-    number = 0
     for t in finished:
         try:
             point = made.space.point(_read(made.space, t.params))
@@ -355,15 +354,10 @@ def _add(made: Study, finished: list[optuna.trial.FrozenTrial], waiting: list[op
         if state == "complete" and not all(math.isfinite(v) for v in values):
             state, values, error_text = "failed", [], f"the objective was {t.values}"
         constraints = _constraints(t)
-        made._study.add(state, point, values, [constraints[key] for key in names if key in constraints],
-                        sorted(t.intermediate_values.items()), _seconds(t.datetime_start or t.datetime_complete),
-                        _seconds(t.datetime_complete))
         note = t.user_attrs[_NOTE] if list(t.user_attrs) == [_NOTE] else t.user_attrs
-        if t.user_attrs:
-            made._study.set_note(number, json.dumps(note, default=repr))
-        if error_text:
-            made._kept[number] = error_text, ""
-        number += 1
+        made._study.add(state, point, values, [constraints[key] for key in names if key in constraints],
+                        sorted(t.intermediate_values.items()), error_text, "", json.dumps(note, default=repr) if note else "",
+                        _seconds(t.datetime_start or t.datetime_complete), _seconds(t.datetime_complete))
     for t in waiting:  # what enqueue_trial() was given; its values get distributions only when they are asked for
         fixed = t.system_attrs.get("fixed_params") or t.params
         try:

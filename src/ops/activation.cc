@@ -124,7 +124,8 @@ OpDef activation(const char* name, const char* doc, ActivationFn fn, std::vector
 Expr gelu(Expr x, const OpContext& c) {
   if (c.text("approximate") == "tanh")
     return x * 0.5 * (tanh((x + x * x * x * 0.044715) * std::sqrt(2 / std::numbers::pi)) + 1.0);
-  return x * 0.5 * (x.builder().op("erf", {x * (1 / std::numbers::sqrt2)}) + 1.0);
+  const Expr twice = x.builder().op("erf", {x * (1 / std::numbers::sqrt2)}) + 1.0;
+  return x * 0.5 * twice;
 }
 
 Expr zero(Expr x) { return constant_like(x, 0); }

@@ -1,5 +1,6 @@
 #include "tune/gp.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -26,6 +27,30 @@ ArrayXd matern(const Squares& squares, ArrayXd* derivative) {
   return (1 + r + r.square() * (1.0 / 3)) * e;
 }
 
+// A coordinate warped, and optionally the result's derivatives by log a, log b and the coordinate.
+struct Warped {
+  double value, by_log_a = 0, by_log_b = 0, by_x = 0;
+  Warped(double x, double log_a, double log_b, bool derivatives) {
+    x = std::clamp(x, 1e-6, 1 - 1e-6);
+    const double a = std::exp(log_a), b = std::exp(log_b);
+    const double power = std::pow(x, a), rest = 1 - power, tail = std::pow(rest, b);
+    value = 1 - tail;
+    if (!derivatives) return;
+    const double slope = b * tail / rest * power * a;
+    by_log_a = slope * std::log(x);
+    by_log_b = -b * tail * std::log(rest);
+    by_x = slope / x;
+  }
+};
+
+MatrixXd warped(MatrixXd x, const std::vector<bool>& choice, const VectorXd& log_a, const VectorXd& log_b) {
+  if (log_a.size() == 0) return x;
+  for (Index k = 0; k < x.cols(); ++k)
+    if (!choice[static_cast<size_t>(k)])
+      for (double& v : x.col(k)) v = Warped(v, log_a[k], log_b[k], false).value;
+  return x;
+}
+
 // Squared differences of all pairs i > j, one column per dimension.
 MatrixXd pairs_of(const MatrixXd& x, const std::vector<bool>& choice) {
   const Index n = x.rows(), d = x.cols();
@@ -42,13 +67,18 @@ MatrixXd pairs_of(const MatrixXd& x, const std::vector<bool>& choice) {
   return pairs;
 }
 
-// Log posterior for squared differences that stay the same while hyper-parameters change.
 class Posterior {
  public:
   Posterior(const MatrixXd& x, const VectorXd& y, const std::vector<bool>& choice, const GpPrior& prior)
-      : pairs_(pairs_of(x, choice)), y_(y), prior_(prior), n_(x.rows()), d_(x.cols()) {}
+      : x_(x), pairs_(pairs_of(x, choice)), choice_(choice), y_(y), prior_(prior), n_(x.rows()), d_(x.cols()) {}
 
-  double operator()(const VectorXd& theta, VectorXd* gradient) const {
+  double operator()(const VectorXd& theta, VectorXd* gradient) {
+    const bool warping = theta.size() > d_ + 2;
+    MatrixXd at;
+    if (warping) {
+      at = warped(x_, choice_, theta.segment(d_ + 2, d_), theta.tail(d_));
+      pairs_ = pairs_of(at, choice_);
+    }
     const VectorXd weights = theta.head(d_).array().exp();
     const double scale = std::exp(theta[d_]), noise = std::exp(theta[d_ + 1]);
     const ArrayXd squares = (pairs_ * weights).array().max(1e-20);
@@ -79,7 +109,7 @@ class Posterior {
     };
     double* slope = nullptr;
     if (gradient) {
-      gradient->resize(d_ + 2);
+      gradient->setZero(theta.size());
       const VectorXd alpha = inverse.triangularView<Eigen::Lower>().transpose() * rest;
       const MatrixXd full = inverse.transpose() * inverse;
       // d/dK of the likelihood is (alpha alpha' - K^-1) / 2; each pair stands for two elements.
@@ -92,30 +122,54 @@ class Posterior {
       gradient->head(d_) = (pairs_.transpose() * by_square).cwiseProduct(weights);
       (*gradient)[d_] = scale * ((outer * correlation).sum() + 0.5 * diagonal * (1 + kJitter));
       (*gradient)[d_ + 1] = 0.5 * noise * diagonal;
+      if (warping) warp_gradient(at, theta, by_square, weights, *gradient);
       slope = gradient->data();
     }
     for (Index j = 0; j < d_; ++j)
       value += prior(theta[j], prior_.weight_mean[j], prior_.weight_sd, slope ? slope + j : nullptr);
     value += prior(theta[d_], prior_.scale_mean, prior_.scale_sd, slope ? slope + d_ : nullptr);
     value += prior(theta[d_ + 1], prior_.noise_mean, prior_.noise_sd, slope ? slope + d_ + 1 : nullptr);
+    for (Index j = d_ + 2; j < theta.size(); ++j)
+      value += prior(theta[j], 0, prior_.warp_sd, slope ? slope + j : nullptr);
     return value;
   }
 
   static constexpr double kMeanVariance = 1;
 
  private:
-  MatrixXd pairs_;
+  // By what each coordinate's change does to all squared differences that it is in.
+  void warp_gradient(const MatrixXd& at, const VectorXd& theta, const VectorXd& by_square, const VectorXd& weights,
+                     VectorXd& gradient) const {
+    VectorXd by_coordinate(n_);
+    for (Index k = 0; k < d_; ++k) {
+      if (choice_[static_cast<size_t>(k)]) continue;
+      by_coordinate.setZero();
+      const double* b = by_square.data();
+      for (Index j = 0; j < n_; ++j)
+        for (Index i = j + 1; i < n_; ++i) {
+          const double change = *b++ * (at(i, k) - at(j, k));
+          by_coordinate[i] += change;
+          by_coordinate[j] -= change;
+        }
+      for (Index i = 0; i < n_; ++i) {
+        const Warped w(x_(i, k), theta[d_ + 2 + k], theta[2 * d_ + 2 + k], true);
+        gradient[d_ + 2 + k] += 2 * weights[k] * by_coordinate[i] * w.by_log_a;
+        gradient[2 * d_ + 2 + k] += 2 * weights[k] * by_coordinate[i] * w.by_log_b;
+      }
+    }
+  }
+
+  const MatrixXd& x_;
+  MatrixXd pairs_;  // of x, warped where there is warping
+  const std::vector<bool>& choice_;
   const VectorXd& y_;
   GpPrior prior_;
   Index n_, d_;
 };
 
 VectorXd theta_of(const GpHyper& hyper) {
-  const Index d = hyper.log_weights.size();
-  VectorXd theta(d + 2);
-  theta.head(d) = hyper.log_weights;
-  theta[d] = hyper.log_scale;
-  theta[d + 1] = hyper.log_noise;
+  VectorXd theta(hyper.log_weights.size() + 2 + hyper.log_a.size() + hyper.log_b.size());
+  theta << hyper.log_weights, hyper.log_scale, hyper.log_noise, hyper.log_a, hyper.log_b;
   return theta;
 }
 
@@ -140,30 +194,40 @@ double GaussianProcess::log_posterior(const MatrixXd& x, const VectorXd& y, cons
 GpHyper GaussianProcess::fit(const MatrixXd& x, const VectorXd& y, const std::vector<bool>& choice,
                              const GpPrior& prior, const GpHyper& start, int max_evaluations) {
   const Index d = x.cols();
-  const Posterior posterior(x, y, choice, prior);
-  VectorXd low = VectorXd::Constant(d + 2, -14), high = VectorXd::Constant(d + 2, 10);
+  Posterior posterior(x, y, choice, prior);
+  GpHyper from = start;
+  if (prior.warp_sd > 0 && from.log_a.size() == 0) from.log_a = from.log_b = VectorXd::Zero(d);
+  const VectorXd theta = theta_of(from);
+  VectorXd low = VectorXd::Constant(theta.size(), -14), high = VectorXd::Constant(theta.size(), 10);
   low[d] = -4, high[d] = 6;
   low[d + 1] = -16, high[d + 1] = 1;
+  low.tail(theta.size() - d - 2).setConstant(-2), high.tail(theta.size() - d - 2).setConstant(2);
   const Minimum best = minimize(
-      [&](const VectorXd& theta, VectorXd& gradient) {
-        const double value = posterior(theta, &gradient);
+      [&](const VectorXd& at, VectorXd& gradient) {
+        const double value = posterior(at, &gradient);
         gradient = -gradient;
         return -value;
       },
-      theta_of(start), low, high, max_evaluations, 1e-2);
+      theta, low, high, max_evaluations, 1e-2);
   GpHyper hyper;
   hyper.log_weights = best.x.head(d);
   hyper.log_scale = best.x[d];
   hyper.log_noise = best.x[d + 1];
+  hyper.log_a = best.x.segment(d + 2, from.log_a.size());
+  hyper.log_b = best.x.tail(from.log_b.size());
   return hyper;
 }
 
 GaussianProcess::GaussianProcess(MatrixXd x, VectorXd y, std::vector<bool> choice, GpHyper hyper)
-    : x_(std::move(x)), y_(std::move(y)), choice_(std::move(choice)), hyper_(std::move(hyper)) {
+    : x_(std::move(x)),
+      warped_(warped(x_, choice, hyper.log_a, hyper.log_b)),
+      y_(std::move(y)),
+      choice_(std::move(choice)),
+      hyper_(std::move(hyper)) {
   weights_ = hyper_.log_weights.array().exp();
   scale_ = std::exp(hyper_.log_scale);
   const Index n = x_.rows();
-  const ArrayXd squares = (pairs_of(x_, choice_) * weights_).array().max(1e-20);
+  const ArrayXd squares = (pairs_of(warped_, choice_) * weights_).array().max(1e-20);
   const ArrayXd correlation = matern(squares, nullptr);
   double jitter = kJitter;
   for (;; jitter *= 10) {
@@ -185,13 +249,14 @@ GaussianProcess::GaussianProcess(MatrixXd x, VectorXd y, std::vector<bool> choic
   alpha_ = inverse_ * (y_.array() - mean_).matrix();
 }
 
-MatrixXd GaussianProcess::squared_distances(const MatrixXd& at) const {
+MatrixXd GaussianProcess::squared_distances(const MatrixXd& unwarped) const {
   // |a - b|^2 = |a|^2 + |b|^2 - 2ab over the numeric dimensions, differences of choices one by one.
+  const MatrixXd at = warped(unwarped, choice_, hyper_.log_a, hyper_.log_b);
   const Index n = x_.rows(), m = at.rows();
   VectorXd root = weights_.array().sqrt();
   for (Index k = 0; k < x_.cols(); ++k)
     if (choice_[static_cast<size_t>(k)]) root[k] = 0;
-  const MatrixXd a = at * root.asDiagonal(), b = x_ * root.asDiagonal();
+  const MatrixXd a = at * root.asDiagonal(), b = warped_ * root.asDiagonal();
   MatrixXd squares = -2 * a * b.transpose();
   squares.colwise() += a.rowwise().squaredNorm();
   squares.rowwise() += b.rowwise().squaredNorm().transpose();
@@ -199,7 +264,7 @@ MatrixXd GaussianProcess::squared_distances(const MatrixXd& at) const {
     if (!choice_[static_cast<size_t>(k)]) continue;
     for (Index j = 0; j < n; ++j)
       for (Index i = 0; i < m; ++i)
-        if (at(i, k) != x_(j, k)) squares(i, j) += weights_[k];
+        if (at(i, k) != warped_(j, k)) squares(i, j) += weights_[k];
   }
   return squares.cwiseMax(1e-20);
 }
@@ -217,12 +282,19 @@ void GaussianProcess::predict(const VectorXd& at, double& mean, double& variance
   const Index n = x_.rows(), d = x_.cols();
   ArrayXd squares = ArrayXd::Zero(n);
   MatrixXd delta(n, d);
+  VectorXd slopes = weights_;  // the weight times the warping's derivative
   for (Index k = 0; k < d; ++k) {
     if (choice_[static_cast<size_t>(k)]) {
       delta.col(k).setZero();
-      squares += weights_[k] * (x_.col(k).array() != at[k]).cast<double>();
+      squares += weights_[k] * (warped_.col(k).array() != at[k]).cast<double>();
     } else {
-      delta.col(k) = at[k] - x_.col(k).array();
+      double value = at[k];
+      if (hyper_.log_a.size() > 0) {
+        const Warped w(at[k], hyper_.log_a[k], hyper_.log_b[k], true);
+        value = w.value;
+        slopes[k] *= w.by_x;
+      }
+      delta.col(k) = value - warped_.col(k).array();
       squares += weights_[k] * delta.col(k).array().square();
     }
   }
@@ -232,8 +304,8 @@ void GaussianProcess::predict(const VectorXd& at, double& mean, double& variance
   mean = k.dot(alpha_) + mean_;
   variance = std::max(scale_ - k.dot(solved), 1e-10 * scale_);
   const VectorXd slope = 2 * scale_ * derivative.matrix();  // times weight and delta: the covariance's gradient
-  mean_gradient = (delta.transpose() * slope.cwiseProduct(alpha_)).cwiseProduct(weights_);
-  variance_gradient = -2 * (delta.transpose() * slope.cwiseProduct(solved)).cwiseProduct(weights_);
+  mean_gradient = (delta.transpose() * slope.cwiseProduct(alpha_)).cwiseProduct(slopes);
+  variance_gradient = -2 * (delta.transpose() * slope.cwiseProduct(solved)).cwiseProduct(slopes);
 }
 
 double GaussianProcess::leave_one_out() const {

@@ -3,7 +3,6 @@
 // 2006, chapters 2, 4 and 5. Test: tests/tune/gp_test.cc, tests/python/test_tune.py (scikit-learn)
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "tune/eigen.h"
@@ -14,6 +13,9 @@ struct GpHyper {
   Eigen::VectorXd log_weights;  // of squared distances, i.e. -2 log(length scale)
   double log_scale = 0;         // log of the signal's variance
   double log_noise = -9;        // log of the noise's variance
+  // Numeric dimensions are warped by Kumaraswamy's distribution function, 1 - (1 - x^a)^b, so that a function that
+  // changes faster at one end may be stationary (Snoek et al., ICML 2014); empty for none.
+  Eigen::VectorXd log_a, log_b;
 };
 
 // Normal priors of the logarithms.
@@ -22,6 +24,7 @@ struct GpPrior {
   double weight_sd = 1;
   double scale_mean = 0, scale_sd = 1;
   double noise_mean = -9, noise_sd = 2.5;
+  double warp_sd = 0.3;  // of log a and log b, around 0; 0 for no warping
   static GpPrior of(const std::vector<bool>& choice);
 };
 
@@ -34,7 +37,7 @@ class GaussianProcess {
   // The hyper-parameters that are most probable, from `start`.
   static GpHyper fit(const Eigen::MatrixXd& x, const Eigen::VectorXd& y, const std::vector<bool>& choice,
                      const GpPrior& prior, const GpHyper& start, int max_evaluations);
-  // Log of likelihood times prior, and its gradient by (log_weights..., log_scale, log_noise).
+  // Log of likelihood times prior, and its gradient by (log_weights..., log_scale, log_noise, log_a..., log_b...).
   static double log_posterior(const Eigen::MatrixXd& x, const Eigen::VectorXd& y, const std::vector<bool>& choice,
                               const GpPrior& prior, const GpHyper& hyper, Eigen::VectorXd* gradient);
 
@@ -53,9 +56,9 @@ class GaussianProcess {
   const Eigen::VectorXd& outputs() const { return y_; }
 
  private:
-  Eigen::MatrixXd squared_distances(const Eigen::MatrixXd& at) const;
+  Eigen::MatrixXd squared_distances(const Eigen::MatrixXd& at) const;  // [rows of at, n]
 
-  Eigen::MatrixXd x_;
+  Eigen::MatrixXd x_, warped_;
   Eigen::VectorXd y_;
   std::vector<bool> choice_;
   GpHyper hyper_;

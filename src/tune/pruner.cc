@@ -90,6 +90,7 @@ class SuccessiveHalving : public Pruner {
     return *mine > here[kept - 1];
   }
 
+  bool pauses() const override { return true; }
   std::optional<int64_t> resumes(const std::vector<Trial>& trials, Direction direction) const override {
     struct Here {
       double loss;

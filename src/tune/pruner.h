@@ -19,6 +19,8 @@ class Pruner {
   virtual std::optional<int64_t> resumes(const std::vector<Trial>& trials, Direction direction) const {
     return std::nullopt;
   }
+  // Whether what it stops may go on later.
+  virtual bool pauses() const { return false; }
 };
 
 // "none"; "median(warmup_steps=0, startup_trials=5)": worse than the median of others' values at the same step;

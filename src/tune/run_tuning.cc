@@ -97,7 +97,6 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
   DS_ASSIGN(const std::unique_ptr<Study> study, open_study(options, result.monitor));
   const Space& space = study->options().space;
   const bool maximize = study->options().directions[0] == Direction::kMaximize;
-  const bool pauses = options.tune.pruner.starts_with("asha") || options.tune.pruner.starts_with("hyperband");
   result.best_config = (std::filesystem::path(options.tune.output) / "best.yaml").string();
   while (!hooks.interrupted()) {
     DS_ASSIGN(const std::optional<Trial> trial, study->ask());
@@ -133,8 +132,8 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
       state = TrialState::kWaiting;
       end = "interrupted, goes on next time";
     } else if (outcome->fit.interrupted) {
-      state = pauses ? TrialState::kPaused : TrialState::kPruned;
-      end = fmt::format("{} {:.5g} so far, {}", result.monitor, *best, pauses ? "paused" : "stopped");
+      state = study->pauses() ? TrialState::kPaused : TrialState::kPruned;
+      end = fmt::format("{} {:.5g} so far, {}", result.monitor, *best, study->pauses() ? "paused" : "stopped");
     } else {
       values = {best ? *best : std::numeric_limits<double>::quiet_NaN()};
       end = fmt::format("{} {:.5g}", result.monitor, values[0]);

@@ -74,7 +74,7 @@ std::vector<double> Sobol::point(size_t dimensions, uint64_t index, uint64_t see
   constexpr size_t kMostDimensions = 3667;  // of the direction numbers of Joe and Kuo that Boost has
   if (dimensions > kMostDimensions) return random_unit(dimensions, seed, index, 0);
   if (!engine_ || engine_->point.size() != dimensions || engine_->next > index)
-    engine_ = std::make_shared<Engine>(boost::random::sobol(dimensions), 0, std::vector<uint64_t>(dimensions));
+    engine_ = std::make_shared<Engine>(Engine{boost::random::sobol(dimensions), 0, std::vector<uint64_t>(dimensions)});
   // Boost leaves out the sequence's first point, zero.
   if (index == 0) {
     std::fill(engine_->point.begin(), engine_->point.end(), 0);

@@ -231,17 +231,23 @@ Result<std::optional<Trial>> Study::ask() {
   return given;
 }
 
+// What to say of values that are no result; empty where all are one.
+static std::string not_finite(const std::vector<double>& values) {
+  for (const double v : values)
+    if (!std::isfinite(v)) return fmt::format("the objective was {}", v);
+  return {};
+}
+
 Result<bool> Study::tell(int64_t number, TrialState state, std::vector<double> values, std::vector<double> constraints,
                          std::string error) {
   if (state == TrialState::kComplete) {
     if (values.size() != options_.directions.size())
       return invalid("trial {}: expected {} value{}, got {}", number, options_.directions.size(),
                      options_.directions.size() == 1 ? "" : "s", values.size());
-    for (const double v : values)
-      if (!std::isfinite(v)) {
-        state = TrialState::kFailed;
-        if (error.empty()) error = fmt::format("the objective was {}", v);
-      }
+    if (const std::string what = not_finite(values); !what.empty()) {
+      state = TrialState::kFailed;
+      if (error.empty()) error = what;
+    }
   }
   const std::lock_guard lock(mutex_);
   bool first = false;
@@ -322,9 +328,10 @@ Status Study::add(Trial trial) {
   DS_TRY(options_.space.check(trial.point));
   if (trial.state == TrialState::kComplete && trial.values.size() != options_.directions.size())
     return invalid("expected {} values, got {}", options_.directions.size(), trial.values.size());
-  if (std::any_of(trial.values.begin(), trial.values.end(), [](double v) { return !std::isfinite(v); })) {
+  if (const std::string what = not_finite(trial.values); !what.empty()) {
     trial.state = TrialState::kFailed;
     trial.values.clear();
+    if (trial.error.empty()) trial.error = what;
   }
   const std::lock_guard lock(mutex_);
   return store_->transact([&](Transaction& t) -> Status {

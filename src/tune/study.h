@@ -63,6 +63,8 @@ class Study {
   Result<std::vector<Trial>> trials();
   // Why ask() gives nothing any more; empty while it does.
   const std::string& over() const { return over_; }
+  // Whether a trial that its pruner stops should be told as paused rather than pruned, if it can be taken up again.
+  bool pauses() const { return pruner_->pauses(); }
   const StudyOptions& options() const { return options_; }
   const Setting& setting() const { return setting_; }
 

@@ -31,6 +31,10 @@ struct Example {
     hyper.log_weights << 1.2, 0.3, -0.5;
     hyper.log_scale = 0.4;
     hyper.log_noise = -4;
+    hyper.log_a = VectorXd::Zero(3);
+    hyper.log_a << 0.4, -0.3, 0;
+    hyper.log_b = VectorXd::Zero(3);
+    hyper.log_b << -0.2, 0.5, 0;
   }
 };
 
@@ -39,10 +43,15 @@ TEST(Gp, GradientOfThePosteriorIsThatOfDifferences) {
   const GpPrior prior = GpPrior::of(e.choice);
   VectorXd gradient;
   GaussianProcess::log_posterior(e.x, e.y, e.choice, prior, e.hyper, &gradient);
-  for (Index j = 0; j < 5; ++j) {
+  ASSERT_EQ(gradient.size(), 11);
+  for (Index j = 0; j < 11; ++j) {
     const auto at = [&](double step) {
       GpHyper h = e.hyper;
-      (j < 3 ? h.log_weights[j] : j == 3 ? h.log_scale : h.log_noise) += step;
+      (j < 3    ? h.log_weights[j]
+       : j == 3 ? h.log_scale
+       : j == 4 ? h.log_noise
+       : j < 8  ? h.log_a[j - 5]
+                : h.log_b[j - 8]) += step;
       return GaussianProcess::log_posterior(e.x, e.y, e.choice, prior, h, nullptr);
     };
     EXPECT_NEAR(gradient[j], (at(1e-5) - at(-1e-5)) / 2e-5, 1e-5 * (1 + std::abs(gradient[j]))) << j;
@@ -77,7 +86,7 @@ TEST(Gp, FitFindsWhatMattersAndPredicts) {
   VectorXd y(60);
   for (Index i = 0; i < 60; ++i) y[i] = std::sin(6 * e.x(i, 0));
   const GpPrior prior = GpPrior::of(e.choice);
-  const GpHyper hyper = GaussianProcess::fit(e.x, y, e.choice, prior, {prior.weight_mean, 0, -9}, 60);
+  const GpHyper hyper = GaussianProcess::fit(e.x, y, e.choice, prior, {prior.weight_mean, 0, -9, {}, {}}, 60);
   EXPECT_GT(hyper.log_weights[0], hyper.log_weights[1] + 1);
   const GaussianProcess process(e.x, y, e.choice, hyper);
   MatrixXd at(1, 3);
@@ -87,6 +96,27 @@ TEST(Gp, FitFindsWhatMattersAndPredicts) {
   EXPECT_NEAR(mean[0], std::sin(3.0), 0.02);
   // The same by leaving one out: far better than a constant.
   EXPECT_GT(process.leave_one_out(), 60.0);
+}
+
+TEST(Gp, WarpingFindsWhereAFunctionChangesFast) {
+  // All change is in the last tenth of the first coordinate.
+  MatrixXd x(40, 2);
+  VectorXd y(40);
+  data::Numbers random(3);
+  for (Index i = 0; i < 40; ++i) {
+    x.row(i) << random.uniform(), random.uniform();
+    y[i] = std::sin(9 * std::pow(x(i, 0), 8));
+  }
+  const std::vector<bool> choice{false, false};
+  GpPrior prior = GpPrior::of(choice);
+  const auto fitted = [&] {
+    return GaussianProcess(x, y, choice,
+                           GaussianProcess::fit(x, y, choice, prior, {prior.weight_mean, 0, -9, {}, {}}, 100));
+  };
+  const GaussianProcess warped = fitted();
+  prior.warp_sd = 0;
+  EXPECT_GT(warped.hyper().log_a[0], 0.3);
+  EXPECT_GT(warped.leave_one_out(), fitted().leave_one_out() + 10);
 }
 
 TEST(Gp, LeaveOneOutIsThatOfProcessesWithoutIt) {
