@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
+.NOTPARALLEL:
 .PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables bench-tune \
   wheel check-wheel clean
 
@@ -122,10 +123,11 @@ bench-tables: setup-bench build        ## cleaning beside pandas and Polars, fea
 	$(BENCH) bench/value.py
 	$(BENCH) bench/augment.py
 
-bench-tune: setup-bench build          ## our samplers beside Optuna's: regret and time; BENCH_FLAGS="--seeds 30" for all (hours), --families, --sides
+bench-tune: setup-bench build          ## our samplers beside Optuna's: regret, time, killed workers; BENCH_FLAGS="--seeds 30" for all (hours), --families, --sides
 	$(BENCH) bench/tune_tables.py
 	$(BENCH) bench/tune.py $(BENCH_FLAGS)
 	$(BENCH) bench/tune.py --cost
+	$(BENCH) bench/tune_faults.py
 
 bench-guard: setup-test build          ## half a minute: warns where a ratio to PyTorch has fallen
 	$(BENCH) bench/guard.py

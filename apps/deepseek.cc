@@ -37,9 +37,16 @@ std::string evaluation_text(const train::Evaluation& e) {
   return text;
 }
 
+// A config that is also tuned by trains as it stands.
+Status read_config(const std::string& path, const std::vector<std::string>& overrides, train::RunOptions& options) {
+  OptionTable table = train::option_table(options);
+  table.ignore("tune");
+  return table.load_file(path, overrides);
+}
+
 int train_command(const std::string& config, const std::vector<std::string>& overrides, bool resume) {
   train::RunOptions options;
-  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   const InterruptGuard interrupt;
   ProgressBar bar("samples", isatty(STDERR_FILENO) != 0,
                   [](const std::string& text) { fmt::print(stderr, "{}", text); });
@@ -138,7 +145,7 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
 
 int explain_command(const std::string& config, const std::vector<std::string>& overrides) {
   train::RunOptions options;
-  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   Result<std::shared_ptr<const runtime::Program>> program = train::training_program(options);
   if (!program.ok()) return failed(program.status());
   fmt::print("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
@@ -164,7 +171,7 @@ Status write_file(const std::string& path, const std::string& text) {
 
 int profile_command(const std::string& config, const std::vector<std::string>& overrides, const ProfileFlags& flags) {
   train::RunOptions options;
-  if (Status s = train::option_table(options).load_file(config, overrides); !s.ok()) return failed(s);
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   const Result<runtime::StepProfile> profile = train::profile_training(options, flags.how);
   if (!profile.ok()) return failed(profile.status());
   fmt::print("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));

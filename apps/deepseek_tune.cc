@@ -100,7 +100,8 @@ int tune_command(const std::string& config, const std::vector<std::string>& over
     fmt::print("best        {} {:.5g}, trial {}\n", result->monitor, result->best->values[0], result->best->number);
     fmt::print("train it    deepseek train {}\n", result->best_config);
   }
-  fmt::print("look at it  deepseek tune report {}\n", options.tune.output);
+  fmt::print("look at it  deepseek tune report {}\n",
+             options.tune.storage.empty() ? options.tune.output : options.tune.storage);
   return 0;
 }
 
@@ -180,8 +181,11 @@ int main(int argc, char** argv) {
   for (const auto& r : keys.records())
     if (r.path.starts_with("tune."))
       help += fmt::format("  {:<16}  {} (default {}; {})\n", r.path, r.doc, r.value, r.expected);
-  app.footer("\nKeys of the config beside those of deepseek train:\n" + help +
-             "\nRun again, the search goes on where it stood.\nExample: deepseek tune examples/tune.yaml --workers 2");
+  app.footer(
+      "\nKeys of the config beside those of deepseek train:\n" + help +
+      "\nA range is {low: 1e-5, high: 1e-2}; where low > 0 and high >= 100 low it is searched in the logarithm, unless "
+      "log: false says otherwise. Choices are lists: [32, 64]; with ordered: true neighbours are alike."
+      "\nRun again, the search goes on where it stood.\nExample: deepseek tune examples/tune.yaml --workers 2");
   CLI::App* list = app.add_subcommand("list", "List the studies of a database");
   list->add_option("place", place, "a folder of deepseek tune, a database's file or its URL")->required();
   list->footer("Example: deepseek tune list runs/tune");

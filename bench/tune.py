@@ -462,6 +462,10 @@ class Cost:
         self.count += 1
         return seconds + time.perf_counter() - start
 
+    def memory(self):
+        """MiB of this process that are in memory."""
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
     def fill(self, trials):
         """Hands over random trials, since to get there by asking would take some sides minutes."""
         rng = np.random.default_rng(self.count)
@@ -509,12 +513,12 @@ def cost(args):
             for side in here.values():
                 side.call("fill", n)
             for name, seconds in turns(here, 24).items():
-                rows[name][n] = {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3}
+                rows[name][n] = {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3, "mib": here[name].call("memory")}
         for side in sides.values():
             side.close()
         for name, row in rows.items():
             texts = [f"{row[n]['median_ms']:.3f} ({row[n]['min_ms']:.3f})" if n in row else "only to 500" for n in (50, 500, 5000)]
-            print(f"{name:17}" + "".join(f"{text:>22}" for text in texts), flush=True)
+            print(f"{name:17}" + "".join(f"{text:>22}" for text in texts) + "    MiB " + ", ".join(f"{row[n]['mib']:.0f}" for n in row), flush=True)
             output.append({"cost": name, "threads": threads, **row})
     with tempfile.TemporaryDirectory() as folder:
         # Ours writes ahead and does not wait for the disk (a power cut may lose the last trials); Optuna's default does wait, so it is here both ways.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import typing
 
 
@@ -71,7 +72,17 @@ class Lion(Optimizer):
     _defaults = {"learning_rate": 1e-4, "beta2": 0.99}
 
 
-__all__ = ["SGD", "Adam", "AdamW", "Adagrad", "LAMB", "Lion", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adam", "AdamW", "Adagrad", "BayesianOptimizer", "LAMB", "Lion", "Optimizer", "RMSprop", "choice", "integer", "log",
+           "uniform"]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """uniform(), log(), integer() and choice() of deepseek.tune, for spaces."""
+    if name in ("choice", "integer", "log", "uniform"):
+        from . import tune
+
+        return getattr(tune, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class BayesianOptimizer:
@@ -84,7 +95,7 @@ class BayesianOptimizer:
     constraints: functions of params that are true where they may be tried.
     objectives: number of values that the objective returns; with several, minimize() returns the Pareto front's parameters.
     seed: the same seed gives the same evaluations.
-    max_seconds, patience: stop after that time, or after so many evaluations without a better one.
+    max_seconds, patience: stop after that time since the first evaluation of this process, or after so many evaluations without a better one.
     storage, name: keep the evaluations in a database and go on with those that are there.
     progress: a line on stderr per new best value.
 
@@ -96,17 +107,22 @@ class BayesianOptimizer:
     def __init__(self, param_space: typing.Mapping[str, typing.Any], max_evals: int = 50, *, sampler: str = "hybrid",
                  constraints: typing.Any = (), objectives: int = 1, seed: int = 0, max_seconds: float | None = None,
                  patience: int | None = None, storage: str | None = None, name: str = "study", progress: bool = False) -> None:
-        if max_evals < 1:
+        if operator.index(max_evals) < 1:
             raise ValueError(f"max_evals: expected at least 1, got {max_evals}")
         if objectives < 1:
             raise ValueError(f"objectives: expected at least 1, got {objectives}")
         self._settings = dict(space=param_space, sampler=sampler, constraints=constraints, seed=seed, max_trials=max_evals,
-                              max_seconds=max_seconds, patience=patience, storage=storage, name=name)
+                              max_seconds=max_seconds, patience=patience, name=name)
+        self._storage = storage
         self._objectives = objectives
         self._progress = progress
         self.study: typing.Any = None
         self._direction = ""
-        self._make("minimize")  # so that mistakes in the space are told here
+        # Mistakes in the space are told here; which way a database's study goes is known only to minimize() or maximize().
+        if storage is None:
+            self._make("minimize")
+        else:
+            self._new("minimize", None)
 
     def minimize(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any]) -> typing.Any:
         """Evaluates objective(params) until the search is over and returns the best parameters.
@@ -121,11 +137,14 @@ class BayesianOptimizer:
         return self._run(objective, "maximize")
 
     def _make(self, direction: str) -> None:
+        if self._direction != direction:
+            self.study = self._new(direction, self._storage)
+            self._direction = direction
+
+    def _new(self, direction: str, storage: str | None) -> typing.Any:
         from . import tune  # not loaded by who only wants an update rule
 
-        if self._direction != direction:
-            self.study = tune.Study(direction=[direction] * self._objectives, **self._settings)
-            self._direction = direction
+        return tune.Study(direction=[direction] * self._objectives, storage=storage, **self._settings)
 
     def _run(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any], direction: str) -> typing.Any:
         import sys

@@ -15,6 +15,7 @@ import json
 import math
 import threading
 import typing
+import warnings
 
 from . import _tune
 from ._tune import hypervolume, pareto_front, pruner_names, sampler_names
@@ -297,7 +298,8 @@ class Study:
     sampler: hybrid (default), gp, tpe, cmaes, qmc, random, grid.
     pruner: none (default), median, percentile, asha, hyperband, patience, threshold, with parameters: "asha(min_step=1, factor=3)".
     constraints: functions of params that are true where a point is allowed.
-    max_trials, max_seconds, patience: budgets; None: no limit. A search that is over gives no trials any more.
+    max_trials, max_seconds, patience: budgets; None: no limit. Seconds count from this process's first ask(); patience: complete trials
+      that brought nothing better. A search that is over gives no trials any more.
     storage, name: a database that processes share: "study.db", "sqlite:///study.db", "postgresql://host/database". The study of
       this name goes on where there is one, else it is made.
     grace: seconds without a sign of life after which a worker's trial is given to another (storage only).
@@ -377,8 +379,15 @@ class Study:
              constraints: collections.abc.Sequence[float] = (), state: str = "complete", error: str = "") -> None:
         """Ends a trial with its value, or values, one per objective. Values that aren't finite make it failed.
 
-        state: complete, pruned or failed. Raises ValueError where it has ended before.
+        state: complete, pruned or failed; paused, where the pruner may have it go on later, or waiting, to be run anew by who
+        asks next. Raises ValueError where it has ended before.
         """
+        if not self._end(trial, values, constraints=constraints, state=state, error=error):
+            number = trial.number if isinstance(trial, Trial) else trial
+            raise ValueError(f"trial {number} has ended before; its first end stays")
+
+    def _end(self, trial: Trial | int, values: float | collections.abc.Sequence[float] | None, *,
+             constraints: collections.abc.Sequence[float] = (), state: str = "complete", error: str = "") -> bool:
         number = trial.number if isinstance(trial, Trial) else int(trial)
         if not constraints and isinstance(trial, Trial):
             constraints = trial.constraints
@@ -388,8 +397,7 @@ class Study:
             listed = [float(v) for v in typing.cast(collections.abc.Sequence[float], values)]
         else:
             listed = [float(typing.cast(float, values))]
-        if not self._study.tell(number, state, listed, [float(c) for c in constraints], error):
-            raise ValueError(f"trial {number} has ended before; its first end stays")
+        return self._study.tell(number, state, listed, [float(c) for c in constraints], error)
 
     def enqueue(self, params: collections.abc.Mapping[str, typing.Any]) -> None:
         """Tries these parameters next; those that are missing are the sampler's."""
@@ -448,19 +456,28 @@ class Study:
         return self
 
     def _evaluate(self, objective: typing.Callable[[Trial], typing.Any], trial: Trial, catch: tuple[type[Exception], ...]) -> None:
+        def end(values: typing.Any = None, **how: typing.Any) -> None:
+            if not self._end(trial, values, **how):
+                warnings.warn(f"trial {trial.number} was taken over by another worker, which has ended it; its end stays", stacklevel=4)
+
         try:
             outcome = objective(trial)
             constraints: typing.Any = trial.constraints
             if isinstance(outcome, dict):
                 constraints = outcome.get("constraints", constraints)
                 outcome = outcome["values"] if "values" in outcome else outcome["value"]
-            self.tell(trial, outcome, constraints=constraints)
+            if outcome is None:
+                raise ValueError("the objective returned None; it has to return a number")
+            end(outcome, constraints=constraints)
         except PrunedTrial:
-            self.tell(trial, state="pruned")
+            end(state="pruned")
         except FailedTrial as error:
-            self.tell(trial, state="failed", error=str(error))
+            end(state="failed", error=str(error))
+        except (KeyboardInterrupt, SystemExit):
+            end(state="waiting")  # nothing is wrong with it
+            raise
         except BaseException as error:
-            self.tell(trial, state="failed", error=f"{type(error).__name__}: {error}")
+            end(state="failed", error=f"{type(error).__name__}: {error}")
             if not isinstance(error, catch):
                 raise
 

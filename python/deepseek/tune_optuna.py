@@ -356,7 +356,7 @@ def _add(made: Study, finished: list[optuna.trial.FrozenTrial], waiting: list[op
         constraints = _constraints(t)
         note = t.user_attrs[_NOTE] if list(t.user_attrs) == [_NOTE] else t.user_attrs
         made._study.add(state, point, values, [constraints[key] for key in names if key in constraints],
-                        sorted(t.intermediate_values.items()), error_text, "", json.dumps(note, default=repr) if note else "",
+                        sorted(t.intermediate_values.items()), error_text, "", json.dumps(note, default=repr) if t.user_attrs else "",
                         _seconds(t.datetime_start or t.datetime_complete), _seconds(t.datetime_complete))
     for t in waiting:  # what enqueue_trial() was given; its values get distributions only when they are asked for
         fixed = t.system_attrs.get("fixed_params") or t.params

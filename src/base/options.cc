@@ -199,6 +199,8 @@ class OptionReader {
             fmt::format("{}: expected a key of at most {} bytes, got {}", at(item.first), kMaxKey, key.size()));
       } else if (!seen.insert(key).second) {
         errors_.push_back(fmt::format("{}: '{}' is given twice", at(item.first), path));
+      } else if (table_.ignored_.contains(path)) {
+        continue;
       } else if (table_.groups_.contains(path)) {
         if (item.second.IsMap())
           map(item.second, path, depth + 1);

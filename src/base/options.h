@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -54,6 +55,8 @@ class OptionTable {
   Status set(std::string_view assignment, std::string_view where);
   // The file, then the assignments of --set; mistakes of both are told together.
   Status load_file(const std::string& path, const std::vector<std::string>& overrides);
+  // A key of files that another program reads.
+  void ignore(std::string path) { ignored_.insert(std::move(path)); }
   // All values, defaults included, as YAML that load_yaml reads back.
   std::string to_yaml() const;
   // A line per key: name, type, default (the current value), range or choices, what it is.
@@ -78,6 +81,7 @@ class OptionTable {
   friend class OptionReader;
   std::vector<Field> fields_;
   std::map<std::string, std::string> groups_;
+  std::set<std::string> ignored_;
   std::map<std::string, Free> free_;
   std::string prefix_;
 };

@@ -124,6 +124,7 @@ OpDef activation(const char* name, const char* doc, ActivationFn fn, std::vector
 Expr gelu(Expr x, const OpContext& c) {
   if (c.text("approximate") == "tanh")
     return x * 0.5 * (tanh((x + x * x * x * 0.044715) * std::sqrt(2 / std::numbers::pi)) + 1.0);
+  // Named, since in which order a product's sides are made is the compiler's choice.
   const Expr twice = x.builder().op("erf", {x * (1 / std::numbers::sqrt2)}) + 1.0;
   return x * 0.5 * twice;
 }

@@ -242,6 +242,7 @@ Expr norm_again(const OpContext& c, std::span<const Expr> in, std::span<const Ex
   Expr x = cast(in[0], in[1].dtype()), scale = in[1], bias = in[2], mean = out[1], rstd = out[2];
   if (c.attrs->find("channel_block") != nullptr) {
     const int64_t block = c.integer("channel_block");
+    // Named, since in which order a product's sides are made is the compiler's choice.
     const Expr shift = per_channel(bias, x, block), gain = per_channel(scale * rstd, x, block);
     Expr y = (x - per_channel(mean, x, block)) * gain + shift;
     return cast(y, in[0].dtype());

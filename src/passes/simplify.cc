@@ -121,6 +121,7 @@ Expr picked_gradient(const Found& f) {
   dims[static_cast<size_t>(axis)] = y.dim(axis);
   Expr number = f.builder.op("iota", {}, {{"dims", dims}, {"axis", axis}, {"dtype", DType::kI32}});
   Expr here = ops::equal(number, ops::cast(f.at("i"), number.dtype()));
+  // Named, since in which order a product's sides are made is the compiler's choice.
   const Expr all = ops::exp(y) * v;
   return ops::select(here, v, ops::zeros_like(v)) - all;
 }

@@ -196,7 +196,10 @@ GpHyper GaussianProcess::fit(const MatrixXd& x, const VectorXd& y, const std::ve
   const Index d = x.cols();
   Posterior posterior(x, y, choice, prior);
   GpHyper from = start;
-  if (prior.warp_sd > 0 && from.log_a.size() == 0) from.log_a = from.log_b = VectorXd::Zero(d);
+  if (prior.warp_sd <= 0)
+    from.log_a = from.log_b = VectorXd();
+  else if (from.log_a.size() == 0)
+    from.log_a = from.log_b = VectorXd::Zero(d);
   const VectorXd theta = theta_of(from);
   VectorXd low = VectorXd::Constant(theta.size(), -14), high = VectorXd::Constant(theta.size(), 10);
   low[d] = -4, high[d] = 6;

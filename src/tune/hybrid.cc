@@ -263,7 +263,8 @@ class HybridSampler : public Sampler {
     return losses;
   }
 
-  // A box around the best point whose sides are as the length scales; as large as a cube of trust_length.
+  // A box around the best point whose sides are as the length scales (of warped axes about those in the middle); as
+  // large as a cube of trust_length.
   static Region region_around(const Encoding& encoding, const GaussianProcess& process, const Point& best,
                               const std::vector<double>& losses) {
     const VectorXd centre = encoding.encode(best);

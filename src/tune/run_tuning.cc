@@ -1,6 +1,8 @@
 #include "tune/run_tuning.h"
 
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "base/strings.h"
 #include "io/atomic_file.h"
@@ -100,7 +102,12 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
   result.best_config = (std::filesystem::path(options.tune.output) / "best.yaml").string();
   while (!hooks.interrupted()) {
     DS_ASSIGN(const std::optional<Trial> trial, study->ask());
-    if (!trial) break;
+    if (!trial) {
+      // The last runs are somebody else's, who may die with one.
+      if (!study->others_run() || options.tune.grace <= 0) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      continue;
+    }
     const int64_t number = trial->number;
     const std::string folder = folder_of(options.tune, number);
     DS_ASSIGN(train::RunOptions run, run_of(options, space, trial->point, folder));

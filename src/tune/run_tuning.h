@@ -27,7 +27,7 @@ struct TuneOptions {
                     "in asha(min_step=1, factor=3), whose steps are epochs; asha and hyperband pause runs and take "
                     "them up again"});
     t.field("trials", trials, {.doc = "runs at most, 0: no limit", .min = 0});
-    t.field("seconds", seconds, {.doc = "after which no run begins, 0: no limit", .min = 0});
+    t.field("seconds", seconds, {.doc = "of a worker, after which it begins no run, 0: no limit", .min = 0});
     t.field("patience", patience, {.doc = "runs without a better one after which to stop, 0: off", .min = 0});
     t.field("seed", seed, {.doc = "of the sampler", .min = 0});
     t.field("grace", grace,

@@ -48,7 +48,7 @@ std::shared_ptr<Sampler> make_tpe_sampler();
 std::shared_ptr<Sampler> make_gp_sampler();
 // CMA-ES (Hansen, 2016) on numeric parameters; choices follow the better half's frequencies.
 std::shared_ptr<Sampler> make_cmaes_sampler();
-// Grid and QMC arms, Gaussian process, trust regions and TPE by budget and dimension: the default. See hybrid.cc.
+// Grid and QMC arms, Gaussian process, trust regions by dimension and TPE by budget: the default. See hybrid.cc.
 std::shared_ptr<Sampler> make_hybrid_sampler();
 
 // What model-based samplers make of the trials: losses, smaller is better whatever the direction.

@@ -6,11 +6,13 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <thread>
 
+#include "data/random.h"
 #include "tune/pareto.h"
 #include "tune/sql_store.h"
 
@@ -123,6 +125,17 @@ Result<std::unique_ptr<Study>> Study::create(StudyOptions options, std::shared_p
   return study;
 }
 
+// Its values such that less is better.
+static std::vector<double> losses_of(const Setting& setting, const Trial& trial) {
+  std::vector<double> losses = trial.values;
+  for (size_t k = 0; k < losses.size(); ++k)
+    if (setting.directions[k] == Direction::kMaximize) losses[k] = -losses[k];
+  return losses;
+}
+static bool feasible(const Trial& trial) {
+  return std::all_of(trial.constraints.begin(), trial.constraints.end(), [](double c) { return c <= 0; });
+}
+
 Result<std::unique_ptr<Study>> Study::open(StudyOptions options, const std::string& url, const std::string& name,
                                            std::function<bool(const Point&)> allowed) {
   // Mistakes are told before anything is made.
@@ -137,31 +150,59 @@ Result<std::unique_ptr<Study>> Study::open(StudyOptions options, const std::stri
   return create(std::move(options), std::move(store), std::move(allowed));
 }
 
-Result<std::string> Study::budget_spent(const Transaction& t) const {
-  const std::vector<Trial>& trials = t.trials();
-  if (options_.max_trials > 0 && static_cast<int64_t>(trials.size()) >= options_.max_trials)
-    return fmt::format("all {} trials have been made", options_.max_trials);
+Result<std::string> Study::budget_spent(const Transaction& t) {
   if (options_.max_seconds > 0) {
-    const double since = trials.empty() ? t.now() : trials.front().started;
-    if (t.now() - since >= options_.max_seconds) return fmt::format("{} seconds are over", options_.max_seconds);
+    if (started_ == 0) started_ = t.now();
+    if (t.now() - started_ >= options_.max_seconds) return fmt::format("{} seconds are over", options_.max_seconds);
   }
-  if (options_.patience > 0 && options_.directions.size() == 1) {
-    // Complete trials in the order in which they ended, since the best one.
+  if (options_.patience > 0) {
+    // Complete trials in the order in which they ended; one is better that keeps the constraints and than which none
+    // before is as good in every objective.
     std::vector<const Trial*> complete;
-    for (const Trial& trial : trials)
+    for (const Trial& trial : t.trials())
       if (trial.state == TrialState::kComplete) complete.push_back(&trial);
     std::stable_sort(complete.begin(), complete.end(),
                      [](const Trial* a, const Trial* b) { return a->ended < b->ended; });
-    const double sign = options_.directions[0] == Direction::kMaximize ? -1 : 1;
-    double best = std::numeric_limits<double>::infinity();
+    std::vector<std::vector<double>> front;
+    const auto as_good = [](const std::vector<double>& a, const std::vector<double>& b) {
+      return std::equal(a.begin(), a.end(), b.begin(), std::less_equal<>());
+    };
     int64_t since = 0;
     for (const Trial* trial : complete) {
       ++since;
-      if (sign * trial->values[0] < best) best = sign * trial->values[0], since = 0;
+      if (!feasible(*trial)) continue;
+      const std::vector<double> losses = losses_of(setting_, *trial);
+      if (std::any_of(front.begin(), front.end(), [&](const auto& f) { return as_good(f, losses); })) continue;
+      std::erase_if(front, [&](const auto& f) { return as_good(losses, f); });
+      front.push_back(losses);
+      since = 0;
     }
     if (since >= options_.patience) return fmt::format("the last {} trials brought nothing better", since);
   }
   return std::string();
+}
+
+Point Study::filled(Point point, const Point& given) const {
+  for (size_t i = 0; i < given.size(); ++i)
+    if (!std::isnan(given[i])) point[i] = given[i];
+  return options_.space.repaired(std::move(point));
+}
+
+// What was left open is the sampler's; where that makes a point that is there, it is drawn at random.
+Result<Point> Study::completed(const std::vector<Trial>& trials, const Trial& trial) {
+  const auto with = [&](Point point) { return filled(std::move(point), trial.point); };
+  DS_ASSIGN(const Point suggested, sampler_->suggest(setting_, trials, trial.number));
+  const Point first = with(suggested);
+  const Seen seen(setting_, trials);
+  const auto fine = [&](const Point& p) { return !seen.contains(p) && (!setting_.allowed || setting_.allowed(p)); };
+  if (fine(first)) return first;
+  data::Numbers random(data::hash_of(options_.seed, static_cast<uint64_t>(trial.number), 0x636f));
+  for (int k = 0; k < 1000; ++k) {
+    std::vector<double> unit(options_.space.size());
+    for (double& u : unit) u = random.uniform();
+    if (Point point = with(options_.space.from_unit(unit)); fine(point)) return point;
+  }
+  return make_error(ErrorCode::kNotFound, "every point with what was given has been tried or isn't allowed");
 }
 
 Result<std::optional<Trial>> Study::ask() {
@@ -171,7 +212,9 @@ Result<std::optional<Trial>> Study::ask() {
   over_.clear();
   DS_TRY(store_->transact([&](Transaction& t) -> Status {
     given.reset();
-    over_.clear();
+    others_run_ = false;
+    DS_ASSIGN(over_, budget_spent(t));
+    if (!over_.empty()) return {};
     const auto give = [&](Trial trial) {
       trial.state = TrialState::kRunning;
       trial.worker = token;
@@ -200,19 +243,28 @@ Result<std::optional<Trial>> Study::ask() {
     for (const Trial& trial : trials)
       if (trial.state == TrialState::kWaiting) {
         Trial next = trial;
-        // What was left open is the sampler's.
-        if (next.point.empty() || !options_.space.check(next.point).ok()) {
-          DS_ASSIGN(Point point, sampler_->suggest(setting_, trials, trial.number));
-          for (size_t i = 0; i < next.point.size(); ++i)
-            if (!std::isnan(next.point[i])) point[i] = next.point[i];
-          next.point = options_.space.repaired(std::move(point));
+        if (!next.point.empty() && options_.space.check(next.point).ok()) return give(std::move(next));
+        Result<Point> point = completed(trials, trial);
+        if (point.ok()) {
+          next.point = std::move(*point);
+          return give(std::move(next));
         }
-        return give(std::move(next));
+        if (point.status().code() != ErrorCode::kNotFound) return point.status();
+        next.state = TrialState::kFailed;
+        next.point = filled(options_.space.from_unit(std::vector<double>(options_.space.size(), 0.5)), trial.point);
+        next.error = point.status().message();
+        next.started = next.ended = t.now();
+        DS_TRY(t.put(std::move(next)));
       }
     if (const auto number = pruner_->resumes(trials, options_.directions[0]))
       return give(trials[static_cast<size_t>(*number)]);
-    DS_ASSIGN(over_, budget_spent(t));
-    if (!over_.empty()) return {};
+    others_run_ = std::any_of(trials.begin(), trials.end(), [&](const Trial& trial) {
+      return trial.state == TrialState::kRunning && !trial.worker.starts_with(worker_ + "/");
+    });
+    if (options_.max_trials > 0 && static_cast<int64_t>(trials.size()) >= options_.max_trials) {
+      over_ = fmt::format("all {} trials have been made", options_.max_trials);
+      return {};
+    }
     Trial trial;
     trial.number = static_cast<int64_t>(trials.size());
     Result<Point> point = sampler_->suggest(setting_, trials, trial.number);
@@ -359,11 +411,9 @@ std::vector<size_t> best_trials(const Setting& setting, const std::vector<Trial>
   for (size_t i = 0; i < trials.size(); ++i) {
     const Trial& t = trials[i];
     if (t.state != TrialState::kComplete) continue;
-    if (std::any_of(t.constraints.begin(), t.constraints.end(), [](double c) { return !(c <= 0); })) continue;
+    if (!feasible(t)) continue;
     candidates.push_back(i);
-    losses.push_back(t.values);
-    for (size_t k = 0; k < t.values.size(); ++k)
-      if (setting.directions[k] == Direction::kMaximize) losses.back()[k] = -t.values[k];
+    losses.push_back(losses_of(setting, t));
   }
   if (candidates.empty()) return {};
   if (setting.objectives() == 1) {

@@ -23,8 +23,8 @@ struct StudyOptions {
   uint64_t seed = 0;
   // When the search is over, 0: never. Trials count from the moment they are asked for.
   int64_t max_trials = 0;
-  double max_seconds = 0;  // since the study was made
-  int64_t patience = 0;    // complete trials without a better one
+  double max_seconds = 0;  // since this process first asked
+  int64_t patience = 0;    // complete trials without a better one; of several objectives, none new on the Pareto front
   // A worker that was not heard of for this long is dead, and its trial is given to another; 0: never.
   double grace = 120;
   int64_t max_attempts = 3;  // of a trial whose workers die
@@ -63,6 +63,8 @@ class Study {
   Result<std::vector<Trial>> trials();
   // Why ask() gives nothing any more; empty while it does.
   const std::string& over() const { return over_; }
+  // Whether trials of other workers were running at the last ask(): should one die, its trial can be had by asking on.
+  bool others_run() const { return others_run_; }
   // Whether a trial that its pruner stops should be told as paused rather than pruned, if it can be taken up again.
   bool pauses() const { return pruner_->pauses(); }
   const StudyOptions& options() const { return options_; }
@@ -70,7 +72,9 @@ class Study {
 
  private:
   Study(StudyOptions options, std::shared_ptr<Store> store);
-  Result<std::string> budget_spent(const Transaction& t) const;
+  Result<std::string> budget_spent(const Transaction& t);
+  Point filled(Point point, const Point& given) const;
+  Result<Point> completed(const std::vector<Trial>& trials, const Trial& trial);
   void start_heartbeats();
 
   StudyOptions options_;
@@ -81,7 +85,8 @@ class Study {
   std::mutex mutex_;  // of the store and the sampler
   std::string worker_, over_;
   int64_t asked_ = 0;
-  double started_ = 0;
+  double started_ = 0;  // the first ask()
+  bool others_run_ = false;
   struct Heart;
   std::unique_ptr<Heart> heart_;
 };

@@ -208,6 +208,42 @@ def test_killed_workers_lose_nothing(tmp_path):
     assert len({(t.params["x"], t.params["c"]) for t in done}) == trials
 
 
+def test_optimizer_keeps_its_study_in_a_database(tmp_path):
+    from deepseek import optim
+
+    def make():
+        return BayesianOptimizer({"x": optim.log(1e-3, 1.0), "n": optim.integer(1, 3)}, max_evals=12, storage=f"sqlite:///{tmp_path}/s.db")
+
+    best = make().maximize(lambda p: p["x"] * p["n"])
+    assert make().maximize(lambda p: pytest.fail("all were evaluated")) == best
+    with pytest.raises(ValueError, match="other directions"):
+        make().minimize(lambda p: p["x"])
+
+
+def test_ends_of_trials_that_are_not_their_own_fault():
+    study = tune.Study({"x": (0.0, 1.0)})
+
+    def interrupted(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(interrupted, 1)
+    assert study.trials[0].state == "waiting"
+
+    def ended_elsewhere(trial):
+        study.tell(trial.number, 0.5)
+        return 1.0
+
+    with pytest.warns(UserWarning, match="trial 0 was taken over"):
+        study.optimize(ended_elsewhere, 1)
+    assert study.trials[0].values == [0.5]
+    with pytest.raises(ValueError, match="returned None"):
+        study.optimize(lambda trial: None, 1)
+    study.add_trial({"x": 0.5}, math.nan, note={"of": 1})
+    study.add_trial({"x": 0.6}, [], state="failed", error="no memory")
+    assert [(t.state, t.error, t.note) for t in study.trials[2:]] == [("failed", "the objective was nan", {"of": 1}), ("failed", "no memory", None)]
+
+
 def test_report_and_importances(tmp_path):
     study = tune.Study({"x": (0.0, 1.0), "y": (0.0, 1.0), "<b>": ["p", "q"]}, sampler="random")
     study.optimize(lambda t: 4 * t["x"] + t["y"], 150)
@@ -276,8 +312,17 @@ tune:
     assert list((tmp_path / "charts").glob("*.png"))
     more = run("tune", str(config), "--set", "tune.trials=7", "--workers", "2")
     assert more.returncode == 0 and "all 7 trials" in more.stdout, more.stderr
+    trials = tune.Study.load(f"sqlite:///{tmp_path}/tuned/study.db", "tuned").trials
+    assert {t.state for t in trials} <= {"complete", "paused"} and any(t.state == "complete" for t in trials)
+    for t in trials:  # what was paused and went on did so from its checkpoint: each epoch once
+        epochs = [step for step, _ in t.reports]
+        assert epochs == sorted(set(epochs)) and (len(epochs) == 4 or t.state == "paused"), epochs
+        rows = (tmp_path / "tuned" / f"trial-{t.number:04}" / "history.csv").read_text().splitlines()
+        assert len(rows) == 1 + len(epochs)
     best = run("train", str(tmp_path / "tuned" / "best.yaml"), "--set", "train.epochs=1")
     assert best.returncode == 0, best.stderr
+    untuned = run("train", str(config), "--set", "train.epochs=1", "--set", f"train.output={tmp_path}/untuned")
+    assert untuned.returncode == 0, untuned.stderr
     wrong = config.read_text().replace("optimizer.learning_rate", "optimizer.learning_rat")
     config.write_text(wrong)
     failed = run("tune", str(config), "--set", f"tune.output={tmp_path}/other")

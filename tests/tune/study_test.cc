@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <thread>
 
 #include "tune/pareto.h"
@@ -64,6 +65,58 @@ TEST(Study, StopsWithoutProgressAndAfterItsTime) {
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   EXPECT_FALSE(timed->ask()->has_value());
   EXPECT_THAT(timed->over(), HasSubstr("seconds"));
+}
+
+TEST(Study, BudgetsHoldForWhatWaits) {
+  StudyOptions o = options_of(kLine);
+  o.max_seconds = 0.05;
+  const auto study = study_of(o);
+  Trial old;  // that others ended long ago says nothing of this search's time
+  old.state = TrialState::kComplete;
+  old.point = {0.5};
+  old.values = {1};
+  old.started = old.ended = 1;
+  ASSERT_TRUE(study->add(old).ok());
+  for (int k = 0; k < 2; ++k) ASSERT_TRUE(study->enqueue({0.25}).ok());
+  ASSERT_TRUE(study->ask()->has_value());
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_FALSE(study->ask()->has_value());
+}
+
+TEST(Study, PatienceIsForWhatKeepsTheConstraintsAndForFronts) {
+  StudyOptions o = options_of(kLine);
+  o.patience = 3;
+  const auto study = study_of(o);
+  for (int64_t n = 0; n < 8; ++n) {  // the first has the least value, but is not allowed; the others fall
+    ASSERT_TRUE(study->ask()->has_value());
+    ASSERT_TRUE(
+        study->tell(n, TrialState::kComplete, {n == 0 ? -1.0 : 9.0 - static_cast<double>(n)}, {n == 0 ? 1.0 : 0.0})
+            .ok());
+  }
+  o.directions = {Direction::kMinimize, Direction::kMaximize};
+  const auto two = study_of(o);
+  int64_t n = 0;
+  for (; two->ask()->has_value(); ++n) {  // four on the front, then what they dominate or equal
+    const double at = static_cast<double>(std::min<int64_t>(n, 3));
+    ASSERT_TRUE(two->tell(n, TrialState::kComplete, {at, at}).ok());
+  }
+  EXPECT_EQ(n, 7);
+}
+
+TEST(Study, CompletesWhatIsEnqueuedWithoutRepeating) {
+  const auto study = study_of(options_of(R"({"a": ["p", "q"], "b": ["r", "s", "t"]})"));
+  for (int k = 0; k < 4; ++k) ASSERT_TRUE(study->enqueue({0, std::nan("")}).ok());
+  std::set<Point> points;
+  for (int k = 0; k < 6; ++k) {
+    const auto trial = study->ask();
+    ASSERT_TRUE(trial.ok() && trial->has_value());
+    points.insert((*trial)->point);
+  }
+  EXPECT_EQ(points.size(), 6u);
+  EXPECT_FALSE(study->ask()->has_value());
+  const std::vector<Trial> trials = *study->trials();
+  EXPECT_EQ(trials[3].state, TrialState::kFailed);  // of a == p there are but three
+  EXPECT_THAT(trials[3].error, HasSubstr("has been tried"));
 }
 
 TEST(Study, EndsOnceAndSaysWhatIsWrong) {

@@ -1,0 +1,90 @@
+"""Workers on one study are killed at random for minutes; at the end each trial must be there once, under its own number and point.
+
+Usage: python bench/tune_faults.py [--minutes 5] [--workers 8] [--storage sqlite:////tmp/study.db]; prints a line of what happened, and exits with
+1 where a trial is lost or doubled. The space is so large that two equal points would be one trial handed out twice.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+SPACE = {"x": (0.0, 1.0), "y": (1e-6, 1.0), "c": ["a", "b", "c"]}
+GRACE = 5.0  # seconds after which an unheard worker is dead
+
+
+def work(storage):
+    from deepseek import tune
+
+    study = tune.Study(SPACE, name="faults", storage=storage, sampler="hybrid", grace=GRACE)
+    rng = random.Random(os.getpid())
+    while True:
+        trial = study.ask()
+        time.sleep(rng.expovariate(20))
+        trial.report(trial["x"], 1)
+        study.tell(trial, trial["x"] + trial["y"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--storage", help="a study's URL; by default SQLite in a temporary folder")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        return work(args.storage)
+    from deepseek import tune
+
+    with tempfile.TemporaryDirectory() as folder:
+        storage = args.storage or f"sqlite:///{folder}/study.db"
+        command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--work", "--storage", storage]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+        def start():
+            return subprocess.Popen(command, env=environment)
+
+        rng, kills, died = random.Random(0), 0, 0
+        workers = [start() for _ in range(args.workers)]
+        end = time.monotonic() + 60 * args.minutes
+        try:
+            while time.monotonic() < end:
+                time.sleep(rng.uniform(0.2, 0.8))
+                died += sum(w.poll() is not None for w in workers)  # a worker that ended by itself has met an error
+                victim = workers[rng.randrange(len(workers))]
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+                kills += 1
+                workers = [w if w.poll() is None else start() for w in workers]
+        finally:
+            died += sum(w.poll() is not None for w in workers)
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        # One more finishes what was left, and nothing else.
+        time.sleep(GRACE)
+        study = tune.Study(SPACE, name="faults", storage=storage, sampler="hybrid", grace=GRACE)
+        count = len(study.trials)
+        while any(t.state not in ("complete", "failed") for t in study.trials[:count]):
+            trial = study.ask()
+            trial.report(trial["x"], 1)
+            study.tell(trial, trial["x"] + trial["y"])
+        trials = study.trials[:count]
+        states = collections.Counter(t.state for t in trials)
+        numbers = [t.number for t in trials] == list(range(count))
+        points = len({json.dumps(t.params) for t in trials})
+        values = all(t.values == [t.params["x"] + t.params["y"]] and t.reports == [(1, t.params["x"])] for t in trials if t.state == "complete")
+        print(f"{args.minutes} minutes, {args.workers} workers, {kills} killed, {died} ended by an error: {count} trials, {dict(states)}, "
+              f"numbers {'without a gap' if numbers else 'WRONG'}, {points} different points, values {'right' if values else 'WRONG'}")
+        return 0 if numbers and values and points == count and died == 0 and states["complete"] + states["failed"] == count else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
