@@ -9,10 +9,12 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <thread>
 
 #include "base/interrupt.h"
+#include "base/strings.h"
 #include "failed.h"
 #include "tune/charts.h"
 #include "tune/report.h"
@@ -32,18 +34,18 @@ Status read_config(const std::string& path, const std::vector<std::string>& over
 }
 
 // This program again, so many times, with a share of the cores each.
-int run_workers(int64_t workers, const std::string& config, const std::vector<std::string>& overrides) {
-  const InterruptGuard interrupt;
+int run_workers(int64_t workers, const InterruptGuard& interrupt, const std::string& config,
+                const std::vector<std::string>& overrides) {
   const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   const std::string threads = std::to_string(std::max<int64_t>(1, static_cast<int64_t>(cores) / workers));
   setenv("OMP_NUM_THREADS", threads.c_str(), 0);
-  std::vector<std::string> arguments = {"deepseek tune", config};
-  for (const std::string& o : overrides) arguments.insert(arguments.end(), {"--set", o});
-  std::vector<char*> argv;
-  for (std::string& a : arguments) argv.push_back(a.data());
-  argv.push_back(nullptr);
   std::vector<pid_t> running;
   for (int64_t k = 0; k < workers; ++k) {
+    std::vector<std::string> arguments = {"deepseek tune", config, "--worker", std::to_string(k)};
+    for (const std::string& o : overrides) arguments.insert(arguments.end(), {"--set", o});
+    std::vector<char*> argv;
+    for (std::string& a : arguments) argv.push_back(a.data());
+    argv.push_back(nullptr);
     const pid_t child = fork();
     if (child == 0) {
       setpgid(0, 0);  // a terminal's Ctrl-C comes to the parent, which passes it on once
@@ -78,31 +80,55 @@ int run_workers(int64_t workers, const std::string& config, const std::vector<st
   return code;
 }
 
-int tune_command(const std::string& config, const std::vector<std::string>& overrides, int64_t workers) {
-  TuneRunOptions options;
-  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
-  if (workers > 1) return run_workers(workers, config, overrides);
-  const InterruptGuard interrupt;
-  TuneHooks hooks;
-  hooks.message = [](const std::string& text) {
-    fmt::print("{}\n", text);
-    std::fflush(stdout);
-  };
-  hooks.interrupted = [&] { return interrupt.requested(); };
-  const Result<TuneResult> result = tune_runs(options, hooks);
-  if (!result.ok()) return failed(result.status());
-  if (result->interrupted) {
-    fmt::print("interrupted; go on with: deepseek tune {}\n", config);
-    return 130;
-  }
-  fmt::print("{}\n", result->over);
-  if (result->best) {
-    fmt::print("best        {} {:.5g}, trial {}\n", result->monitor, result->best->values[0], result->best->number);
-    fmt::print("train it    deepseek train {}\n", result->best_config);
+void print_summary(const TuneRunOptions& options, const TuneResult& result) {
+  std::map<std::string, int64_t> states;
+  for (const Trial& t : result.trials) ++states[to_string(t.state)];
+  std::vector<std::string> counts;
+  for (const auto& [state, count] : states) counts.push_back(fmt::format("{} {}", count, state));
+  fmt::print("trials      {}\n", join(counts, ", "));
+  if (result.best) {
+    fmt::print("best        {} {:.5g}, trial {}\n", result.monitor, result.best->values[0], result.best->number);
+    fmt::print("train it    deepseek train {}\n", result.best_config);
   }
   fmt::print("look at it  deepseek tune report {}\n",
              options.tune.storage.empty() ? options.tune.output : options.tune.storage);
-  return 0;
+}
+
+// `worker`: which of those that run_workers() started, which has the summary; none: -1.
+int tune_command(const std::string& config, const std::vector<std::string>& overrides, int64_t workers,
+                 int64_t worker) {
+  TuneRunOptions options;
+  if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
+  const InterruptGuard interrupt;
+  const auto interrupted = [&] { return interrupt.requested(); };
+  int code = 0;
+  TuneResult result;
+  if (workers > 1) {
+    code = run_workers(workers, interrupt, config, overrides);
+    if (code == 0 || code == 1) {  // one that failed is not all
+      Result<TuneResult> read = tune_result(options, interrupted);
+      if (!read.ok()) return failed(read.status());
+      result = std::move(*read);
+    }
+    result.interrupted = interrupted();
+  } else {
+    TuneHooks hooks;
+    hooks.message = [](const std::string& text) {
+      fmt::print("{}\n", text);
+      std::fflush(stdout);
+    };
+    hooks.interrupted = interrupted;
+    Result<TuneResult> ran = tune_runs(options, hooks);
+    if (!ran.ok()) return failed(ran.status());
+    result = std::move(*ran);
+  }
+  if (result.interrupted) {
+    if (worker < 0) fmt::print("interrupted; go on with: deepseek tune {}\n", config);
+    return 130;
+  }
+  if (worker <= 0 && !result.over.empty()) fmt::print("{}\n", result.over);
+  if (worker < 0 && !result.monitor.empty()) print_summary(options, result);
+  return code;
 }
 
 // A folder of `deepseek tune`, a database's file, or a URL.
@@ -176,6 +202,8 @@ int main(int argc, char** argv) {
                  "processes on this machine; other machines join by the same command, with tune.storage "
                  "in PostgreSQL and tune.output in a shared folder")
       ->check(CLI::Range(1, 1024));
+  int64_t worker = -1;
+  app.add_option("--worker", worker)->group("");  // of --workers'
   OptionTable keys = train::option_table(defaults);
   std::string help;
   for (const auto& r : keys.records())
@@ -209,5 +237,5 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: expected a config or a subcommand; see deepseek tune --help\n");
     return 2;
   }
-  return tune_command(config, overrides, workers);
+  return tune_command(config, overrides, workers, worker);
 }

@@ -66,6 +66,16 @@ nb::dict to_dict(const train::NamedValues& values) {
   return out;
 }
 
+nb::dict to_dict(const train::EpochRecord& r) {
+  nb::dict epoch;
+  epoch["epoch"] = r.epoch;
+  epoch["seconds"] = r.seconds;
+  epoch["learning_rate"] = r.learning_rate;
+  epoch["training"] = to_dict(r.training);
+  epoch["validation"] = to_dict(r.validation);
+  return epoch;
+}
+
 class PyTrainer {
  public:
   PyTrainer(nn::ModulePtr model, nb::object loss, const Settings& settings)
@@ -80,7 +90,7 @@ class PyTrainer {
   }
 
   nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
-               std::function<void(const std::string&)> write, bool terminal) {
+               std::function<void(const std::string&)> write, bool terminal, nb::object callback) {
     ProgressBar bar("samples", terminal, write);
     train::Hooks hooks;
     hooks.message = [&](const std::string& text) {
@@ -96,6 +106,16 @@ class PyTrainer {
       if (PyErr_CheckSignals() != 0) raised.emplace();
       return !raised.has_value();
     };
+    hooks.epoch = [&](const train::EpochRecord& record, double) -> Result<bool> {
+      const nb::gil_scoped_acquire gil;
+      if (raised || callback.is_none()) return !raised;
+      try {
+        callback(to_dict(record));
+      } catch (nb::python_error& error) {
+        raised.emplace(std::move(error));
+      }
+      return !raised;
+    };
     Result<train::FitResult> result = [&] {
       const nb::gil_scoped_release release;
       return trainer_->fit(train, validation == nullptr ? data::Dataset() : *validation, resume, hooks);
@@ -103,15 +123,7 @@ class PyTrainer {
     bar.clear();
     if (raised) throw nb::python_error(std::move(*raised));
     nb::list history;
-    for (const train::EpochRecord& r : unwrap(std::move(result)).history) {
-      nb::dict epoch;
-      epoch["epoch"] = r.epoch;
-      epoch["seconds"] = r.seconds;
-      epoch["learning_rate"] = r.learning_rate;
-      epoch["training"] = to_dict(r.training);
-      epoch["validation"] = to_dict(r.validation);
-      history.append(epoch);
-    }
+    for (const train::EpochRecord& r : unwrap(std::move(result)).history) history.append(to_dict(r));
     return history;
   }
 
@@ -410,7 +422,7 @@ void bind_training(nb::module_& m) {
            nb::arg("settings"))
       .def("configure", &PyTrainer::configure)
       .def("fit", &PyTrainer::fit, nb::arg("train"), nb::arg("validation").none(), nb::arg("resume"), nb::arg("write"),
-           nb::arg("terminal"))
+           nb::arg("terminal"), nb::arg("callback").none())
       .def("evaluate", &PyTrainer::evaluate)
       .def("profile", &PyTrainer::profile, nb::arg("data"), nb::arg("steps"), nb::arg("warmup"))
       .def("predict", &PyTrainer::predict);

@@ -1,5 +1,5 @@
-// The extension module `_tune`: spaces and studies. The GIL is released while a store waits or a sampler thinks; known
-// constraints, which are Python's, take it back.
+// The extension module `_tune`: spaces and studies. The GIL is released in every call of a study, since another thread
+// that has the study may need it: known constraints, which are Python's, take it back.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -33,6 +33,34 @@ nb::tuple fields(const Trial& t) {
                         t.note, t.started, t.ended);
 }
 
+// What a handler of signals raised while a database was waited for.
+thread_local std::optional<nb::python_error> raised;
+
+bool signalled() {
+  const nb::gil_scoped_acquire acquire;
+  if (!raised && PyErr_CheckSignals() != 0) raised.emplace();
+  return raised.has_value();
+}
+
+// What `call` gives, a Status or a Result, without the GIL; errors become exceptions.
+template <class F>
+auto without_gil(F call) {
+  raised.reset();
+  auto result = [&] {
+    const nb::gil_scoped_release release;
+    return call();
+  }();
+  if (raised) {
+    nb::python_error error = std::move(*raised);
+    raised.reset();
+    throw error;
+  }
+  if constexpr (std::is_same_v<decltype(result), Status>)
+    check(result);
+  else
+    return unwrap(std::move(result));
+}
+
 std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name,
                                   nb::object allowed) {
   StudyOptions options = unwrap(StudyOptions::parse(config));
@@ -49,11 +77,7 @@ std::unique_ptr<Study> make_study(const std::string& config, const std::string& 
     std::shared_ptr<Store> store = make_memory_store(config);
     return unwrap(Study::create(std::move(options), std::move(store), std::move(check)));
   }
-  Result<std::unique_ptr<Study>> study = [&] {
-    nb::gil_scoped_release release;  // a database may have to be waited for
-    return Study::open(std::move(options), url, name, check);
-  }();
-  return unwrap(std::move(study));
+  return without_gil([&] { return Study::open(std::move(options), url, name, check, signalled); });
 }
 
 }  // namespace
@@ -115,48 +139,35 @@ NB_MODULE(_tune, m) {
 
   // The settings of a study that is there, as JSON.
   m.def("study_config", [](const std::string& url, const std::string& name) {
-    nb::gil_scoped_release release;
-    Result<std::shared_ptr<Store>> store = open_sql_store(url, name, "");
-    nb::gil_scoped_acquire acquire;
-    return unwrap(std::move(store))->config();
+    return without_gil([&] { return open_sql_store(url, name, "", kPatience, signalled); })->config();
   });
   m.def("list_studies", [](const std::string& url) {
     nb::list list;
-    for (const StudySummary& s : unwrap(list_studies(url)))
+    for (const StudySummary& s : without_gil([&] { return list_studies(url); }))
       list.append(nb::make_tuple(s.name, s.created, s.trials, s.finished));
     return list;
   });
-  m.def("delete_study", [](const std::string& url, const std::string& name) { check(delete_study(url, name)); });
+  m.def("delete_study",
+        [](const std::string& url, const std::string& name) { without_gil([&] { return delete_study(url, name); }); });
 
   nb::class_<Study>(m, "Study")
       .def_static("make", make_study, nb::arg("config"), nb::arg("url"), nb::arg("name"), nb::arg("allowed").none())
       .def("ask",
            [](Study& s) -> nb::object {
-             auto trial = [&] {
-               nb::gil_scoped_release release;
-               return s.ask();
-             }();
-             const std::optional<Trial> t = unwrap(std::move(trial));
+             const std::optional<Trial> t = without_gil([&] { return s.ask(); });
              return t ? nb::object(fields(*t)) : nb::none();
            })
       .def("tell",
            [](Study& s, int64_t number, const std::string& state, const std::vector<double>& values,
               const std::vector<double>& constraints, const std::string& error) {
              const TrialState to = unwrap(parse_trial_state(state));
-             nb::gil_scoped_release release;
-             Result<bool> first = s.tell(number, to, values, constraints, error);
-             nb::gil_scoped_acquire acquire;
-             return unwrap(std::move(first));
+             return without_gil([&] { return s.tell(number, to, values, constraints, error); });
            })
-      .def("report",
-           [](Study& s, int64_t number, int64_t step, double value) {
-             nb::gil_scoped_release release;
-             Result<bool> stops = s.report(number, step, value);
-             nb::gil_scoped_acquire acquire;
-             return unwrap(std::move(stops));
-           })
-      .def("enqueue", [](Study& s, const Point& p) { check(s.enqueue(p)); })
-      .def("set_note", [](Study& s, int64_t number, const std::string& note) { check(s.set_note(number, note)); })
+      .def("report", [](Study& s, int64_t number, int64_t step,
+                        double value) { return without_gil([&] { return s.report(number, step, value); }); })
+      .def("enqueue", [](Study& s, const Point& p) { without_gil([&] { return s.enqueue(p); }); })
+      .def("set_note", [](Study& s, int64_t number,
+                          const std::string& note) { without_gil([&] { return s.set_note(number, note); }); })
       .def("add",
            [](Study& s, const std::string& state, const Point& point, const std::vector<double>& values,
               const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports,
@@ -173,30 +184,46 @@ NB_MODULE(_tune, m) {
              t.note = note;
              t.started = started;
              t.ended = ended;
-             check(s.add(std::move(t)));
+             without_gil([&] { return s.add(std::move(t)); });
            })
       .def("trials",
            [](Study& s) {
              nb::list list;
-             for (const Trial& t : unwrap(s.trials())) list.append(fields(t));
+             for (const Trial& t : without_gil([&] { return s.trials(); })) list.append(fields(t));
              return list;
            })
+      .def("trial", [](Study& s, int64_t number) { return fields(without_gil([&] { return s.trial(number); })); })
       .def("write_report",
            [](Study& s, const std::string& path, const std::string& title) {
-             check(write_report(path, title, s.setting(), unwrap(s.trials())));
+             without_gil([&]() -> Status {
+               DS_ASSIGN(const std::vector<Trial> trials, s.trials());
+               return write_report(path, title, s.setting(), trials);
+             });
            })
       .def("write_charts",
            [](Study& s, const std::string& folder) {
-             return unwrap(write_charts(folder, s.setting(), unwrap(s.trials())));
+             return without_gil([&]() -> Result<std::vector<std::string>> {
+               DS_ASSIGN(const std::vector<Trial> trials, s.trials());
+               return write_charts(folder, s.setting(), trials);
+             });
            })
       .def("importances",
            [](Study& s) {
              nb::list list;
-             for (const Importance& i : unwrap(importances(s.setting(), unwrap(s.trials()))))
+             for (const Importance& i : without_gil([&]() -> Result<std::vector<Importance>> {
+                    DS_ASSIGN(const std::vector<Trial> trials, s.trials());
+                    return importances(s.setting(), trials);
+                  }))
                list.append(nb::make_tuple(s.options().space[i.parameter].name, i.share, i.normalised));
              return list;
            })
-      .def("best", [](Study& s) { return best_trials(s.setting(), unwrap(s.trials())); })
+      .def("best",
+           [](Study& s) {
+             nb::list list;
+             for (const Trial& t : without_gil([&] { return s.best(); })) list.append(fields(t));
+             return list;
+           })
       .def("config", [](const Study& s) { return s.options().to_json(); })
+      .def("pauses", [](const Study& s) { return s.pauses(); })
       .def("over", [](const Study& s) { return s.over(); });
 }

@@ -85,11 +85,12 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
 
     def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
-            progress: bool = True) -> list[dict[str, Any]]:
+            progress: bool = True, callback: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:
         """Trains on a Dataset or a pair (inputs, targets); returns the history, one dict per epoch.
 
         At the end the model holds the weights of the best epoch by validation. Ctrl-C saves (with output=...) and
-        raises KeyboardInterrupt; resume=True then goes on, to the same numbers.
+        raises KeyboardInterrupt; resume=True then goes on, to the same numbers. callback: called after each epoch with its
+        dict of the history; what it raises ends training in the same way.
         """
         if epochs is not None:
             self._core.configure({"train.epochs": _yaml(epochs)})
@@ -98,7 +99,7 @@ class Trainer:
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
         write = (lambda text: (sys.stderr.write(text), sys.stderr.flush())) if progress else (lambda text: None)
-        self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty())
+        self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty(), callback)
         return self.history
 
     def evaluate(self, data: Data) -> dict[str, Any]:

@@ -28,7 +28,7 @@ if typing.TYPE_CHECKING:
     from .tune_sklearn import BayesSearchCV as BayesSearchCV
 
 __all__ = [
-    "FailedTrial", "Parameter", "PrunedTrial", "Study", "Trial", "StudySummary", "choice", "delete_study", "hypervolume",
+    "FailedTrial", "Parameter", "PausedTrial", "PrunedTrial", "Study", "Trial", "StudySummary", "choice", "delete_study", "hypervolume",
     "integer", "list_studies", "log", "pareto_front",
     "pruner_names", "sampler_names", "uniform",
 ]
@@ -50,6 +50,11 @@ def __dir__() -> list[str]:
 
 class PrunedTrial(Exception):
     """Raised by an objective that stops because its pruner says so."""
+
+
+class PausedTrial(Exception):
+    """Raised by an objective that has saved its work, where should_prune() says stop: asha and hyperband may give the trial again, with
+    its reports, to go on from there. Of other pruners it is a PrunedTrial."""
 
 
 class FailedTrial(Exception):
@@ -282,7 +287,7 @@ class Trial:
         self._stops = self.study._study.report(self.number, int(step), float(value))
 
     def should_prune(self) -> bool:
-        """Whether the study's pruner would stop here; the objective then raises PrunedTrial."""
+        """Whether the study's pruner would stop here; the objective then raises PrunedTrial, or PausedTrial if it can go on later."""
         return self._stops
 
     def __repr__(self) -> str:
@@ -325,6 +330,7 @@ class Study:
             "grace": grace if storage else 0, "max_attempts": 3,
         }
         self.directions = directions
+        self._stopped = False
         self.name = name
         self._open(config, storage or "")
 
@@ -358,15 +364,17 @@ class Study:
         return to_optuna(self, storage, study_name)
 
     @classmethod
-    def load(cls, storage: str, name: str = "study") -> Study:
+    def load(cls, storage: str, name: str = "study", **settings: typing.Any) -> Study:
         """The study of this name as it was made; choices that JSON doesn't have come back as text.
 
+        settings: arguments of Study that are to be others from now on: constraints (which no database keeps), max_trials,
+        max_seconds, patience, sampler, pruner, seed, grace; also the space, where its choices are objects.
         FileNotFoundError tells which studies there are where this isn't one.
         """
         config = json.loads(_tune.study_config(storage, name))
-        return cls(config["space"], direction=config["directions"], sampler=config["sampler"], pruner=config["pruner"],
-                   seed=config["seed"], max_trials=config["max_trials"], max_seconds=config["max_seconds"],
-                   patience=config["patience"], storage=storage, name=name, grace=config["grace"])
+        budgets = {key: config[key] or None for key in ("max_trials", "max_seconds", "patience")}
+        kept = {key: config[key] for key in ("space", "sampler", "pruner", "seed", "grace")}
+        return cls(**{**kept, **budgets, "direction": config["directions"], **settings}, storage=storage, name=name)
 
     def ask(self) -> Trial | None:
         """The next trial; None where the search is over."""
@@ -418,25 +426,25 @@ class Study:
         """Asks, evaluates and tells until the search is over, or `trials` more are done.
 
         objective(trial) returns a number, a sequence of them (several objectives), or a dict {"value" or "values",
-        "constraints"}. It may raise PrunedTrial or FailedTrial; exceptions of `catch` also make a trial failed, others end the search (the
-        trial is failed then). workers: threads.
+        "constraints"}. It may raise PrunedTrial, PausedTrial or FailedTrial; exceptions of `catch` also make a trial failed, others end the search (the
+        trial is failed then). workers: threads. callback: called with each trial that has ended. stop() ends it early.
         """
         budget = threading.Semaphore(trials) if trials is not None else None
-        stop = threading.Event()
+        self._stopped = False
         raised: list[BaseException] = []
 
         def work() -> None:
-            while not stop.is_set() and (budget is None or budget.acquire(blocking=False)):
+            while not self._stopped and (budget is None or budget.acquire(blocking=False)):
                 trial = self.ask()
                 if trial is None:
                     return
                 try:
                     self._evaluate(objective, trial, catch)
                     if callback is not None:
-                        callback(self.trials[trial.number])
+                        callback(self._frozen(self._study.trial(trial.number)))
                 except BaseException as error:
                     raised.append(error)
-                    stop.set()
+                    self.stop()
                     return
 
         if workers == 1:
@@ -449,11 +457,15 @@ class Study:
                 for thread in threads:
                     thread.join()
             except KeyboardInterrupt:
-                stop.set()
+                self.stop()
                 raise
         if raised:
             raise raised[0]
         return self
+
+    def stop(self) -> None:
+        """Has optimize() begin no further trial; for objectives and callbacks."""
+        self._stopped = True
 
     def _evaluate(self, objective: typing.Callable[[Trial], typing.Any], trial: Trial, catch: tuple[type[Exception], ...]) -> None:
         def end(values: typing.Any = None, **how: typing.Any) -> None:
@@ -471,6 +483,8 @@ class Study:
             end(outcome, constraints=constraints)
         except PrunedTrial:
             end(state="pruned")
+        except PausedTrial:
+            end(state="paused" if self._study.pauses() else "pruned")
         except FailedTrial as error:
             end(state="failed", error=str(error))
         except (KeyboardInterrupt, SystemExit):
@@ -494,8 +508,7 @@ class Study:
     @property
     def best_trials(self) -> list[FrozenTrial]:
         """The best complete trial that keeps the constraints; of several objectives the Pareto front."""
-        trials = self._study.trials()
-        return [self._frozen(trials[i]) for i in self._study.best()]
+        return [self._frozen(fields) for fields in self._study.best()]
 
     @property
     def best_trial(self) -> FrozenTrial:

@@ -1,5 +1,6 @@
 #include "tune/run_tuning.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -69,7 +70,8 @@ std::string name_of(const TuneOptions& o) {
 }
 
 // The study of a config; made where there is none. Everything that a trial may do wrong is told here, all at once.
-Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options, std::string& monitor) {
+Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options, const std::function<bool()>& interrupted,
+                                          std::string& monitor) {
   const TuneOptions& o = options.tune;
   Result<Space> space = Space::parse(o.parameters.text);
   if (!space.ok()) return std::move(space).status().note("in tune.parameters");
@@ -89,41 +91,59 @@ Result<std::unique_ptr<Study>> open_study(const TuneRunOptions& options, std::st
   std::error_code error;
   std::filesystem::create_directories(o.output, error);
   if (error) return make_error(ErrorCode::kIo, "tune.output: {}: {}", o.output, error.message());
-  return Study::open(std::move(study), storage_of(o), name_of(o));
+  return Study::open(std::move(study), storage_of(o), name_of(o), {}, interrupted);
 }
 
-}  // namespace
+std::string best_config_of(const TuneOptions& o) { return (std::filesystem::path(o.output) / "best.yaml").string(); }
 
-Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks) {
-  TuneResult result;
-  DS_ASSIGN(const std::unique_ptr<Study> study, open_study(options, result.monitor));
-  const Space& space = study->options().space;
-  const bool maximize = study->options().directions[0] == Direction::kMaximize;
-  result.best_config = (std::filesystem::path(options.tune.output) / "best.yaml").string();
-  while (!hooks.interrupted()) {
-    DS_ASSIGN(const std::optional<Trial> trial, study->ask());
-    if (!trial) {
+// The trials as they are now, and the best of them.
+Status read_trials(Study& study, TuneResult& result) {
+  DS_ASSIGN(result.trials, study.trials());
+  const std::vector<size_t> winner = best_trials(study.setting(), result.trials);
+  if (!winner.empty()) result.best = result.trials[winner[0]];
+  return {};
+}
+
+class Worker {
+ public:
+  Worker(const TuneRunOptions& options, const TuneHooks& hooks, Study& study, TuneResult& result)
+      : options_(options), hooks_(hooks), study_(study), result_(result) {}
+
+  Status run_until_over() {
+    while (!hooks_.interrupted()) {
+      DS_ASSIGN(const std::optional<Trial> trial, study_.ask());
+      if (trial) {
+        DS_TRY(run(*trial));
+        continue;
+      }
       // The last runs are somebody else's, who may die with one.
-      if (!study->others_run() || options.tune.grace <= 0) break;
+      if (!study_.others_run() || options_.tune.grace <= 0) break;
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
-      continue;
     }
-    const int64_t number = trial->number;
-    const std::string folder = folder_of(options.tune, number);
-    DS_ASSIGN(train::RunOptions run, run_of(options, space, trial->point, folder));
+    return {};
+  }
+
+ private:
+  Status run(const Trial& trial) {
+    const Space& space = study_.options().space;
+    const bool maximize = study_.options().directions[0] == Direction::kMaximize;
+    const std::string folder = folder_of(options_.tune, trial.number);
+    DS_ASSIGN(const train::RunOptions run, run_of(options_, space, trial.point, folder));
     // What was begun, by a worker that died or before a pause, goes on.
-    const bool begun = trial->attempts > 0 || !trial->reports.empty() || trial->note == "\"begun\"";
+    const bool begun = trial.attempts > 0 || !trial.reports.empty() || trial.note == "\"begun\"";
     const bool resume = begun && std::filesystem::exists(std::filesystem::path(folder) / "last.safetensors");
-    if (!begun) DS_TRY(study->set_note(number, "\"begun\""));
+    if (!begun) DS_TRY(study_.set_note(trial.number, "\"begun\""));
     std::optional<double> best;
-    for (const Report& r : trial->reports)
-      if (!best || (maximize ? r.value > *best : r.value < *best)) best = r.value;
+    const auto reported = [&](double value) {
+      if (!best || (maximize ? value > *best : value < *best)) best = value;
+    };
+    for (const Report& r : trial.reports) reported(r.value);
     bool stopped = false;
     train::Hooks inner;
-    inner.progress = [&](const train::StepReport&) { return !hooks.interrupted(); };
+    inner.progress = [&](const train::StepReport&) { return !hooks_.interrupted(); };
     inner.epoch = [&](const train::EpochRecord& record, double value) -> Result<bool> {
-      if (!best || (maximize ? value > *best : value < *best)) best = value;
-      DS_ASSIGN(stopped, study->report(number, record.epoch, value));
+      reported(value);
+      DS_ASSIGN(stopped, study_.report(trial.number, record.epoch, value));
       return !stopped;
     };
     const Result<train::RunResult> outcome = train::run_training(run, resume, inner);
@@ -132,6 +152,8 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
     std::vector<double> values;
     if (!outcome.ok()) {
       const ErrorCode code = outcome.status().code();
+      // Interrupted while the database was away: it can't be told; the trial is taken over once nobody is heard of.
+      if (code == ErrorCode::kInterrupted) return outcome.status();
       state = code == ErrorCode::kIo || code == ErrorCode::kInternal ? TrialState::kWaiting : TrialState::kFailed;
       if (state == TrialState::kFailed) error = outcome.status().message();
       end = "failed: " + error;
@@ -139,31 +161,58 @@ Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hoo
       state = TrialState::kWaiting;
       end = "interrupted, goes on next time";
     } else if (outcome->fit.interrupted) {
-      state = study->pauses() ? TrialState::kPaused : TrialState::kPruned;
-      end = fmt::format("{} {:.5g} so far, {}", result.monitor, *best, study->pauses() ? "paused" : "stopped");
+      state = study_.pauses() ? TrialState::kPaused : TrialState::kPruned;
+      end = fmt::format("{} {:.5g} so far, {}", result_.monitor, *best, study_.pauses() ? "paused" : "stopped");
     } else {
       values = {best ? *best : std::numeric_limits<double>::quiet_NaN()};
-      end = fmt::format("{} {:.5g}", result.monitor, values[0]);
+      end = fmt::format("{} {:.5g}", result_.monitor, values[0]);
     }
-    DS_ASSIGN(const bool first, study->tell(number, state, values, {}, error));
+    DS_ASSIGN(const bool first, study_.tell(trial.number, state, values, {}, error));
     if (!outcome.ok() && state == TrialState::kWaiting) return Status(outcome.status()).note("in " + folder);
     if (!first) end = "another worker has done it";
-    DS_ASSIGN(const std::vector<Trial> trials, study->trials());
-    const std::vector<size_t> winner = best_trials(study->setting(), trials);
-    if (!winner.empty()) {
-      result.best = trials[winner[0]];
-      DS_TRY(write_best(options, space, *result.best, result.best_config));
+    DS_TRY(read_trials(study_, result_));
+    std::string so_far;
+    if (result_.best) {
+      DS_TRY(write_best(options_, space, *result_.best, result_.best_config));
+      so_far = fmt::format("  | best {:.5g} of trial {}", result_.best->values[0], result_.best->number);
     }
-    hooks.message(fmt::format(
-        "trial {}  {}  {}{}", number, end, space.text(trial->point),
-        result.best ? fmt::format("  | best {:.5g} of trial {}", result.best->values[0], result.best->number) : ""));
-    int64_t failed = 0;
-    for (const Trial& t : trials) failed += t.state == TrialState::kFailed;
-    if (failed >= kHopeless && failed == static_cast<int64_t>(trials.size()))
+    hooks_.message(fmt::format("trial {}  {}  {}{}", trial.number, end, space.text(trial.point), so_far));
+    const auto failed = std::count_if(result_.trials.begin(), result_.trials.end(),
+                                      [](const Trial& t) { return t.state == TrialState::kFailed; });
+    if (failed >= kHopeless && static_cast<size_t>(failed) == result_.trials.size())
       return invalid("the first {} trials all failed; the last: {}", failed, end);
+    return {};
   }
+
+  const TuneRunOptions& options_;
+  const TuneHooks& hooks_;
+  Study& study_;
+  TuneResult& result_;
+};
+
+}  // namespace
+
+Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks) {
+  TuneResult result;
+  result.best_config = best_config_of(options.tune);
+  std::unique_ptr<Study> study;
+  const auto work = [&]() -> Status {
+    DS_ASSIGN(study, open_study(options, hooks.interrupted, result.monitor));
+    DS_TRY(Worker(options, hooks, *study, result).run_until_over());
+    return read_trials(*study, result);
+  };
+  // Also one that came while a database was waited for, which then can't tell of its trials.
+  if (Status s = work(); !s.ok() && s.code() != ErrorCode::kInterrupted) return s;
   result.interrupted = hooks.interrupted();
-  result.over = study->over();
+  if (study) result.over = study->over();
+  return result;
+}
+
+Result<TuneResult> tune_result(const TuneRunOptions& options, const std::function<bool()>& interrupted) {
+  TuneResult result;
+  result.best_config = best_config_of(options.tune);
+  DS_ASSIGN(const std::unique_ptr<Study> study, open_study(options, interrupted, result.monitor));
+  DS_TRY(read_trials(*study, result));
   return result;
 }
 

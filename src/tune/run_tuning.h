@@ -57,7 +57,8 @@ struct TuneHooks {
 
 struct TuneResult {
   bool interrupted = false;
-  std::string over;           // why the search ended
+  std::string over;           // why the search ended; empty where it was interrupted
+  std::vector<Trial> trials;  // of all workers, as they were at the end; by number
   std::optional<Trial> best;  // none while no run is complete
   std::string monitor;        // what its value is
   std::string best_config;    // the file
@@ -66,5 +67,7 @@ struct TuneResult {
 // One worker: runs trials until the search is over, or somebody interrupts it; a run that is under way is saved then,
 // and goes on when somebody asks for it.
 Result<TuneResult> tune_runs(const TuneRunOptions& options, const TuneHooks& hooks);
+// What has come out so far; nothing is run.
+Result<TuneResult> tune_result(const TuneRunOptions& options, const std::function<bool()>& interrupted);
 
 }  // namespace deepseek::tune

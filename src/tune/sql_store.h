@@ -17,6 +17,9 @@
 
 namespace deepseek::tune {
 
+// Seconds for which a database that is away is waited for.
+constexpr double kPatience = 600;
+
 struct StudySummary {
   std::string name, config;
   double created = 0;                // seconds since 1970
@@ -28,7 +31,7 @@ struct StudySummary {
 // Space::to_json() gives it. `cancelled` is asked about ten times a second while the store waits, not by what again()
 // gives; true ends the call with kInterrupted.
 Result<std::shared_ptr<Store>> open_sql_store(const std::string& url, const std::string& name,
-                                              const std::string& config, double patience = 600,
+                                              const std::string& config, double patience = kPatience,
                                               std::function<bool()> cancelled = {});
 Result<std::vector<StudySummary>> list_studies(const std::string& url);
 Status delete_study(const std::string& url, const std::string& name);

@@ -137,10 +137,11 @@ static bool feasible(const Trial& trial) {
 }
 
 Result<std::unique_ptr<Study>> Study::open(StudyOptions options, const std::string& url, const std::string& name,
-                                           std::function<bool(const Point&)> allowed) {
+                                           std::function<bool(const Point&)> allowed, std::function<bool()> cancelled) {
   // Mistakes are told before anything is made.
   DS_TRY(create(options, make_memory_store(""), allowed).status());
-  DS_ASSIGN(std::shared_ptr<Store> store, open_sql_store(url, name, options.to_json()));
+  DS_ASSIGN(std::shared_ptr<Store> store,
+            open_sql_store(url, name, options.to_json(), kPatience, std::move(cancelled)));
   DS_ASSIGN(const StudyOptions kept, StudyOptions::parse(store->config()));
   if (kept.space.to_json() != options.space.to_json())
     return invalid("{}: the study '{}' has another space: {}, got {}; give another name, or take this space", url, name,
@@ -283,6 +284,11 @@ Result<std::optional<Trial>> Study::ask() {
   return given;
 }
 
+static Status check_number(const Transaction& t, int64_t number) {
+  if (number >= 0 && number < static_cast<int64_t>(t.trials().size())) return {};
+  return invalid("trial {}: the study has {} trials", number, t.trials().size());
+}
+
 // What to say of values that are no result; empty where all are one.
 static std::string not_finite(const std::vector<double>& values) {
   for (const double v : values)
@@ -305,9 +311,8 @@ Result<bool> Study::tell(int64_t number, TrialState state, std::vector<double> v
   bool first = false;
   DS_TRY(store_->transact([&](Transaction& t) -> Status {
     first = false;
+    DS_TRY(check_number(t, number));
     const std::vector<Trial>& trials = t.trials();
-    if (number < 0 || number >= static_cast<int64_t>(trials.size()))
-      return invalid("trial {}: the study has {} trials", number, trials.size());
     Trial trial = trials[static_cast<size_t>(number)];
     if (is_finished(trial.state)) return {};
     first = true;
@@ -329,9 +334,8 @@ Result<bool> Study::report(int64_t number, int64_t step, double value) {
   const std::lock_guard lock(mutex_);
   bool stops = false;
   DS_TRY(store_->transact([&](Transaction& t) -> Status {
+    DS_TRY(check_number(t, number));
     const std::vector<Trial>& trials = t.trials();
-    if (number < 0 || number >= static_cast<int64_t>(trials.size()))
-      return invalid("trial {}: the study has {} trials", number, trials.size());
     Trial trial = trials[static_cast<size_t>(number)];
     if (trial.state != TrialState::kRunning)
       return invalid("trial {}: expected a running one to report on, it is {}", number, to_string(trial.state));
@@ -367,8 +371,7 @@ Status Study::enqueue(const Point& point) {
 Status Study::set_note(int64_t number, std::string json) {
   const std::lock_guard lock(mutex_);
   return store_->transact([&](Transaction& t) -> Status {
-    if (number < 0 || number >= static_cast<int64_t>(t.trials().size()))
-      return invalid("trial {}: the study has {} trials", number, t.trials().size());
+    DS_TRY(check_number(t, number));
     Trial trial = t.trials()[static_cast<size_t>(number)];
     trial.note = json;
     return t.put(std::move(trial));
@@ -403,6 +406,28 @@ Result<std::vector<Trial>> Study::trials() {
     return {};
   }));
   return all;
+}
+
+Result<Trial> Study::trial(int64_t number) {
+  const std::lock_guard lock(mutex_);
+  Trial trial;
+  DS_TRY(store_->transact([&](Transaction& t) -> Status {
+    DS_TRY(check_number(t, number));
+    trial = t.trials()[static_cast<size_t>(number)];
+    return {};
+  }));
+  return trial;
+}
+
+Result<std::vector<Trial>> Study::best() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Trial> best;
+  DS_TRY(store_->transact([&](Transaction& t) -> Status {
+    best.clear();
+    for (const size_t i : best_trials(setting_, t.trials())) best.push_back(t.trials()[i]);
+    return {};
+  }));
+  return best;
 }
 
 std::vector<size_t> best_trials(const Setting& setting, const std::vector<Trial>& trials) {

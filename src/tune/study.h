@@ -39,9 +39,10 @@ class Study {
   static Result<std::unique_ptr<Study>> create(StudyOptions options, std::shared_ptr<Store> store,
                                                std::function<bool(const Point&)> allowed = {});
   // The study of this name in a database (see sql_store.h), made where there is none. One that is there must have the
-  // same space and directions; sampler, pruner and budgets are those given here.
+  // same space and directions; sampler, pruner and budgets are those given here. `cancelled`: see open_sql_store().
   static Result<std::unique_ptr<Study>> open(StudyOptions options, const std::string& url, const std::string& name,
-                                             std::function<bool(const Point&)> allowed = {});
+                                             std::function<bool(const Point&)> allowed = {},
+                                             std::function<bool()> cancelled = {});
   ~Study();
 
   // The next trial, running now: one whose worker died, one that was enqueued, a paused one that its pruner wants to go
@@ -61,6 +62,9 @@ class Study {
 
   // As they are now, by number.
   Result<std::vector<Trial>> trials();
+  Result<Trial> trial(int64_t number);
+  // The best of them, see best_trials().
+  Result<std::vector<Trial>> best();
   // Why ask() gives nothing any more; empty while it does.
   const std::string& over() const { return over_; }
   // Whether trials of other workers were running at the last ask(): should one die, its trial can be had by asking on.

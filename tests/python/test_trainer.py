@@ -175,6 +175,27 @@ def test_ctrl_c_saves_and_raises(tmp_path, capsys):
     assert (tmp_path / "run" / "last.safetensors").exists()
 
 
+def test_a_callback_after_each_epoch():
+    seen = []
+    history = deepseek.Trainer(net(), epochs=5, batch_size=64).fit(blobs(), blobs(seed=1), progress=False, callback=seen.append)
+    assert len(history) == 5 and seen == history
+
+
+def test_what_a_callback_raises_saves_and_ends(tmp_path):
+    def fit(folder, **how):
+        return deepseek.Trainer(net(), epochs=4, batch_size=64, output=str(tmp_path / folder)).fit(blobs(), blobs(seed=1), progress=False, **how)
+
+    def stop(epoch):
+        raise deepseek.tune.PrunedTrial(f"after {epoch['epoch']}")
+
+    whole = fit("whole")
+    with pytest.raises(deepseek.tune.PrunedTrial, match="after 1"):
+        fit("parts", callback=stop)
+    with pytest.raises(deepseek.tune.PrunedTrial, match="after 2"):
+        fit("parts", callback=stop, resume=True)
+    assert [e["validation"] for e in fit("parts", resume=True)] == [e["validation"] for e in whole]
+
+
 def test_mistakes_are_told_together():
     with pytest.raises(ValueError) as error:
         deepseek.Trainer(net(), optimizer=optim.SGD(momentun=0.9), batch_size=0, loss="cross_entrpy")

@@ -311,7 +311,8 @@ tune:
     assert report.returncode == 0 and (tmp_path / "tuned" / "report.html").exists(), report.stderr
     assert list((tmp_path / "charts").glob("*.png"))
     more = run("tune", str(config), "--set", "tune.trials=7", "--workers", "2")
-    assert more.returncode == 0 and "all 7 trials" in more.stdout, more.stderr
+    assert more.returncode == 0 and more.stdout.count("all 7 trials") == more.stdout.count("train it") == 1, more.stdout + more.stderr
+    assert more.stdout.index("all 7 trials") < more.stdout.index("complete") < more.stdout.index("train it")
     trials = tune.Study.load(f"sqlite:///{tmp_path}/tuned/study.db", "tuned").trials
     assert {t.state for t in trials} <= {"complete", "paused"} and any(t.state == "complete" for t in trials)
     for t in trials:  # what was paused and went on did so from its checkpoint: each epoch once
@@ -328,3 +329,110 @@ tune:
     failed = run("tune", str(config), "--set", f"tune.output={tmp_path}/other")
     assert failed.returncode == 2 and "did you mean 'optimizer.learning_rate'" in failed.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_a_loaded_study_takes_other_settings(tmp_path):
+    storage = f"sqlite:///{tmp_path}/s.db"
+    tune.Study({"x": (0.0, 1.0)}, storage=storage, max_trials=5).optimize(lambda trial: trial["x"])
+    assert tune.Study.load(storage).ask() is None
+    study = tune.Study.load(storage, max_trials=12, sampler="random", constraints=lambda p: p["x"] > 0.8)
+    study.optimize(lambda trial: trial["x"])
+    assert len(study.trials) == 12 and all(t.params["x"] > 0.8 for t in study.trials[5:])
+    with pytest.raises(TypeError, match="max_trial"):
+        tune.Study.load(storage, max_trial=3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_stop_begins_no_further_trial(workers):
+    study = tune.Study({"x": (0.0, 1.0)}, sampler="random")
+    ended = []
+
+    def callback(trial):
+        ended.append(trial)
+        if len(ended) >= 4:
+            study.stop()
+
+    study.optimize(lambda trial: trial["x"], 100, workers=workers, callback=callback)
+    assert 4 <= len(study.trials) <= 3 + workers and {t.state for t in study.trials} == {"complete"}
+    assert sorted(t.number for t in ended) == [t.number for t in study.trials] and all(t.value == t.params["x"] for t in ended)
+    study.optimize(lambda trial: trial["x"], 2)  # goes on
+    assert len(study.trials) == len(ended) + 2
+
+
+def test_constraints_and_callbacks_from_many_threads():
+    """Both need the interpreter's lock while another thread has the study's."""
+    study = tune.Study({"x": (0.0, 1.0), "y": (0.0, 1.0)}, constraints=lambda p: p["x"] + p["y"] < 1.2, sampler="random", max_trials=200)
+    study.optimize(lambda trial: trial["x"], workers=4, callback=lambda trial: len(study.trials))
+    assert len(study.trials) == 200 and all(t.params["x"] + t.params["y"] < 1.2 for t in study.trials)
+
+
+def test_paused_objectives_go_on_where_they_were():
+    study = tune.Study({"x": (0.0, 1.0)}, sampler="random", pruner="asha(min_step=1, factor=3)", max_trials=27)
+    saved, computed = {}, []
+
+    def objective(trial):
+        assert [step for step, _ in trial.reports] == list(range(1, saved.get(trial.number, 0) + 1))
+        for step in range(saved.get(trial.number, 0) + 1, 10):
+            computed.append((trial.number, step))
+            saved[trial.number] = step
+            trial.report(trial["x"] + 1 / step, step)
+            if trial.should_prune():
+                raise tune.PausedTrial
+        return trial["x"]
+
+    study.optimize(objective)
+    trials = study.trials
+    assert len(trials) == 27 and {t.state for t in trials} == {"complete", "paused"}
+    assert len(set(computed)) == len(computed) < 27 * 5  # no step twice, and most trials went no further than the first rung
+    # Some were taken up again after others had run.
+    assert any((n, step + 1) in computed and computed[k + 1] != (n, step + 1) for k, (n, step) in enumerate(computed))
+
+
+def test_pausing_is_pruning_where_a_pruner_does_not_resume():
+    study = tune.Study({"x": (0.0, 1.0)}, pruner="threshold(high=0)", max_trials=1)
+
+    def objective(trial):
+        trial.report(1.0, 1)
+        assert trial.should_prune()
+        raise tune.PausedTrial
+
+    study.optimize(objective)
+    assert study.trials[0].state == "pruned" and study.ask() is None
+
+
+def test_hypervolume_and_front_by_counting():
+    rng = np.random.default_rng(3)
+    for objectives in (2, 3):
+        losses = rng.random((9, objectives))
+        samples = rng.random((200_000, objectives))
+        dominated = (losses[None, :, :] <= samples[:, None, :]).all(2).any(1).mean()
+        assert tune.hypervolume(losses.tolist(), [1.0] * objectives) == pytest.approx(dominated, abs=5e-3)
+        front = [i for i, a in enumerate(losses) if not any((b <= a).all() and (b < a).any() for b in losses)]
+        assert sorted(tune.pareto_front(losses.tolist())) == front
+    assert tune.hypervolume([[2.0, 2.0]], [1.0, 1.0]) == 0
+
+
+def test_two_workers_in_order_make_the_trials_of_one(tmp_path):
+    """A seed gives the same trials for any worker count where they are evaluated in order."""
+    space = {"x": (0.0, 1.0), "y": tune.log(1e-4, 1.0), "c": ["a", "b"]}
+    value = lambda p: (p["x"] - 0.3) ** 2 + math.log10(p["y"]) ** 2 / 16 + (p["c"] == "a")  # noqa: E731
+    alone = tune.Study(space, seed=5, max_trials=30)
+    alone.optimize(lambda trial: value(trial.params))
+    storage = f"sqlite:///{tmp_path}/s.db"
+    workers = [tune.Study(space, seed=5, max_trials=30, storage=storage) for _ in range(3)]
+    for k in range(30):
+        worker = workers[k * 7 % 3]
+        trial = worker.ask()
+        worker.tell(trial, value(trial.params))
+    assert [t.params for t in workers[0].trials] == [t.params for t in alone.trials]
+
+
+def test_ctrl_c_while_a_database_is_waited_for(tmp_path):
+    """An answer comes at once, not after the ten minutes for which a server may be away."""
+    code = "from deepseek import tune\ntry:\n  tune.Study({'x': (0, 1)}, storage='postgresql://nobody@127.0.0.1:9/none')\nexcept KeyboardInterrupt: print('heard')"
+    start = lambda c: subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + c],  # noqa: E731
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waiting = start(code)
+    assert "waiting up to" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.communicate(timeout=20)[0] == "heard\n"
