@@ -76,7 +76,7 @@ test: setup-test build $(if $(filter true,$(CI)),setup-spark)
 	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
 	OMP_WAIT_POLICY=passive ctest -j$(JOBS) --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
-	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests/python | tee build/pytest.log; \
+	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n$(JOBS) --dist loadfile tests/python | tee build/pytest.log; \
 	  if [ "$(CI)" = true ]; then timeout 60 env $(BENCH) bench/guard.py || echo "warning: the guard of our speed did not end well"; \
 	    tail -n1 build/pytest.log; fi; \
 	fi
@@ -106,10 +106,10 @@ fuzz: setup-dev
 	ninja -C build-asan -j$(JOBS) fuzzers
 	mkdir -p build-asan/fuzz; cd build-asan/fuzz; \
 	targets=$$(ls $(CURDIR)/tests/fuzz/corpus); count=$$(wc -w <<<"$$targets"); \
-	for target in $$targets; do mkdir -p corpus/$$target; echo "fuzz $$target"; \
-	  OMP_NUM_THREADS=1 ../tests/fuzz/fuzz_$$target corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target \
-	    -artifact_prefix=$$target- -max_total_time=$$(( ($(FUZZ_SECONDS) + count - 1) / count )) -timeout=10 \
-	    -rss_limit_mb=2048 -max_len=8192 -len_control=0 -verbosity=0 -print_final_stats=1; done
+	export OMP_NUM_THREADS=1 seconds=$$(( ($(FUZZ_SECONDS) + count - 1) / count )); \
+	xargs -P$(JOBS) -I{} bash -c 'mkdir -p corpus/{}; code=0; ../tests/fuzz/fuzz_{} corpus/{} $(CURDIR)/tests/fuzz/corpus/{} \
+	  -artifact_prefix={}- -max_total_time=$$seconds -timeout=10 -rss_limit_mb=2048 -max_len=8192 -len_control=0 \
+	  -verbosity=0 -print_final_stats=1 >{}.log 2>&1 || code=1; sed "s/^/{}: /" {}.log; exit $$code' <<<"$$targets"
 
 BENCH := PYTHONPATH=$(CURDIR)/build/python $(BIN)/python
 

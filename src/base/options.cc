@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/json.h"
 #include "base/strings.h"
 
 namespace deepseek {
@@ -252,7 +253,7 @@ class OptionReader {
       return;
     }
     if (JsonValue* const* json = std::get_if<JsonValue*>(&field.target); json && node.IsMap()) {
-      (*json)->text = json_of(node, 0).dump();
+      (*json)->text = dump_json(json_of(node, 0));
       return;
     }
     if (node.IsScalar() && assign(field.target, field.meta, node.Scalar())) return;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "features/define.h"
 
 namespace deepseek::features {
@@ -67,7 +68,8 @@ Result<Definitions> Definitions::from_json(const Json& json, const Entities& ent
   for (const Json& j : list) {
     Feature f;
     const auto kind = std::find(std::begin(kKinds), std::end(kKinds), j.at("kind").get<std::string>());
-    if (kind == std::end(kKinds)) return make_error(ErrorCode::kDataCorrupt, "unknown kind {}", j.at("kind").dump());
+    if (kind == std::end(kKinds))
+      return make_error(ErrorCode::kDataCorrupt, "unknown kind {}", dump_json(j.at("kind")));
     f.kind = static_cast<Kind>(kind - std::begin(kKinds));
     DS_ASSIGN(f.entity, entities.find(j.at("table").get<std::string>()));
     f.name = j.at("name").get<std::string>();

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/options.h"
 #include "base/progress.h"
@@ -183,7 +184,7 @@ Status Synthesis::fit(const NamedTables& tables) {
       options.where[key].push_back(found[i].second);
   }
   DS_ASSIGN(const Definitions definitions, Definitions::make(entities, options));
-  definitions_ = definitions.to_json(entities).dump();
+  definitions_ = dump_json(definitions.to_json(entities));
   names_.clear();
   for (const int f : definitions.targets()) names_.push_back(definitions.features()[static_cast<size_t>(f)].name);
   fitted_ = true;
@@ -274,7 +275,7 @@ Result<Estimate> Synthesis::estimate(const Entities& entities, const Definitions
 Result<Estimate> Synthesis::estimate(const NamedTables& tables, const Instances& instances) const {
   if (!fitted_) return invalid("the synthesis is not fitted yet; call fit() or load one");
   DS_ASSIGN(const Entities entities, entities_of(tables));
-  DS_ASSIGN(const Definitions definitions, Definitions::from_json(Json::parse(definitions_), entities));
+  DS_ASSIGN(const Definitions definitions, Definitions::from_json(parse_json<Json>(definitions_), entities));
   DS_ASSIGN(const ComputeOptions options, options_for(entities, instances));
   return estimate(entities, definitions, options);
 }
@@ -283,7 +284,7 @@ Result<tables::Table> Synthesis::transform(const NamedTables& tables, const Inst
                                            const std::function<Status(double)>& progress) const {
   if (!fitted_) return invalid("the synthesis is not fitted yet; call fit() or load one");
   DS_ASSIGN(const Entities entities, entities_of(tables));
-  DS_ASSIGN(const Definitions definitions, Definitions::from_json(Json::parse(definitions_), entities));
+  DS_ASSIGN(const Definitions definitions, Definitions::from_json(parse_json<Json>(definitions_), entities));
   DS_ASSIGN(ComputeOptions options, options_for(entities, instances));
   const auto& target = entities.entities()[static_cast<size_t>(definitions.entity())];
   const auto rows = static_cast<size_t>(options.rows ? static_cast<int64_t>(options.rows->size()) : target.size());
@@ -337,8 +338,8 @@ Status Synthesis::save(const std::string& path) const {
                               {"index", t.options.index},
                               {"time_index", t.options.time_index},
                               {"types", t.options.types}});
-  root["synthesis"] = Json::parse(definitions_);
-  const std::string text = root.dump(1) + "\n";
+  root["synthesis"] = parse_json<Json>(definitions_);
+  const std::string text = dump_json(root, 1) + "\n";
   return io::write_file_atomic(path, std::as_bytes(std::span(text)));
 }
 
@@ -350,17 +351,17 @@ Result<Synthesis> Synthesis::load(const std::string& path) {
   SynthesisConfig config;
   try {
     const auto* text = reinterpret_cast<const char*>(bytes.data());
-    const Json root = Json::parse(text, text + bytes.size());
+    const Json root = parse_json<Json>(std::string_view(text, bytes.size()));
     if (root.at("format") != kFormat) return corrupt("another format");
     if (root.at("version") != kVersion)
-      return corrupt(fmt::format("version {}, this program reads {}", root.at("version").dump(), kVersion));
+      return corrupt(fmt::format("version {}, this program reads {}", dump_json(root.at("version")), kVersion));
     OptionTable options;
     describe(config, options);
     DS_TRY(options.load_yaml(root.at("options").get<std::string>(), path));
     for (const Json& t : root.at("tables"))
       config.tables.push_back({t.at("name"), {t.at("index"), t.at("time_index"), t.at("types")}, ""});
     Synthesis synthesis(std::move(config));
-    synthesis.definitions_ = root.at("synthesis").dump();
+    synthesis.definitions_ = dump_json(root.at("synthesis"));
     const Json& features = root.at("synthesis").at("features");
     for (const Json& f : root.at("synthesis").at("chosen"))
       synthesis.names_.push_back(features.at(f.get<size_t>()).at("name").get<std::string>());

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/strings.h"
 
 namespace deepseek::runtime {
@@ -198,7 +199,7 @@ std::string profile_json(const StepProfile& profile, int64_t depth) {
                     {"by_scope", groups(group_by_scope(profile, depth))},
                     {"by_op", groups(group_by_op(profile))},
                     {"nodes", nodes}};
-  return all.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return dump_json(all, 1, true) + "\n";
 }
 
 std::string chrome_trace(const StepProfile& profile) {
@@ -228,9 +229,7 @@ std::string chrome_trace(const StepProfile& profile) {
           copies ? last.copies : last.seconds[i],
           {{"scope", n.report.scope}, {"types", n.report.types}, {"flops", n.cost.flops}, {"bytes", n.cost.bytes}});
   }
-  return Json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump(-1, ' ', false,
-                                                                                  Json::error_handler_t::replace) +
-         "\n";
+  return dump_json(Json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}, -1, true) + "\n";
 }
 
 }  // namespace deepseek::runtime

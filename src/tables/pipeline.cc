@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/strings.h"
 #include "io/atomic_file.h"
 #include "tables/columns.h"
@@ -115,10 +116,10 @@ Result<Pipeline> Pipeline::load(const std::string& path) {
   Pipeline pipeline;
   try {
     const auto* text = reinterpret_cast<const char*>(bytes.data());
-    const Json root = Json::parse(text, text + bytes.size());
+    const Json root = parse_json<Json>(std::string_view(text, bytes.size()));
     if (root.at("format") != kFormat) return corrupt("another format");
     if (root.at("version") != kVersion)
-      return corrupt(fmt::format("version {}, this program reads {}", root.at("version").dump(), kVersion));
+      return corrupt(fmt::format("version {}, this program reads {}", dump_json(root.at("version")), kVersion));
     pipeline.target_ = root.at("target").get<std::string>();
     for (const Json& input : root.at("inputs")) pipeline.inputs_.push_back({input.at(0), input.at(1)});
     for (const Json& saved : root.at("steps")) {
@@ -150,7 +151,7 @@ Status Pipeline::save(const std::string& path) const {
     step->describe(options);
     root["steps"].push_back({{"step", step->kind()}, {"options", options.to_yaml()}, {"state", step->state()}});
   }
-  const std::string text = root.dump(1) + "\n";
+  const std::string text = dump_json(root, 1) + "\n";
   return io::write_file_atomic(path, std::as_bytes(std::span(text)));
 }
 

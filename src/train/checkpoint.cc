@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
+
 namespace deepseek::train {
 
 using graph::Tensor;
@@ -52,7 +54,7 @@ Status save_checkpoint(const std::string& path, std::map<std::string, Tensor> te
                          {"epoch_seconds", number(p.epoch_seconds)},
                          {"history", history}};
   tensors[kMetrics] = Tensor::from<double>(DType::kF64, {static_cast<int64_t>(p.metrics.size())}, std::span(p.metrics));
-  return io::save_safetensors(path, {std::move(tensors), {{"progress", progress.dump()}}});
+  return io::save_safetensors(path, {std::move(tensors), {{"progress", dump_json(progress)}}});
 }
 
 Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& tensors, Progress& p) {
@@ -62,7 +64,7 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
     return make_error(ErrorCode::kDataCorrupt, "{}: the file holds no training progress; it is no checkpoint to resume",
                       path);
   try {
-    const Json j = Json::parse(file.metadata.at("progress"));
+    const Json j = parse_json<Json>(file.metadata.at("progress"));
     j.at("step").get_to(p.step);
     p.loss_sum = to_double(j.at("loss_sum"));
     j.at("seen").get_to(p.seen);

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "base/html.h"
+#include "base/json.h"
 #include "io/atomic_file.h"
 #include "tune/findings.h"
 #include "tune/report_script.h"
@@ -218,7 +219,7 @@ class Page {
     }
     html_ += "<div id='tip' hidden></div><script type='application/json' id='data'>";
     // No text can end the element: every < is a JSON escape.
-    for (const char c : data.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)) {
+    for (const char c : dump_json(data, -1, true)) {
       if (c == '<') {
         html_ += "\\u003c";
       } else {

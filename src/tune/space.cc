@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json.h"
 #include "base/strings.h"
 #include "data/random.h"
 
@@ -54,12 +55,12 @@ Status read_flag(const Json& spec, const char* key, const std::string& name, boo
 
 Status read_choices(const Json& list, Parameter& p) {
   if (!list.is_array() || list.empty())
-    return invalid("parameter '{}': expected a list of at least one choice, got {}", p.name, list.dump());
+    return invalid("parameter '{}': expected a list of at least one choice, got {}", p.name, dump_json(list));
   p.kind = Kind::kChoice;
   std::set<std::string> seen;
   bool rises = true;
   for (size_t i = 0; i < list.size(); ++i) {
-    p.choices.push_back(list[i].dump());
+    p.choices.push_back(dump_json(list[i]));
     if (!seen.insert(p.choices.back()).second)
       return invalid("parameter '{}': {} is there twice", p.name, p.choices.back());
     rises = rises && list[i].is_number() && (i == 0 || list[i].get<double>() > list[i - 1].get<double>());
@@ -96,7 +97,8 @@ Status read_range(const Json& spec, Parameter& p) {
 // One value or several, as positions of the parent's choices or as its ints.
 Status read_condition(const Json& when, const std::vector<Parameter>& before, Parameter& p) {
   if (!when.is_object() || when.size() != 1)
-    return invalid("parameter '{}': when: expected one earlier parameter and its values, got {}", p.name, when.dump());
+    return invalid("parameter '{}': when: expected one earlier parameter and its values, got {}", p.name,
+                   dump_json(when));
   const std::string parent = when.begin().key();
   std::vector<std::string> names;
   for (const Parameter& b : before) names.push_back(b.name);
@@ -109,17 +111,17 @@ Status read_condition(const Json& when, const std::vector<Parameter>& before, Pa
     return invalid("parameter '{}': when: '{}' is a float; expected a choice or an int", p.name, parent);
   const Json& given = when.begin().value();
   const bool one = !given.is_array() || (of.kind == Kind::kChoice && std::find(of.choices.begin(), of.choices.end(),
-                                                                               given.dump()) != of.choices.end());
+                                                                               dump_json(given)) != of.choices.end());
   for (const Json& value : one ? Json::array({given}) : given) {
     if (of.kind == Kind::kChoice) {
-      const auto at = std::find(of.choices.begin(), of.choices.end(), value.dump());
+      const auto at = std::find(of.choices.begin(), of.choices.end(), dump_json(value));
       if (at == of.choices.end())
-        return invalid("parameter '{}': when: '{}' never is {}; it is one of {}", p.name, parent, value.dump(),
+        return invalid("parameter '{}': when: '{}' never is {}; it is one of {}", p.name, parent, dump_json(value),
                        join(of.choices, ", "));
       condition.values.push_back(static_cast<double>(at - of.choices.begin()));
     } else {
       if (!value.is_number_integer() || value.get<double>() < of.low || value.get<double>() > of.high)
-        return invalid("parameter '{}': when: '{}' never is {}; it is from {} to {}", p.name, parent, value.dump(),
+        return invalid("parameter '{}': when: '{}' never is {}; it is from {} to {}", p.name, parent, dump_json(value),
                        of.low, of.high);
       condition.values.push_back(value.get<double>());
     }
@@ -150,7 +152,7 @@ Result<Parameter> read_parameter(const std::string& name, const Json& spec, cons
                            : spec.contains("choices")                        ? "choice"
                                                                              : "";
   if (spec.contains("type") && type != "float" && type != "int" && type != "choice")
-    return invalid("parameter '{}': type: expected float, int or choice, got {}", name, spec["type"].dump());
+    return invalid("parameter '{}': type: expected float, int or choice, got {}", name, dump_json(spec["type"]));
   if (type == "choice") {
     if (!spec.contains("choices")) return invalid("parameter '{}': expected 'choices', a list", name);
     DS_TRY(read_choices(spec["choices"], p));
@@ -199,13 +201,13 @@ double Parameter::level(int64_t k, int64_t levels) const {
 std::string Parameter::text(double value) const {
   if (kind == Kind::kChoice) return choices[static_cast<size_t>(value)];
   if (kind == Kind::kInt) return fmt::format("{}", static_cast<int64_t>(value));
-  return Json(value).dump();
+  return dump_json(Json(value));
 }
 
 Space::Space(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {}
 
 Result<Space> Space::parse(std::string_view text) {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json<Json>(text, false);
   if (json.is_discarded() || !json.is_object())
     return invalid("space: expected an object of parameters, got {}", std::string(text.substr(0, 100)));
   if (json.empty()) return invalid("space: expected at least one parameter");
@@ -223,7 +225,7 @@ std::string Space::to_json() const {
     Json spec;
     if (p.kind == Kind::kChoice) {
       spec["type"] = "choice";
-      for (const std::string& c : p.choices) spec["choices"].push_back(Json::parse(c));
+      for (const std::string& c : p.choices) spec["choices"].push_back(parse_json<Json>(c));
       spec["ordered"] = p.ordered;
     } else {
       const auto number = [&](double v) { return p.kind == Kind::kInt ? Json(static_cast<int64_t>(v)) : Json(v); };
@@ -235,11 +237,11 @@ std::string Space::to_json() const {
     }
     if (p.when) {
       const Parameter& parent = parameters_[p.when->parent];
-      for (const double v : p.when->values) spec["when"][parent.name].push_back(Json::parse(parent.text(v)));
+      for (const double v : p.when->values) spec["when"][parent.name].push_back(parse_json<Json>(parent.text(v)));
     }
     json[p.name] = std::move(spec);
   }
-  return json.dump();
+  return dump_json(json);
 }
 
 std::optional<size_t> Space::find(std::string_view name) const {
@@ -307,12 +309,12 @@ std::string Space::text(const Point& point) const {
   std::vector<std::string> parts;
   for (size_t i = 0; i < size(); ++i)
     if (!std::isnan(point[i]))
-      parts.push_back(fmt::format("{}: {}", Json(parameters_[i].name).dump(), parameters_[i].text(point[i])));
+      parts.push_back(fmt::format("{}: {}", dump_json(Json(parameters_[i].name)), parameters_[i].text(point[i])));
   return "{" + join(parts, ", ") + "}";
 }
 
 Result<Point> Space::parse_point(std::string_view text) const {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json<Json>(text, false);
   if (json.is_discarded() || !json.is_object())
     return invalid("point: expected an object of parameters, got {}", std::string(text.substr(0, 100)));
   std::vector<std::string> names;
@@ -323,14 +325,14 @@ Result<Point> Space::parse_point(std::string_view text) const {
     if (!at) return invalid("point: unknown parameter '{}'{}", item.key(), did_you_mean(item.key(), names));
     const Parameter& p = parameters_[*at];
     if (p.kind == Kind::kChoice) {
-      const auto it = std::find(p.choices.begin(), p.choices.end(), item.value().dump());
+      const auto it = std::find(p.choices.begin(), p.choices.end(), dump_json(item.value()));
       if (it == p.choices.end())
-        return invalid("parameter '{}': {} is none of {}", p.name, item.value().dump(), join(p.choices, ", "));
+        return invalid("parameter '{}': {} is none of {}", p.name, dump_json(item.value()), join(p.choices, ", "));
       point[*at] = static_cast<double>(it - p.choices.begin());
     } else if (item.value().is_number()) {
       point[*at] = item.value().get<double>();
     } else {
-      return invalid("parameter '{}': expected a number, got {}", p.name, item.value().dump());
+      return invalid("parameter '{}': expected a number, got {}", p.name, dump_json(item.value()));
     }
   }
   for (size_t i = 0; i < size(); ++i) {

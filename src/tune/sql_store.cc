@@ -7,6 +7,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/json.h"
 #include "base/strings.h"
 #include "tune/database.h"
 #include "tune/trial_json.h"
@@ -41,12 +42,12 @@ constexpr const char* kNewer =
     "WHERE study = $1 AND version > $2 ORDER BY number";
 
 Result<Space> space_of(const std::string& config, const std::string& name) {
-  const auto json = nlohmann::ordered_json::parse(config, nullptr, false);
+  const auto json = parse_json<nlohmann::ordered_json>(config, false);
   if (!json.is_object() || !json.contains("space"))
     return make_error(ErrorCode::kDataCorrupt,
                       "settings of study '{}': expected a JSON object with a \"space\", got '{}'", name,
                       config.substr(0, 100));
-  Result<Space> space = Space::parse(json["space"].dump());
+  Result<Space> space = Space::parse(dump_json(json["space"]));
   if (!space.ok()) return Status(std::move(space).status()).note(fmt::format("in the settings of study '{}'", name));
   return space;
 }

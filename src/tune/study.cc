@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "base/json.h"
 #include "data/random.h"
 #include "tune/pareto.h"
 #include "tune/sql_store.h"
@@ -32,7 +33,7 @@ std::string host_and_process() {
 
 std::string StudyOptions::to_json() const {
   Json json;
-  json["space"] = Json::parse(space.to_json());
+  json["space"] = parse_json<Json>(space.to_json());
   for (const Direction d : directions)
     json["directions"].push_back(d == Direction::kMaximize ? "maximize" : "minimize");
   json["sampler"] = sampler;
@@ -43,15 +44,15 @@ std::string StudyOptions::to_json() const {
   json["patience"] = patience;
   json["grace"] = grace;
   json["max_attempts"] = max_attempts;
-  return json.dump();
+  return dump_json(json);
 }
 
 Result<StudyOptions> StudyOptions::parse(std::string_view text) {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json<Json>(text, false);
   if (json.is_discarded() || !json.is_object() || !json.contains("space"))
     return make_error(ErrorCode::kDataCorrupt, "settings of a study: expected an object with a space");
   StudyOptions o;
-  DS_ASSIGN(o.space, Space::parse(json["space"].dump()));
+  DS_ASSIGN(o.space, Space::parse(dump_json(json["space"])));
   try {
     o.directions.clear();
     for (const auto& d : json.at("directions"))

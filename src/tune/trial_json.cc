@@ -4,6 +4,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
+
 namespace deepseek::tune {
 namespace {
 
@@ -52,7 +54,7 @@ std::string numbers_text(const std::vector<double>& numbers) {
 Result<std::vector<double>> parse_numbers(std::string_view text) {
   std::vector<double> numbers;
   if (text == "[]") return numbers;
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json<Json>(text, false);
   if (!json.is_array()) return wrong("a JSON list of numbers", text);
   numbers.resize(json.size());
   for (size_t i = 0; i < json.size(); ++i)
@@ -74,7 +76,7 @@ Result<std::vector<Report>> parse_reports(std::string_view text) {
   constexpr const char* kExpected = "a JSON list of pairs of a step and a value";
   std::vector<Report> reports;
   if (text == "[]") return reports;
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json<Json>(text, false);
   if (!json.is_array()) return wrong(kExpected, text);
   reports.resize(json.size());
   for (size_t i = 0; i < json.size(); ++i) {
