@@ -6,12 +6,12 @@ many evaluations: below 1 is better than random. That expectation is exact but f
 - *mean*, *geo*: mean and geometric mean over a family's problems (a problem counts as 0.001 at the least), with 95 % intervals of a bootstrap over seeds,
   the same seeds of all sides. Regret of smooth functions falls by orders of magnitude, which only the geometric mean tells.
 - *speed-up*: evaluations that random search needs in the median (50 or 100) over those of the side to be as good, geometric mean over problems; of a
-  side that is not there at its end, those that random search needs for that end over the side's.
+  side that is not there at its end, those that random search needs for that end over the side's. Intervals as above.
 - *ms*: median time of ask and tell in the second half of a run.
 
 Peers get what their interface can express: Optuna conditions as define-by-run and ordered choices as integers; scikit-optimize and the grid get all
 parameters, and those that do not exist are ignored. scikit-optimize takes about a second a suggestion, so that it runs only if --sides names it. HEBO is
-not here: requirements-bench.txt says why. Ends with a line of JSON.
+not here: requirements-bench.txt says why. Last come the targets, met or not, and a line of JSON.
 """
 
 import argparse
@@ -297,8 +297,29 @@ def random_needs(losses, value):
     return 1.0 if share > 0.5 else math.log(0.5) / math.log1p(-max(share, 0.5 / len(losses)))
 
 
-def problem_numbers(name, curves):
-    """Of each number of evaluations the regret of each run over random's, and of each of SPEED the speed-up."""
+def medians(values, weights):
+    """Medians [draws, columns] of values [rows, columns], each row taken as many times as weights [draws, rows] say; of no row NaN."""
+    order = np.argsort(values, axis=0)
+    total = weights.sum(axis=1)
+    out = np.empty((len(weights), values.shape[1]))
+    for column in range(values.shape[1]):
+        inside = np.cumsum(weights[:, order[:, column]], axis=1)
+        listed = values[order[:, column], column]
+        lower, upper = ((inside >= (total / 2)[:, None]).argmax(axis=1), (inside > (total / 2)[:, None]).argmax(axis=1))
+        out[:, column] = np.where(total > 0, (listed[lower] + listed[upper]) / 2, np.nan)
+    return out
+
+
+def speeds(losses, curves, slack):
+    """Speed-up of each curve [draws, evaluations], a median of best losses, where random search's losses are those."""
+    n = curves.shape[1]
+    there = curves <= losses[int(len(losses) * (1 - 0.5 ** (1 / n)))] + slack
+    needs = np.array([min(n, random_needs(losses, end)) / n for end in curves[:, -1]])
+    return np.where(there.any(axis=1), n / (there.argmax(axis=1) + 1), needs)
+
+
+def problem_numbers(name, curves, weights):
+    """Of each number of evaluations the regret of each run over random's, and of each of SPEED the speed-up of each draw of runs."""
     losses, minimum = pool(name), by_name()[name].minimum
     clip = np.median(losses)
     clipped = np.minimum(losses, clip)
@@ -308,11 +329,10 @@ def problem_numbers(name, curves):
     for n in REPORT:
         if n <= curves.shape[1]:
             ratios[n] = (np.minimum(best[:, n - 1], clip) - minimum) / max(expected(clipped, n) - minimum, slack)
-    median = np.median(best, axis=0)
+    median = medians(best, weights)
     for n in SPEED:
         if n <= curves.shape[1]:
-            there = median <= losses[int(len(losses) * (1 - 0.5 ** (1 / n)))] + slack
-            speed[n] = n / (there.argmax() + 1) if there.any() else min(n, random_needs(losses, median[-1])) / curves.shape[1]
+            speed[n] = speeds(losses, median[:, :n], slack)
     return ratios, speed
 
 
@@ -322,7 +342,7 @@ def lengthened(losses, evaluations):
 
 
 class Numbers:
-    """A family's numbers: ratio[side][n] of all problems and seeds, missing ones NaN, and speed[side][n] of all problems."""
+    """A family's numbers: ratio[side][n] of all problems and seeds, missing ones NaN, and speeds[side][n] of all problems and draws."""
 
     def __init__(self, results, sides, names, seeds, weights):
         self.names = [name for name in names if any(all((side, name, seed) in results for side in sides) for seed in range(seeds))]
@@ -335,7 +355,7 @@ class Numbers:
             common = [seed for seed in range(seeds) if all((side, name, seed) in results for side in sides)]
             for side, evaluations in sides.items():
                 runs = [results[side, name, seed] for seed in common]
-                ratios, speeds = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]))
+                ratios, speeds = problem_numbers(name, np.array([lengthened(one["losses"], evaluations) for one in runs]), weights[:, common])
                 for n, values in ratios.items():
                     self.ratio[side][n][row, common] = values
                 for n, value in speeds.items():
@@ -358,7 +378,7 @@ class Numbers:
         return np.nanmean(np.log(np.maximum(self.draws(side, n), FLOOR)), axis=1)
 
     def speed(self, side, n):
-        return math.exp(np.mean(np.log(self.speeds[side][n])))
+        return np.nanmean(np.log(self.speeds[side][n]), axis=0)
 
 
 def interval(draws, transform=lambda x: x):
@@ -384,16 +404,16 @@ def report(results, sides, families, args):
     for family, numbers in made.items():
         print(f"\n{family}: {len(numbers.names)} problems, {numbers.runs} runs of each side")
         print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
-              + "".join(f"{f'speed-up {n}':>13}" for n in SPEED if n in shown) + f"{'ms':>9}")
+              + "".join(f"{f'speed-up {n}':>20}" for n in SPEED if n in shown) + f"{'ms':>9}")
         for side in sides:
             row = {"family": family, "side": side, "problems": len(numbers.names), "ms": statistics.median(numbers.seconds[side]) * 1e3}
             row["mean"] = {n: interval(numbers.mean(side, n)) for n in numbers.ratio[side]}
             row["geo"] = {n: interval(numbers.log(side, n), math.exp) for n in numbers.ratio[side]}
-            row["speed_up"] = {n: numbers.speed(side, n) for n in numbers.speeds[side]}
+            row["speed_up"] = {n: interval(numbers.speed(side, n), math.exp) for n in numbers.speeds[side]}
             row["by_problem"] = {n: dict(zip(numbers.names, numbers.draws(side, n)[0].round(4).tolist())) for n in numbers.ratio[side]}
             output.append(row)
             print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
-                  + "".join(f"{row['speed_up'][n]:13.2f}" if n in row["speed_up"] else f"{'-':>13}" for n in SPEED if n in shown) + f"{row['ms']:9.2f}")
+                  + "".join(cell(row["speed_up"].get(n), 20) for n in SPEED if n in shown) + f"{row['ms']:9.2f}")
         if args.by_problem:
             for n in shown[-2:]:
                 print(f"\n{f'at {n}':26}" + "".join(f"{side:>14}" for side in sides))
@@ -405,7 +425,7 @@ def report(results, sides, families, args):
     first = next(iter(sides))
     print(f"\nall families ({', '.join(made)}), mean over them; beside: the side's geo over {first}'s, above 1 where {first} is better")
     print(f"{'side':17}" + "".join(f"{f'mean at {n}':>24}" for n in shown) + "".join(f"{f'geo at {n}':>24}" for n in shown)
-          + "".join(f"{f'beside at {n}':>24}" for n in shown[-2:]))
+          + "".join(f"{f'beside at {n}':>24}" for n in shown[-2:]) + "".join(f"{f'speed-up {n}':>20}" for n in SPEED if n in shown))
     for side, evaluations in sides.items():
         row = {"family": "all", "side": side}
         here = [n for n in shown if n <= evaluations]
@@ -414,10 +434,36 @@ def report(results, sides, families, args):
         row["geo"] = {n: interval(log[n], math.exp) for n in here}
         row["beside"] = {n: interval(log[n] - np.mean([numbers.log(first, n) for numbers in made.values()], axis=0), math.exp)
                          for n in here if n <= sides[first]}
+        row["speed_up"] = {n: interval(np.mean([numbers.speed(side, n) for numbers in made.values()], axis=0), math.exp) for n in SPEED if n in here}
         output.append(row)
         print(f"{side:17}" + "".join(cell(row[what].get(n), 24) for what in ("mean", "geo") for n in shown)
-              + "".join(cell(row["beside"].get(n), 24) for n in shown[-2:]))
-    return output
+              + "".join(cell(row["beside"].get(n), 24) for n in shown[-2:]) + "".join(cell(row["speed_up"].get(n), 20) for n in SPEED if n in shown))
+    return output + judged(output)
+
+
+def target(what, met, text):
+    print(f"target: {what}: {text}: {'met' if met else 'NOT MET'}")
+    return {"target": what, "met": bool(met), "measured": text}
+
+
+def judged(rows):
+    """What ours_hybrid has to be, at 50 evaluations."""
+    mean = {(row["family"], row["side"]): row["mean"][50][0] for row in rows if 50 in row["mean"]}
+    speed = {row["side"]: row["speed_up"][50][0] for row in rows if row["family"] == "all" and 50 in row["speed_up"]}
+    ours, peers = "ours_hybrid", [side for side in speed if side.startswith(("optuna", "skopt"))]
+    if ours not in speed:
+        return []
+    print()
+    worst = max((value, family) for (family, side), value in mean.items() if side == ours and family != "all")
+    out = [target("23 % better than random in every family", worst[0] <= 0.77, f"{worst[0]:.2f} in {worst[1]}, the worst")]
+    if peers:
+        best = min(peers, key=lambda side: mean["all", side])
+        out.append(target("ahead of the best peer on the mean over families", mean["all", ours] < mean["all", best],
+                          f"{mean['all', ours]:.3f}, {best} {mean['all', best]:.3f}"))
+        first = max(peers, key=lambda side: speed[side])
+        out.append(target("fewer evaluations than each peer to be where random search is after 50", speed[ours] > speed[first],
+                          f"speed-up {speed[ours]:.2f}, {first} {speed[first]:.2f}"))
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------------- cost
@@ -532,7 +578,26 @@ def cost(args):
             output.append({"storage": name, "seconds": sum(seconds), "median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3})
         for side in sides.values():
             side.close()
-    return output
+    return output + judged_cost(output)
+
+
+def judged_cost(rows):
+    """Medians of one thread and of two: the one that is worse for us."""
+    print()
+    ms = {(row["cost"], row["threads"]): row for row in rows if "cost" in row}
+    out = []
+    for peer, share in (("optuna_gp", 5), ("optuna_tpe", 1)):
+        ratios = [(theirs[n]["median_ms"] / ms["ours_hybrid", threads][n]["median_ms"], n) for (side, threads), theirs in ms.items()
+                  if side == peer and ("ours_hybrid", threads) in ms for n in (50, 500, 5000) if n in theirs]
+        if ratios:
+            out.append(target(f"a suggestion takes {'a fifth of' if share == 5 else 'less than'} {peer}'s time at most", min(ratios)[0] >= share,
+                              f"{peer} takes {min(ratios)[0]:.1f} times ours' after {min(ratios)[1]} trials, where it is least"))
+    memory = [[row[n]["mib"] for n in (50, 5000)] for (side, _), row in ms.items() if side == "ours_hybrid"]
+    if memory:
+        out.append(target("memory is flat", all(last - first < 32 for first, last in memory),
+                          "; ".join(f"{first:.0f} MiB after 50 trials, {last:.0f} after 5,000" for first, last in memory)))
+    seconds = next(row["seconds"] for row in rows if row.get("storage") == "ours_random")
+    return [*out, target("1,000 trials in SQLite under 2 s", seconds < 2, f"{seconds:.2f} s")]
 
 
 def isa():

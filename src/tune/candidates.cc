@@ -32,7 +32,7 @@ class Search {
         random_(random),
         d_(s.space.size()) {}
 
-  std::optional<Point> run(const std::vector<Point>& best_first) {
+  std::optional<Candidate> run(const std::vector<Point>& best_first) {
     std::vector<Point> candidates;
     const auto add = [&](Point p) {
       if (fine(p)) candidates.push_back(std::move(p));
@@ -62,7 +62,7 @@ class Search {
       auto [point, score] = climb(candidates[ranks[k]], scores[static_cast<Index>(ranks[k])]);
       if (score > highest) highest = score, winner = std::move(point);
     }
-    return winner;
+    return Candidate{std::move(winner), highest};
   }
 
  private:
@@ -204,9 +204,9 @@ class Search {
 
 }  // namespace
 
-std::optional<Point> best_candidate(const Setting& setting, const Seen& seen, const Encoding& encoding,
-                                    const Surrogate& surrogate, const std::vector<Point>& best_first,
-                                    const std::optional<Region>& region, Numbers& random) {
+std::optional<Candidate> best_candidate(const Setting& setting, const Seen& seen, const Encoding& encoding,
+                                        const Surrogate& surrogate, const std::vector<Point>& best_first,
+                                        const std::optional<Region>& region, Numbers& random) {
   return Search(setting, seen, encoding, surrogate, region, random).run(best_first);
 }
 

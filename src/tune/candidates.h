@@ -14,9 +14,14 @@ struct Region {
   double share = 1;  // of the coordinates that a candidate changes
 };
 
+struct Candidate {
+  Point point;
+  double score;
+};
+
 // `best_first`: points to search around. None where no candidate is new and allowed.
-std::optional<Point> best_candidate(const Setting& setting, const Seen& seen, const Encoding& encoding,
-                                    const Surrogate& surrogate, const std::vector<Point>& best_first,
-                                    const std::optional<Region>& region, data::Numbers& random);
+std::optional<Candidate> best_candidate(const Setting& setting, const Seen& seen, const Encoding& encoding,
+                                        const Surrogate& surrogate, const std::vector<Point>& best_first,
+                                        const std::optional<Region>& region, data::Numbers& random);
 
 }  // namespace deepseek::tune

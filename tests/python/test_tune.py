@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -436,3 +437,22 @@ def test_ctrl_c_while_a_database_is_waited_for(tmp_path):
     assert "waiting up to" in waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
     assert waiting.communicate(timeout=20)[0] == "heard\n"
+
+
+def noise(x, y):
+    return zlib.crc32(repr((x, y)).encode()) / 2**32
+
+
+@pytest.mark.parametrize("name, function", [
+    ("noise", noise),
+    ("a needle in a plain", lambda x, y: 1 - ((x - 0.83) ** 2 + (y - 0.21) ** 2 < 0.008)),  # 2.5 % of the space
+    ("a wide bowl beside a narrow deep one", lambda x, y: min(0.3 + 2 * (x - 0.2) ** 2 + 2 * (y - 0.3) ** 2, 40 * ((x - 0.8) ** 2 + (y - 0.8) ** 2))),
+    ("bowl under heavy noise", lambda x, y: (x - 0.6) ** 2 + (y - 0.6) ** 2 + 3 * noise(x, y)),
+])
+def test_the_default_never_loses_to_random_search_by_more_than_noise(name, function):
+    def best(sampler, seed):
+        study = tune.Study({"x": (0.0, 1.0), "y": (0.0, 1.0)}, sampler=sampler, seed=seed, max_trials=40)
+        return study.optimize(lambda trial: function(trial["x"], trial["y"])).best_value
+
+    ours, theirs = (np.array([best(sampler, seed) for seed in range(40 if sampler == "hybrid" else 200)]) for sampler in ("hybrid", "random"))
+    assert ours.mean() < theirs.mean() + 2.5 * theirs.std() / math.sqrt(len(ours)), (ours.mean(), theirs.mean(), theirs.std())
