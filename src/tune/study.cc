@@ -13,7 +13,6 @@
 #include <thread>
 
 #include "base/json.h"
-#include "data/random.h"
 #include "tune/pareto.h"
 #include "tune/sql_store.h"
 
@@ -190,20 +189,20 @@ Point Study::filled(Point point, const Point& given) const {
   return options_.space.repaired(std::move(point));
 }
 
-// What was left open is the sampler's; where that makes a point that is there, it is drawn at random.
+// What was left open is the sampler's; where that makes a point that is there, another that has what was given.
 Result<Point> Study::completed(const std::vector<Trial>& trials, const Trial& trial) {
-  const auto with = [&](Point point) { return filled(std::move(point), trial.point); };
   DS_ASSIGN(const Point suggested, sampler_->suggest(setting_, trials, trial.number));
-  const Point first = with(suggested);
-  const Seen seen(setting_, trials);
-  const auto fine = [&](const Point& p) { return !seen.contains(p) && (!setting_.allowed || setting_.allowed(p)); };
-  if (fine(first)) return first;
-  data::Numbers random(data::hash_of(options_.seed, static_cast<uint64_t>(trial.number), 0x636f));
-  for (int k = 0; k < 1000; ++k) {
-    std::vector<double> unit(options_.space.size());
-    for (double& u : unit) u = random.uniform();
-    if (Point point = with(options_.space.from_unit(unit)); fine(point)) return point;
-  }
+  Setting given = setting_;
+  given.allowed = [&](const Point& p) {
+    return PointEqual()(p, filled(p, trial.point)) && (!setting_.allowed || setting_.allowed(p));
+  };
+  Result<Point> point = first_new(given, Seen(setting_, trials), [&](int64_t k) {
+    if (k == 0) return filled(suggested, trial.point);
+    const std::vector<double> unit = random_unit(options_.space.size(), options_.seed,
+                                                 static_cast<uint64_t>(trial.number), static_cast<uint64_t>(k));
+    return filled(options_.space.from_unit(unit), trial.point);
+  });
+  if (point.ok() || point.status().code() == ErrorCode::kInternal) return point;
   return make_error(ErrorCode::kNotFound, "every point with what was given has been tried or isn't allowed");
 }
 
