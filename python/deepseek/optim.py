@@ -97,7 +97,7 @@ class BayesianOptimizer:
     seed: the same seed gives the same evaluations.
     max_seconds, patience: stop after that time since the first evaluation of this process, or after so many evaluations without a better one.
     storage, name: keep the evaluations in a database and go on with those that are there.
-    progress: a line on stderr per new best value.
+    progress: a line on stderr for each evaluation that is the best so far, or on the Pareto front.
 
     After minimize(): best_params_, best_value_, study (deepseek.tune.Study with all trials). An objective that isn't finite, or
     raises deepseek.tune.FailedTrial, has failed, and parameters like those are avoided. Interrupted, the evaluations so far stay
@@ -147,18 +147,8 @@ class BayesianOptimizer:
         return tune.Study(direction=[direction] * self._objectives, storage=storage, **self._settings)
 
     def _run(self, objective: typing.Callable[[dict[str, typing.Any]], typing.Any], direction: str) -> typing.Any:
-        import sys
-
         self._make(direction)
-        best: list[float] = []
-
-        def tell(trial: typing.Any) -> None:
-            sign = 1 if direction == "minimize" else -1
-            if trial.state == "complete" and len(trial.values) == 1 and (not best or sign * trial.values[0] < sign * best[0]):
-                best[:] = trial.values
-                print(f"{trial.number + 1}: {trial.values[0]:.6g} {trial.params}", file=sys.stderr)
-
-        self.study.optimize(lambda trial: objective(trial.params), callback=tell if self._progress else None)
+        self.study.optimize(lambda trial: objective(trial.params), progress=self._progress)
         return self.best_params_
 
     @property

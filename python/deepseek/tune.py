@@ -13,6 +13,7 @@ import importlib
 import itertools
 import json
 import math
+import sys
 import threading
 import typing
 import warnings
@@ -422,12 +423,14 @@ class Study:
                         "" if note is None else json.dumps(note), started, ended)
 
     def optimize(self, objective: typing.Callable[[Trial], typing.Any], trials: int | None = None, *, workers: int = 1,
-                 catch: tuple[type[Exception], ...] = (), callback: typing.Callable[[FrozenTrial], None] | None = None) -> Study:
+                 catch: tuple[type[Exception], ...] = (), callback: typing.Callable[[FrozenTrial], None] | None = None,
+                 progress: bool = False) -> Study:
         """Asks, evaluates and tells until the search is over, or `trials` more are done.
 
         objective(trial) returns a number, a sequence of them (several objectives), or a dict {"value" or "values",
         "constraints"}. It may raise PrunedTrial, PausedTrial or FailedTrial; exceptions of `catch` also make a trial failed, others end the search (the
-        trial is failed then). workers: threads. callback: called with each trial that has ended. stop() ends it early.
+        trial is failed then). workers: threads. callback: called with each trial that has ended. stop() ends it early. progress:
+        a line on stderr for each trial that is the best so far, or on the Pareto front.
         """
         budget = threading.Semaphore(trials) if trials is not None else None
         self._stopped = False
@@ -440,6 +443,9 @@ class Study:
                     return
                 try:
                     self._evaluate(objective, trial, catch)
+                    if progress and any(best.number == trial.number for best in self.best_trials):
+                        values = ", ".join(f"{v:.6g}" for v in self._study.trial(trial.number)[3])
+                        print(f"trial {trial.number}: {values} {trial.params}", file=sys.stderr)
                     if callback is not None:
                         callback(self._frozen(self._study.trial(trial.number)))
                 except BaseException as error:

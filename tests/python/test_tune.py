@@ -456,3 +456,15 @@ def test_the_default_never_loses_to_random_search_by_more_than_noise(name, funct
 
     ours, theirs = (np.array([best(sampler, seed) for seed in range(40 if sampler == "hybrid" else 200)]) for sampler in ("hybrid", "random"))
     assert ours.mean() < theirs.mean() + 2.5 * theirs.std() / math.sqrt(len(ours)), (ours.mean(), theirs.mean(), theirs.std())
+
+
+def test_progress_is_a_line_for_each_better_trial(capsys):
+    optimizer = BayesianOptimizer({"x": (0.0, 1.0)}, 12, sampler="random", progress=True)
+    optimizer.maximize(lambda p: p["x"])
+    values = [t.value for t in optimizer.study.trials]
+    better = [k for k, v in enumerate(values) if v == max(values[:k + 1])]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"trial {k}" for k in better] and len(lines) > 1
+    front = BayesianOptimizer({"x": (0.0, 1.0)}, 3, objectives=2, progress=True)
+    front.minimize(lambda p: (p["x"], -p["x"]))  # all are on the front
+    assert len(capsys.readouterr().err.splitlines()) == 3
