@@ -7,10 +7,9 @@
 // - above 20 dimensions candidates stay in a trust region around the best (TuRBO: Eriksson et al., NeurIPS 2019);
 // - with many trials the process sees the best and a sample of the others, and takes turns with the Parzen estimator,
 //   so that a suggestion's time doesn't grow;
-// - guards: every other point is Sobol's where the process foretells left-out trials no better than a constant does,
-// and
-//   where it expects to gain next to nothing anywhere: what it doesn't know of may be better. All are Sobol's while all
-//   losses are the same.
+// - guards: all points are Sobol's while all losses are the same. Every other one is where the process foretells
+//   left-out trials no better than a constant does, and where it expects to gain next to nothing anywhere: what it
+//   doesn't know of may be better. The points between are those that would be best if its deviations were larger.
 // The sampler "gp" is the process without trust region, turns and guard.
 #include <algorithm>
 #include <bit>
@@ -37,6 +36,8 @@ constexpr int kFitEvaluations = 40;
 // Of the losses' standard deviation: an expected improvement that is as good as none. Ten times as much costs a tenth
 // of the regret on bench/tune.py's tuning of models; with none the deep narrow bowl of test_tune.py is missed.
 constexpr double kLittle = 1e-3;
+// What the process may be off by then, in its own deviations: its length scales are but estimates.
+constexpr double kDoubt = 3;
 
 // Hyper-parameters are fitted anew when this many trials are there, and stay until the next.
 size_t fitted_at(size_t n) {
@@ -209,10 +210,13 @@ class HybridSampler : public Sampler {
     std::optional<Region> region;
     if (hybrid_ && s.space.size() > kTrustRegion)
       region = region_around(encoding, process, best_first[0], objective.values);
-    const Surrogate surrogate(std::move(process), std::move(constraints), best);
-    const auto winner = best_candidate(s, seen, encoding, surrogate, best_first, region, random);
-    const bool idle = winner && hybrid_ && number % 2 == 1 && best && !region && winner->score < std::log(kLittle);
-    if (idle) return elsewhere(s, seen, number);
+    Surrogate surrogate(std::move(process), std::move(constraints), best);
+    auto winner = best_candidate(s, seen, encoding, surrogate, best_first, region, random);
+    if (winner && hybrid_ && best && !region && winner->score < std::log(kLittle)) {
+      if (number % 2 == 1) return elsewhere(s, seen, number);
+      surrogate.set_doubt(kDoubt);
+      winner = best_candidate(s, seen, encoding, surrogate, best_first, region, random);
+    }
     return winner ? winner->point : even(s, seen, number);
   }
 

@@ -134,7 +134,7 @@ VectorXd Surrogate::score(const MatrixXd& rows) const {
   if (best_) {
     objective_.predict(rows, mean, variance);
     for (Index i = 0; i < rows.rows(); ++i)
-      score[i] = log_expected_improvement(mean[i], std::sqrt(variance[i]), *best_);
+      score[i] = log_expected_improvement(mean[i], doubt_ * std::sqrt(variance[i]), *best_);
   }
   for (const GaussianProcess& c : constraints_) {
     c.predict(rows, mean, variance);
@@ -151,8 +151,8 @@ double Surrogate::score(const VectorXd& row, VectorXd& gradient) const {
   if (best_) {
     objective_.predict(row, mean, variance, mean_gradient, variance_gradient);
     const double deviation = std::sqrt(variance);
-    score = log_expected_improvement(mean, deviation, *best_, &by_mean, &by_deviation);
-    gradient = by_mean * mean_gradient + (by_deviation * 0.5 / deviation) * variance_gradient;
+    score = log_expected_improvement(mean, doubt_ * deviation, *best_, &by_mean, &by_deviation);
+    gradient = by_mean * mean_gradient + (doubt_ * by_deviation * 0.5 / deviation) * variance_gradient;
   }
   for (const GaussianProcess& c : constraints_) {
     c.predict(row, mean, variance, mean_gradient, variance_gradient);

@@ -41,6 +41,8 @@ class Surrogate {
   // constraints count.
   Surrogate(GaussianProcess objective, std::vector<GaussianProcess> constraints, std::optional<double> best)
       : objective_(std::move(objective)), constraints_(std::move(constraints)), best_(best) {}
+  // How many times its deviations the objective may be off; 1 at first.
+  void set_doubt(double doubt) { doubt_ = doubt; }
 
   // Log of expected improvement times probability of being feasible, at each row.
   Eigen::VectorXd score(const Eigen::MatrixXd& rows) const;
@@ -51,6 +53,7 @@ class Surrogate {
   GaussianProcess objective_;
   std::vector<GaussianProcess> constraints_;
   std::optional<double> best_;
+  double doubt_ = 1;
 };
 
 }  // namespace deepseek::tune
