@@ -168,9 +168,13 @@ def test_resume_in_a_folder_equals_an_uninterrupted_run(tmp_path):
 def test_ctrl_c_saves_and_raises(tmp_path, capsys):
     trainer = deepseek.Trainer(net(), epochs=100000, batch_size=64, output=str(tmp_path / "run"))
     timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(blobs())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(blobs())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "saved to" in capsys.readouterr().err
     assert (tmp_path / "run" / "last.safetensors").exists()
 
