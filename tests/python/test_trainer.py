@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import deepseek
-from deepseek import nn, ops, optim
+from deepseek import nn, ops, optim, tune
 
 
 def blobs(n=300, seed=0):
@@ -190,12 +190,12 @@ def test_what_a_callback_raises_saves_and_ends(tmp_path):
         return deepseek.Trainer(net(), epochs=4, batch_size=64, output=str(tmp_path / folder)).fit(blobs(), blobs(seed=1), progress=False, **how)
 
     def stop(epoch):
-        raise deepseek.tune.PrunedTrial(f"after {epoch['epoch']}")
+        raise tune.PrunedTrial(f"after {epoch['epoch']}")
 
     whole = fit("whole")
-    with pytest.raises(deepseek.tune.PrunedTrial, match="after 1"):
+    with pytest.raises(tune.PrunedTrial, match="after 1"):
         fit("parts", callback=stop)
-    with pytest.raises(deepseek.tune.PrunedTrial, match="after 2"):
+    with pytest.raises(tune.PrunedTrial, match="after 2"):
         fit("parts", callback=stop, resume=True)
     assert [e["validation"] for e in fit("parts", resume=True)] == [e["validation"] for e in whole]
 
