@@ -590,7 +590,7 @@ def judged_cost(rows):
         ratios = [(theirs[n]["median_ms"] / ms["ours_hybrid", threads][n]["median_ms"], n) for (side, threads), theirs in ms.items()
                   if side == peer and ("ours_hybrid", threads) in ms for n in (50, 500, 5000) if n in theirs]
         if ratios:
-            out.append(target(f"a suggestion takes {'a fifth of' if share == 5 else 'less than'} {peer}'s time at most", min(ratios)[0] >= share,
+            out.append(target(f"a suggestion takes {'a fifth of ' if share == 5 else ''}{peer}'s time at most", min(ratios)[0] >= share,
                               f"{peer} takes {min(ratios)[0]:.1f} times ours' after {min(ratios)[1]} trials, where it is least"))
     memory = [[row[n]["mib"] for n in (50, 5000)] for (side, _), row in ms.items() if side == "ours_hybrid"]
     if memory:

@@ -443,9 +443,9 @@ class Study:
                     return
                 try:
                     self._evaluate(objective, trial, catch)
-                    if progress and any(best.number == trial.number for best in self.best_trials):
-                        values = ", ".join(f"{v:.6g}" for v in self._study.trial(trial.number)[3])
-                        print(f"trial {trial.number}: {values} {trial.params}", file=sys.stderr)
+                    for best in self.best_trials if progress else ():
+                        if best.number == trial.number:
+                            print(f"trial {trial.number}: {', '.join(f'{v:.6g}' for v in best.values)} {trial.params}", file=sys.stderr)
                     if callback is not None:
                         callback(self._frozen(self._study.trial(trial.number)))
                 except BaseException as error:
