@@ -78,10 +78,7 @@ nb::list to_list(const runtime::Program& program, const runtime::Profile& profil
     d["refusals"] = r.refusals;
     d["seconds"] = seconds / runs;
     d["flops"] =
-        r.node < 0
-            ? 0.0
-            : unwrap(runtime::node_cost(graph, graph.nodes()[static_cast<size_t>(r.node)], uses, ops::registry()))
-                  .flops;
+        r.node < 0 ? 0.0 : unwrap(runtime::node_cost(graph, graph.nodes()[static_cast<size_t>(r.node)], uses)).flops;
     out.append(d);
   };
   const std::vector<runtime::NodeReport> nodes = program.report();

@@ -180,7 +180,7 @@ Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, 
   if (traces != nullptr) {
     std::vector<TensorType> types;
     for (const auto& [dtype, dims] : inputs) types.push_back({unwrap(parse_dtype(dtype)), dims});
-    return unwrap(traces->get(types, ops::registry(), [&]() -> Result<Graph> {
+    return unwrap(traces->get(types, [&]() -> Result<Graph> {
       return trace_module(module, inputs, training, function, nullptr);
     }));
   }
@@ -299,7 +299,7 @@ void bind_trace(nb::module_& m) {
   m.def(
       "autodiff",
       [](const Graph& graph, const std::string& output, const std::vector<std::string>& wrt) {
-        return unwrap(passes::autodiff(graph, output, wrt, ops::registry()));
+        return unwrap(passes::autodiff(graph, output, wrt));
       },
       nb::arg("graph"), nb::arg("output"), nb::arg("wrt"),
       "The graph with one more output \"grad:<name>\" per input of `wrt`, the gradient of the scalar `output`.");

@@ -186,6 +186,7 @@ Result<Graph> Builder::finish() {
   for (const Output& o : data_.outputs) out.outputs.push_back({o.name, map[o.value.id]});
   for (const Update& u : data_.updates) out.updates.push_back({u.input, map[u.value.id]});
   out.observed = data_.observed;
+  out.registry = registry_;
   Graph graph(std::move(out));
   DS_TRY(verify(graph));
   return graph;

@@ -61,6 +61,7 @@ class Graph {
     std::vector<Output> outputs;
     std::vector<Update> updates;
     std::vector<int64_t> observed;
+    const OpRegistry* registry = nullptr;  // that its ops come from, or that extends theirs; outlives the graph
   };
   Graph() = default;
   explicit Graph(Data data) : data_(std::make_shared<const Data>(std::move(data))) {}
@@ -70,6 +71,9 @@ class Graph {
   std::span<const Node> nodes() const { return data_->nodes; }
   std::span<const Output> outputs() const { return data_->outputs; }
   std::span<const Update> updates() const { return data_->updates; }
+  // What its ops come from, and passes take further ones from: an op of a plugin or a test lies beside the built-in
+  // ones.
+  const OpRegistry& registry() const { return *data_->registry; }
   // The sizes that the code which traced the graph decided something by, in order: see resize.h. Passes drop them.
   std::span<const int64_t> observed() const { return data_->observed; }
   int32_t num_values() const { return static_cast<int32_t>(data_->types.size()); }

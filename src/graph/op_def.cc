@@ -56,18 +56,30 @@ Status OpRegistry::add(OpDef def) {
   for (const AttrSpec& spec : def.attrs)
     if (spec.default_value && spec.default_value->index() != static_cast<size_t>(spec.kind))
       return internal_error("op '{}': the default of '{}' is not a {}", name, spec.name, to_string(spec.kind));
-  if (!ops_.emplace(name, std::move(def)).second) return internal_error("op '{}' is registered twice", name);
+  if (find(name) != nullptr) return internal_error("op '{}' is registered twice", name);
+  def.registry = this;
+  ops_.emplace(name, std::move(def));
   return {};
 }
 
 const OpDef* OpRegistry::find(std::string_view name) const {
-  auto it = ops_.find(name);
-  return it == ops_.end() ? nullptr : &it->second;
+  for (const OpRegistry* r = this; r != nullptr; r = r->base_)
+    if (const auto it = r->ops_.find(name); it != r->ops_.end()) return &it->second;
+  return nullptr;
+}
+
+std::vector<OpRegistry::Entry> OpRegistry::all() const {
+  std::map<std::string_view, const OpDef*> ordered;
+  for (const OpRegistry* r = this; r != nullptr; r = r->base_)
+    for (const auto& [name, def] : r->ops_) ordered.emplace(name, &def);
+  std::vector<Entry> list;
+  for (const auto& [name, def] : ordered) list.push_back({def->name.value, *def});
+  return list;
 }
 
 std::vector<std::string> OpRegistry::names() const {
   std::vector<std::string> names;
-  for (const auto& [name, def] : ops_) names.push_back(name);
+  for (const auto& [name, def] : all()) names.push_back(name);
   return names;
 }
 

@@ -19,6 +19,7 @@ namespace deepseek::graph {
 class Builder;
 class Expr;
 class Graph;
+class OpRegistry;
 struct OpDef;
 
 // A value of the reference semantics: any element type widened to double (exact for all but i64 beyond 2^53).
@@ -194,6 +195,7 @@ struct OpDef {
   std::optional<Precision> precision =
       {};  // by default kFollow where element-wise or a view, else kWide, which is safe
   Required<std::vector<Sample>> samples;
+  const OpRegistry* registry = nullptr;  // where it is registered, set there: its decomposition's ops come from it
 
   size_t min_inputs() const;
   Precision mixed_precision() const;
@@ -214,13 +216,23 @@ std::string_view to_string(Precision precision);  // "low", "wide", ...
 
 class OpRegistry {
  public:
+  OpRegistry() = default;
+  // Beside its own ops those of `base`, which outlives it: how ops of a plugin or a test join the built-in ones.
+  explicit OpRegistry(const OpRegistry* base) : base_(base) {}
+  OpRegistry(const OpRegistry&) = delete;  // ops point to the registry that has them
+  OpRegistry& operator=(const OpRegistry&) = delete;
   // A second op of the same name, or one whose record contradicts itself, is an internal error.
   Status add(OpDef def);
   const OpDef* find(std::string_view name) const;
-  const std::map<std::string, OpDef, std::less<>>& all() const { return ops_; }
+  struct Entry {
+    const std::string& name;
+    const OpDef& def;
+  };
+  std::vector<Entry> all() const;  // in order of names
   std::vector<std::string> names() const;
 
  private:
+  const OpRegistry* base_ = nullptr;
   std::map<std::string, OpDef, std::less<>> ops_;
 };
 

@@ -27,8 +27,7 @@ std::optional<double> only_value(const Tensor& t) {
 
 class Resizer {
  public:
-  Resizer(const OpRegistry& registry, int64_t a, int64_t b, int64_t wanted)
-      : registry_(registry), a_(a), b_(b), wanted_(wanted) {}
+  Resizer(int64_t a, int64_t b, int64_t wanted) : a_(a), b_(b), wanted_(wanted) {}
 
   Result<int64_t> size(int64_t a, int64_t b) const {
     if (a == b) return a;
@@ -59,7 +58,7 @@ class Resizer {
                      a.inputs().size(), b.inputs().size());
     if (!std::equal(a.observed().begin(), a.observed().end(), b.observed().begin(), b.observed().end()))
       return invalid("the code looks at a size that differs");
-    Builder builder(registry_);
+    Builder builder(a.registry());
     std::vector<Expr> map(static_cast<size_t>(a.num_values()));
     for (size_t i = 0; i < a.inputs().size(); ++i) {
       const Input &x = a.inputs()[i], &y = b.inputs()[i];
@@ -138,13 +137,12 @@ class Resizer {
     return out;
   }
 
-  const OpRegistry& registry_;
   int64_t a_, b_, wanted_;
 };
 
 }  // namespace
 
-Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType> inputs, const OpRegistry& registry) {
+Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType> inputs) {
   const std::vector<TensorType> x = data_types(a), y = data_types(b);
   if (x.size() != inputs.size() || y.size() != inputs.size()) return invalid("expected {} inputs", inputs.size());
   std::optional<Resizer> resizer;
@@ -152,7 +150,7 @@ Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType>
     for (size_t k = 0; k < x[i].dims.size() && !resizer; ++k)
       if (k < y[i].dims.size() && k < inputs[i].dims.size() && x[i].dims[k] != y[i].dims[k]) {
         if (x[i].dims[k] < 1 || y[i].dims[k] < 1) return invalid("a size is 0");
-        resizer.emplace(registry, x[i].dims[k], y[i].dims[k], inputs[i].dims[k]);
+        resizer.emplace(x[i].dims[k], y[i].dims[k], inputs[i].dims[k]);
       }
   if (!resizer) return invalid("the traces have the same sizes");
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -164,8 +162,7 @@ Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType>
   return resizer->graph(a, b);
 }
 
-Result<Graph> Traces::get(std::span<const TensorType> inputs, const OpRegistry& registry,
-                          const std::function<Result<Graph>()>& trace) {
+Result<Graph> Traces::get(std::span<const TensorType> inputs, const std::function<Result<Graph>()>& trace) {
   std::string key;
   for (const TensorType& t : inputs) key += fmt::format("{}[{}] ", to_string(t.dtype), t.rank());
   std::deque<Graph>& known = known_[key];
@@ -176,7 +173,7 @@ Result<Graph> Traces::get(std::span<const TensorType> inputs, const OpRegistry& 
   std::string reason = "fewer than two traces are there";
   for (size_t i = 0; i < known.size(); ++i)
     for (size_t k = i + 1; k < known.size(); ++k) {
-      Result<Graph> resized = resize(known[i], known[k], inputs, registry);
+      Result<Graph> resized = resize(known[i], known[k], inputs);
       if (resized.ok()) return resized;
       reason = resized.status().to_string();
     }

@@ -17,14 +17,13 @@
 namespace deepseek::graph {
 
 // `inputs`: the types of the data inputs, in order.
-Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType> inputs, const OpRegistry& registry);
+Result<Graph> resize(const Graph& a, const Graph& b, std::span<const TensorType> inputs);
 
 // Traces of one piece of code. Not for several threads at once.
 class Traces {
  public:
   // The graph for data inputs of these types: a known one, one by resize(), or else by `trace`.
-  Result<Graph> get(std::span<const TensorType> inputs, const OpRegistry& registry,
-                    const std::function<Result<Graph>()>& trace);
+  Result<Graph> get(std::span<const TensorType> inputs, const std::function<Result<Graph>()>& trace);
   int64_t count() const { return count_; }               // how often `trace` ran
   const std::string& reason() const { return reason_; }  // why it ran the last time
   void clear() { known_.clear(); }

@@ -15,7 +15,7 @@ Result<std::vector<RefTensor>> evaluate_node(const OpContext& context, std::vect
     for (const TensorType& type : outputs) results.emplace_back(type);
     DS_TRY(fn(context, inputs, results));
   } else {
-    Builder builder(registry());
+    Builder builder(*context.op->registry);
     std::vector<Expr> args;
     for (size_t i = 0; i < context.num_inputs(); ++i) args.push_back(builder.input(std::to_string(i), context.in(i)));
     const std::vector<Expr> exprs = context.op->decompose(builder, context, args);

@@ -16,34 +16,28 @@ bool take_apart(const Graph&, const Node& node) {
   return node.op->gradient.value.differentiable() && !node.op->gradient.value.fn() && !node.op->traits.elementwise;
 }
 
-Result<Graph> extend_body(const Graph& body, const OpRegistry& registry);
+Result<Graph> extend_body(const Graph& body);
 
 // The graph as it is differentiated: composites are taken apart, and nodes return what their gradients need.
-Result<Graph> open(const Graph& original, const OpRegistry& registry) {
-  DS_ASSIGN(const Graph graph, decompose(original, registry, take_apart));
-  return rewrite(
-      graph, registry,
-      [&](Builder& builder, const Graph& g, const Node& node,
-          const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
-        const ExtendFn& extend = node.op->gradient.value.extend();
-        if (!extend) return std::nullopt;
-        const OpContext context = g.context(node);
-        ExtendContext c{builder, context, inputs, [&](const Graph& body) { return extend_body(body, registry); }};
-        std::vector<Expr> outputs = extend(c);
-        if (outputs.empty()) return std::nullopt;
-        return outputs;
-      });
+Result<Graph> open(const Graph& original) {
+  DS_ASSIGN(const Graph graph, decompose(original, take_apart));
+  return rewrite(graph,
+                 [&](Builder& builder, const Graph& g, const Node& node,
+                     const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+                   const ExtendFn& extend = node.op->gradient.value.extend();
+                   if (!extend) return std::nullopt;
+                   const OpContext context = g.context(node);
+                   ExtendContext c{builder, context, inputs, [&](const Graph& body) { return extend_body(body); }};
+                   std::vector<Expr> outputs = extend(c);
+                   if (outputs.empty()) return std::nullopt;
+                   return outputs;
+                 });
 }
 
 class Backward {
  public:
-  Backward(Builder& builder, const Graph& graph, const std::vector<Expr>& values, const OpRegistry& registry)
-      : builder_(builder),
-        graph_(graph),
-        values_(values),
-        registry_(registry),
-        grads_(values.size()),
-        active_(values.size()) {}
+  Backward(Builder& builder, const Graph& graph, const std::vector<Expr>& values)
+      : builder_(builder), graph_(graph), values_(values), grads_(values.size()), active_(values.size()) {}
 
   // Which values depend on what is differentiated.
   void activate(Value input) { active_[input.id] = true; }
@@ -77,13 +71,8 @@ class Backward {
       return make_error(ErrorCode::kUnsupported, "[{}] node '{}': cannot be differentiated: {}", node.op_name(),
                         node.scope, gradient.reason());
     const OpContext context = graph_.context(node);
-    GradContext g{builder_,
-                  context,
-                  {},
-                  {},
-                  {},
-                  {},
-                  [this](const Graph& body, size_t saved) { return vjp(body, registry_, saved); }};
+    GradContext g{
+        builder_, context, {}, {}, {}, {}, [this](const Graph& body, size_t saved) { return vjp(body, saved); }};
     for (Value v : node.inputs) {
       g.inputs.push_back(values_[v.id]);
       g.needs.push_back(active_[v.id]);
@@ -111,8 +100,8 @@ class Backward {
   }
 
   Result<std::vector<Expr>> by_decomposition(GradContext& g) {
-    DS_ASSIGN(Graph body, decomposition_graph(g.node, registry_));
-    DS_ASSIGN(Graph derivative, vjp(body, registry_));
+    DS_ASSIGN(Graph body, decomposition_graph(g.node));
+    DS_ASSIGN(Graph derivative, vjp(body));
     std::vector<Expr> args = g.inputs;
     for (size_t i = 0; i < g.outputs.size(); ++i)
       if (is_float(g.outputs[i].dtype()))
@@ -127,7 +116,6 @@ class Backward {
   Builder& builder_;
   const Graph& graph_;
   const std::vector<Expr>& values_;
-  const OpRegistry& registry_;
   std::vector<Expr> grads_;
   std::vector<bool> active_;
 };
@@ -141,9 +129,9 @@ std::vector<Expr> copy_inputs(Builder& builder, const Graph& graph) {
 
 // One gradient per float input, from a new input for each float one among `outputs`.
 Result<std::vector<Expr>> gradients(Builder& builder, const Graph& graph, const std::vector<Expr>& values,
-                                    std::span<const Output> outputs, const OpRegistry& registry) {
+                                    std::span<const Output> outputs) {
   DS_TRY(builder.status());
-  Backward backward(builder, graph, values, registry);
+  Backward backward(builder, graph, values);
   for (const Input& input : graph.inputs())
     if (is_float(graph.type(input.value).dtype)) backward.activate(input.value);
   for (const Output& output : outputs)
@@ -166,12 +154,12 @@ bool is_light(const Node& node) {
          op == "slice";
 }
 
-Result<Graph> extend_body(const Graph& original, const OpRegistry& registry) {
-  DS_ASSIGN(const Graph graph, open(original, registry));
-  Builder builder(registry);
+Result<Graph> extend_body(const Graph& original) {
+  DS_ASSIGN(const Graph graph, open(original));
+  Builder builder(original.registry());
   const std::vector<Expr> values = builder.inline_values(graph, copy_inputs(builder, graph));
   const size_t forward = builder.data().nodes.size();
-  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, graph.outputs(), registry));
+  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, graph.outputs()));
   DS_TRY(builder.status());
   const Graph::Data& all = builder.data();
   std::vector<bool> read(all.types.size());  // by the nodes of the derivative
@@ -185,7 +173,7 @@ Result<Graph> extend_body(const Graph& original, const OpRegistry& registry) {
   }
   std::vector<bool> near(values.size());  // light work away from inputs and what is kept
   for (const Input& input : graph.inputs()) near[input.value.id] = true;
-  Builder result(registry);
+  Builder result(original.registry());
   const std::vector<Expr> copies = result.inline_values(graph, copy_inputs(result, graph));
   for (const Output& output : graph.outputs()) result.output(output.name, copies[output.value.id]);
   for (const Node& node : graph.nodes()) {
@@ -203,19 +191,18 @@ Result<Graph> extend_body(const Graph& original, const OpRegistry& registry) {
 
 }  // namespace
 
-Result<Graph> autodiff(const Graph& original, const std::string& loss, const std::vector<std::string>& parameters,
-                       const OpRegistry& registry) {
-  DS_ASSIGN(const Graph graph, open(original, registry));
+Result<Graph> autodiff(const Graph& original, const std::string& loss, const std::vector<std::string>& parameters) {
+  DS_ASSIGN(const Graph graph, open(original));
   const int32_t loss_index = graph.find_output(loss);
   if (loss_index < 0) return invalid("there is no output '{}' to differentiate", loss);
   const Value loss_value = graph.outputs()[loss_index].value;
   if (const TensorType& t = graph.type(loss_value); t.num_elements() != 1 || !is_float(t.dtype))
     return invalid("expected the loss '{}' to be one float, got {}; reduce it with mean or sum", loss, to_string(t));
-  Builder builder(registry);
+  Builder builder(original.registry());
   const std::vector<Expr> inputs = copy_inputs(builder, graph);
   const std::vector<Expr> values = builder.inline_values(graph, inputs);
   DS_TRY(builder.status());
-  Backward backward(builder, graph, values, registry);
+  Backward backward(builder, graph, values);
   for (const std::string& name : parameters) {
     const int32_t i = graph.find_input(name);
     if (i < 0) return invalid("there is no input '{}' to differentiate by", name);
@@ -236,9 +223,9 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
   return builder.finish();
 }
 
-Result<Graph> vjp(const Graph& original, const OpRegistry& registry, size_t saved) {
-  DS_ASSIGN(const Graph graph, open(original, registry));
-  Builder builder(registry);
+Result<Graph> vjp(const Graph& original, size_t saved) {
+  DS_ASSIGN(const Graph graph, open(original));
+  Builder builder(original.registry());
   const std::vector<Expr> inputs = copy_inputs(builder, graph);
   const std::span<const Output> outputs(graph.outputs().data(), graph.outputs().size() - saved);
   std::map<int32_t, Expr> given;
@@ -247,7 +234,7 @@ Result<Graph> vjp(const Graph& original, const OpRegistry& registry, size_t save
     given[output.value.id] = builder.input(output.name, graph.type(output.value));
   }
   const std::vector<Expr> values = builder.inline_values(graph, inputs, given);
-  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, outputs, registry));
+  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, outputs));
   size_t next = 0;
   for (const Input& input : graph.inputs())
     if (is_float(graph.type(input.value).dtype)) builder.output("grad:" + input.name, grads[next++]);

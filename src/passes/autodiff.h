@@ -16,11 +16,11 @@ namespace deepseek::passes {
 // `loss` names a scalar float output; `parameters` name float inputs. A parameter that does not reach the loss gets
 // zeros.
 Result<graph::Graph> autodiff(const graph::Graph& graph, const std::string& loss,
-                              const std::vector<std::string>& parameters, const graph::OpRegistry& registry);
+                              const std::vector<std::string>& parameters);
 
 // The vector-Jacobian product of a whole graph: inputs are the graph's inputs, then one "grad:<output>" per float
 // output; outputs are one "grad:<input>" per float input. The values of the last `saved` outputs come in between as
 // inputs of these names, rather than being computed, and have no gradient.
-Result<graph::Graph> vjp(const graph::Graph& graph, const graph::OpRegistry& registry, size_t saved = 0);
+Result<graph::Graph> vjp(const graph::Graph& graph, size_t saved = 0);
 
 }  // namespace deepseek::passes

@@ -8,8 +8,8 @@ namespace deepseek::passes {
 
 using namespace graph;
 
-Result<Graph> bind_inputs(const Graph& graph, const OpRegistry& registry, const std::map<std::string, Tensor>& values) {
-  Builder builder(registry);
+Result<Graph> bind_inputs(const Graph& graph, const std::map<std::string, Tensor>& values) {
+  Builder builder(graph.registry());
   std::vector<Expr> inputs;
   std::vector<bool> bound;
   size_t found = 0;

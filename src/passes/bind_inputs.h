@@ -13,7 +13,6 @@
 namespace deepseek::passes {
 
 // Errors: a name that is no input, another type, a state that the graph updates.
-Result<graph::Graph> bind_inputs(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                 const std::map<std::string, graph::Tensor>& values);
+Result<graph::Graph> bind_inputs(const graph::Graph& graph, const std::map<std::string, graph::Tensor>& values);
 
 }  // namespace deepseek::passes

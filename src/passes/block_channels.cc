@@ -15,8 +15,8 @@ namespace {
 
 class Blocker {
  public:
-  Blocker(const Graph& graph, const OpRegistry& registry, const ChooseBlock& choose)
-      : graph_(graph), choose_(choose), builder_(registry), forms_(static_cast<size_t>(graph.num_values())) {}
+  Blocker(const Graph& graph, const ChooseBlock& choose)
+      : graph_(graph), choose_(choose), builder_(graph.registry()), forms_(static_cast<size_t>(graph.num_values())) {}
 
   Result<Graph> run() {
     for (const Input& input : graph_.inputs())
@@ -266,8 +266,6 @@ class Blocker {
 
 }  // namespace
 
-Result<Graph> block_channels(const Graph& graph, const OpRegistry& registry, const ChooseBlock& choose) {
-  return Blocker(graph, registry, choose).run();
-}
+Result<Graph> block_channels(const Graph& graph, const ChooseBlock& choose) { return Blocker(graph, choose).run(); }
 
 }  // namespace deepseek::passes

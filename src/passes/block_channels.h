@@ -19,7 +19,6 @@ struct ChannelBlocks {
 };
 // For a conv, conv_input_grad or conv_weight_grad node; zeros leave it as it is.
 using ChooseBlock = std::function<ChannelBlocks(const graph::Graph&, const graph::Node&)>;
-Result<graph::Graph> block_channels(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                    const ChooseBlock& choose);
+Result<graph::Graph> block_channels(const graph::Graph& graph, const ChooseBlock& choose);
 
 }  // namespace deepseek::passes

@@ -4,6 +4,8 @@
 #include <map>
 #include <queue>
 
+#include "graph/cloner.h"
+
 namespace deepseek::passes {
 
 using namespace graph;
@@ -88,9 +90,9 @@ std::vector<int32_t> Contraction::order() const {
   return result;
 }
 
-Result<Contraction::Body> Contraction::make_body(const OpRegistry& registry, const std::vector<int32_t>& nodes) const {
+Result<Contraction::Body> Contraction::make_body(const std::vector<int32_t>& nodes) const {
   Body result;
-  Builder body(registry);
+  Builder body(graph_.registry());
   std::map<int32_t, Expr> inside;
   const auto operand = [&](Value v) {
     if (auto it = inside.find(v.id); it != inside.end()) return it->second;
@@ -121,41 +123,30 @@ Result<Contraction::Body> Contraction::make_body(const OpRegistry& registry, con
   return result;
 }
 
-Result<Graph> Contraction::body(const OpRegistry& registry, const std::vector<int32_t>& nodes) const {
-  DS_ASSIGN(Body result, make_body(registry, nodes));
+Result<Graph> Contraction::body(const std::vector<int32_t>& nodes) const {
+  DS_ASSIGN(Body result, make_body(nodes));
   return result.graph;
 }
 
-Result<Graph> Contraction::build(const OpRegistry& registry) const {
+Result<Graph> Contraction::build() const {
   if (std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.size() < 2; })) return graph_;
-  Builder builder(registry);
-  std::vector<Expr> map(static_cast<size_t>(graph_.num_values()));
-  for (const Input& input : graph_.inputs())
-    map[static_cast<size_t>(input.value.id)] = builder.input(input.name, graph_.type(input.value), input.kind);
-  const auto mapped = [&](const std::vector<Value>& values) {
-    std::vector<Expr> list;
-    for (Value v : values) list.push_back(map[static_cast<size_t>(v.id)]);
-    return list;
-  };
+  Builder builder(graph_.registry());
+  Cloner cloner(builder, graph_);
+  cloner.inputs();
   for (const int32_t g : order()) {
     const Node& leader = node(g);
     const auto scope = scope_of_.find(g);
-    builder.set_scope(scope != scope_of_.end() ? node(scope->second).scope : leader.scope);
     if (members(g).size() == 1) {
-      const std::vector<Expr> results = builder.emit(leader.op_name(), mapped(leader.inputs), leader.attrs);
-      for (size_t i = 0; i < results.size(); ++i)
-        map[static_cast<size_t>(leader.output(static_cast<int32_t>(i)).id)] = results[i];
+      cloner.copy(leader);
       continue;
     }
-    DS_ASSIGN(Body body, make_body(registry, members(g)));
-    const std::vector<Expr> out =
-        builder.emit("fused", mapped(body.arguments), {{"body", std::make_shared<const Graph>(std::move(body.graph))}});
-    for (size_t i = 0; i < body.results.size(); ++i) map[static_cast<size_t>(body.results[i].id)] = out[i];
+    DS_ASSIGN(Body body, make_body(members(g)));
+    builder.set_scope(scope != scope_of_.end() ? node(scope->second).scope : leader.scope);
+    const std::vector<Expr> out = builder.emit("fused", cloner.at(body.arguments),
+                                               {{"body", std::make_shared<const Graph>(std::move(body.graph))}});
+    for (size_t i = 0; i < body.results.size(); ++i) cloner[body.results[i]] = out[i];
   }
-  for (const Output& output : graph_.outputs()) builder.output(output.name, map[static_cast<size_t>(output.value.id)]);
-  for (const Update& update : graph_.updates())
-    builder.update(map[static_cast<size_t>(graph_.inputs()[static_cast<size_t>(update.input)].value.id)],
-                   map[static_cast<size_t>(update.value.id)]);
+  cloner.results();
   return builder.finish();
 }
 

@@ -30,9 +30,9 @@ class Contraction {
 
   // Groups of several nodes as `fused`, with the bodies of `fused` nodes in them opened up; groups in an order in which
   // each has its inputs, as near to that of their names as that allows. The same graph if no group has two nodes.
-  Result<graph::Graph> build(const graph::OpRegistry& registry) const;
+  Result<graph::Graph> build() const;
   // The body that a group of nodes would have, without joining anything.
-  Result<graph::Graph> body(const graph::OpRegistry& registry, const std::vector<int32_t>& nodes) const;
+  Result<graph::Graph> body(const std::vector<int32_t>& nodes) const;
 
  private:
   struct Body {
@@ -41,7 +41,7 @@ class Contraction {
   };
   const graph::Node& node(int32_t n) const { return graph_.nodes()[static_cast<size_t>(n)]; }
   std::vector<int32_t> order() const;
-  Result<Body> make_body(const graph::OpRegistry& registry, const std::vector<int32_t>& nodes) const;
+  Result<Body> make_body(const std::vector<int32_t>& nodes) const;
 
   graph::Graph graph_;
   std::vector<std::vector<int32_t>> users_;

@@ -8,7 +8,7 @@ namespace deepseek::passes {
 
 using namespace graph;
 
-Result<Graph> cse(const Graph& graph, const OpRegistry& registry) {
+Result<Graph> cse(const Graph& graph) {
   struct Known {
     const Attrs* attrs;
     std::vector<Expr> results;
@@ -29,7 +29,7 @@ Result<Graph> cse(const Graph& graph, const OpRegistry& registry) {
     known.push_back({&node.attrs, builder.emit(node.op_name(), inputs, node.attrs)});
     return known.back().results;
   };
-  DS_ASSIGN(Graph result, rewrite(graph, registry, replace));
+  DS_ASSIGN(Graph result, rewrite(graph, replace));
   return found ? result : graph;
 }
 

@@ -8,6 +8,6 @@
 
 namespace deepseek::passes {
 
-Result<graph::Graph> cse(const graph::Graph& graph, const graph::OpRegistry& registry);
+Result<graph::Graph> cse(const graph::Graph& graph);
 
 }  // namespace deepseek::passes

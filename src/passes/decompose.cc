@@ -6,13 +6,12 @@ namespace deepseek::passes {
 
 using namespace graph;
 
-Result<Graph> decompose(const Graph& graph, const OpRegistry& registry,
-                        const std::function<bool(const Graph&, const Node&)>& should) {
+Result<Graph> decompose(const Graph& graph, const std::function<bool(const Graph&, const Node&)>& should) {
   Graph current = graph;
   // Decompositions may contain composites; a chain longer than this is a cycle between two decompositions.
   constexpr int kMaxRounds = 16;
   for (int round = 0; round < kMaxRounds; ++round) {
-    DS_ASSIGN(Graph next, rewrite(current, registry,
+    DS_ASSIGN(Graph next, rewrite(current,
                                   [&](Builder& builder, const Graph& g, const Node& node,
                                       const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
                                     if (!node.op->decompose || !should(g, node)) return std::nullopt;
@@ -24,8 +23,8 @@ Result<Graph> decompose(const Graph& graph, const OpRegistry& registry,
   return internal_error("decompositions do not end after {} rounds", kMaxRounds);
 }
 
-Result<Graph> decomposition_graph(const OpContext& context, const OpRegistry& registry) {
-  Builder builder(registry);
+Result<Graph> decomposition_graph(const OpContext& context) {
+  Builder builder(*context.op->registry);
   std::vector<Expr> inputs;
   for (size_t i = 0; i < context.num_inputs(); ++i) inputs.push_back(builder.input(std::to_string(i), context.in(i)));
   const std::vector<Expr> outputs = context.op->decompose(builder, context, inputs);

@@ -9,10 +9,10 @@
 
 namespace deepseek::passes {
 
-Result<graph::Graph> decompose(const graph::Graph& graph, const graph::OpRegistry& registry,
+Result<graph::Graph> decompose(const graph::Graph& graph,
                                const std::function<bool(const graph::Graph&, const graph::Node&)>& should);
 
 // One op's decomposition as a graph of its own: inputs "0", "1", ..., outputs "0", "1", ...
-Result<graph::Graph> decomposition_graph(const graph::OpContext& context, const graph::OpRegistry& registry);
+Result<graph::Graph> decomposition_graph(const graph::OpContext& context);
 
 }  // namespace deepseek::passes

@@ -19,7 +19,7 @@ const Tensor* constant_of(const std::vector<const Tensor*>& constants, const Exp
 
 }  // namespace
 
-Result<Graph> fold_constants(const Graph& graph, const OpRegistry& registry) {
+Result<Graph> fold_constants(const Graph& graph) {
   std::vector<const Tensor*> constants;  // by value id of the new graph; the tensors are kept by `kept`
   std::vector<std::unique_ptr<Tensor>> kept;
   Status failed;
@@ -70,7 +70,7 @@ Result<Graph> fold_constants(const Graph& graph, const OpRegistry& registry) {
     }
     return results;
   };
-  DS_ASSIGN(Graph result, rewrite(graph, registry, replace));
+  DS_ASSIGN(Graph result, rewrite(graph, replace));
   DS_TRY(failed);
   return found ? result : graph;
 }

@@ -9,6 +9,6 @@
 
 namespace deepseek::passes {
 
-Result<graph::Graph> fold_constants(const graph::Graph& graph, const graph::OpRegistry& registry);
+Result<graph::Graph> fold_constants(const graph::Graph& graph);
 
 }  // namespace deepseek::passes

@@ -20,8 +20,8 @@ bool is_loop(const Graph& graph, const Node& node, const Dims& dims) {
 
 class Joiner {
  public:
-  Joiner(const Graph& graph, const OpRegistry& registry, const ChooseAround& choose, const TakesBody& takes)
-      : graph_(graph), registry_(registry), takes_(takes), groups_(graph), anchor_(graph.nodes().size()) {
+  Joiner(const Graph& graph, const ChooseAround& choose, const TakesBody& takes)
+      : graph_(graph), takes_(takes), groups_(graph), anchor_(graph.nodes().size()) {
     for (size_t n = 0; n < anchor_.size(); ++n) {
       const Around around = choose(graph.nodes()[n]);
       anchor_[n] = around.after || around.before;
@@ -32,7 +32,7 @@ class Joiner {
       if (around.after) join_after(static_cast<int32_t>(n));
     }
   }
-  Result<Graph> build() const { return groups_.build(registry_); }
+  Result<Graph> build() const { return groups_.build(); }
 
  private:
   bool is_free(int32_t n) const { return !anchor_[static_cast<size_t>(n)] && groups_.members(n).size() == 1; }
@@ -43,7 +43,7 @@ class Joiner {
     std::vector<int32_t> nodes = groups_.members(a);
     nodes.insert(nodes.end(), groups_.members(b).begin(), groups_.members(b).end());
     std::sort(nodes.begin(), nodes.end());
-    const Result<Graph> body = groups_.body(registry_, nodes);
+    const Result<Graph> body = groups_.body(nodes);
     if (!body.ok() || !takes_(*body)) return false;
     groups_.join(a, b);
     return true;
@@ -68,7 +68,6 @@ class Joiner {
   }
 
   const Graph& graph_;
-  const OpRegistry& registry_;
   const TakesBody& takes_;
   Contraction groups_;
   std::vector<bool> anchor_;  // by node: not to be taken in by others
@@ -76,9 +75,8 @@ class Joiner {
 
 }  // namespace
 
-Result<Graph> fuse_around(const Graph& graph, const OpRegistry& registry, const ChooseAround& choose,
-                          const TakesBody& takes) {
-  return Joiner(graph, registry, choose, takes).build();
+Result<Graph> fuse_around(const Graph& graph, const ChooseAround& choose, const TakesBody& takes) {
+  return Joiner(graph, choose, takes).build();
 }
 
 }  // namespace deepseek::passes

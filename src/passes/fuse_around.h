@@ -19,7 +19,6 @@ using ChooseAround = std::function<Around(const graph::Node&)>;
 // Whether it has a fast kernel for a body.
 using TakesBody = std::function<bool(const graph::Graph& body)>;
 
-Result<graph::Graph> fuse_around(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                 const ChooseAround& choose, const TakesBody& takes);
+Result<graph::Graph> fuse_around(const graph::Graph& graph, const ChooseAround& choose, const TakesBody& takes);
 
 }  // namespace deepseek::passes

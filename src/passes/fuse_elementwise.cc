@@ -60,7 +60,7 @@ bool is_cheap(const Graph& graph, const Node& node) {
 
 // A cheap node whose result several loops read, and nobody else, such as the square of a gradient that its norm and the
 // optimiser want: each loop computes it for itself, so that it is never in memory. The same graph if there is none.
-Result<Graph> unshare(const Graph& graph, const Contraction& groups, const OpRegistry& registry) {
+Result<Graph> unshare(const Graph& graph, const Contraction& groups) {
   std::vector<bool> copied(graph.nodes().size());
   for (size_t n = 0; n < copied.size(); ++n) {
     const Node& node = graph.nodes()[n];
@@ -97,22 +97,22 @@ Result<Graph> unshare(const Graph& graph, const Contraction& groups, const OpReg
     }
     return builder.emit(node.op_name(), own(node, inputs), node.attrs);
   };
-  return rewrite(graph, registry, replace);
+  return rewrite(graph, replace);
 }
 
 }  // namespace
 
-Result<Graph> fuse_elementwise(const Graph& original, const OpRegistry& registry, const IsWhole& is_whole) {
-  DS_ASSIGN(const Graph graph, decompose(original, registry, [&](const Graph& g, const Node& node) {
+Result<Graph> fuse_elementwise(const Graph& original, const IsWhole& is_whole) {
+  DS_ASSIGN(const Graph graph, decompose(original, [&](const Graph& g, const Node& node) {
               return node.op->traits.elementwise && (!is_whole || !is_whole(g, node));
             }));
   Contraction groups(graph);
   join_loops(groups);
-  DS_ASSIGN(const Graph unshared, unshare(graph, groups, registry));
-  if (unshared.same_as(graph)) return groups.build(registry);
+  DS_ASSIGN(const Graph unshared, unshare(graph, groups));
+  if (unshared.same_as(graph)) return groups.build();
   Contraction again(unshared);
   join_loops(again);
-  return again.build(registry);
+  return again.build();
 }
 
 }  // namespace deepseek::passes

@@ -15,7 +15,6 @@ namespace deepseek::passes {
 // parts fuse with their neighbours.
 using IsWhole = std::function<bool(const graph::Graph&, const graph::Node&)>;
 
-Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                      const IsWhole& is_whole = {});
+Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const IsWhole& is_whole = {});
 
 }  // namespace deepseek::passes

@@ -34,7 +34,7 @@ int64_t elements(const Graph& graph, const Node& node) {
 
 }  // namespace
 
-Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, const TakesBody& takes) {
+Result<Graph> fuse_horizontal(const Graph& graph, const TakesBody& takes) {
   Contraction groups(graph);
   const auto count = static_cast<int32_t>(graph.nodes().size());
   // The longest way from a node to the end. What is equally far does not depend on each other.
@@ -68,7 +68,7 @@ Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, co
       if (end - begin < 2) continue;
       const std::vector<int32_t> members(nodes.begin() + static_cast<std::ptrdiff_t>(begin),
                                          nodes.begin() + static_cast<std::ptrdiff_t>(end));
-      const Result<Graph> body = groups.body(registry, members);
+      const Result<Graph> body = groups.body(members);
       if (!body.ok() || !takes(*body)) continue;
       for (size_t i = 0; i + 1 < members.size(); ++i) groups.join(members[i], members.back());
       const auto size = [&](int32_t n) { return elements(graph, graph.nodes()[static_cast<size_t>(n)]); };
@@ -76,7 +76,7 @@ Result<Graph> fuse_horizontal(const Graph& graph, const OpRegistry& registry, co
                                                          [&](int32_t a, int32_t b) { return size(a) < size(b); }));
     }
   }
-  return groups.build(registry);
+  return groups.build();
 }
 
 }  // namespace deepseek::passes

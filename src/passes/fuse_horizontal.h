@@ -16,7 +16,6 @@ namespace deepseek::passes {
 constexpr int64_t kMostAlone = int64_t{1} << 18, kMostJoined = int64_t{1} << 22;
 
 // `takes`: whether the backend has a fast kernel for a joined body.
-Result<graph::Graph> fuse_horizontal(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                     const TakesBody& takes);
+Result<graph::Graph> fuse_horizontal(const graph::Graph& graph, const TakesBody& takes);
 
 }  // namespace deepseek::passes

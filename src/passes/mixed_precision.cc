@@ -14,11 +14,10 @@ namespace {
 
 class Lowering {
  public:
-  Lowering(const Graph& graph, DType low, const OpRegistry& registry)
+  Lowering(const Graph& graph, DType low)
       : graph_(graph),
         low_(low),
-        registry_(registry),
-        builder_(registry),
+        builder_(graph.registry()),
         made_(static_cast<size_t>(graph.num_values())),
         other_(made_.size()),
         neutral_(made_.size()) {}
@@ -104,7 +103,7 @@ class Lowering {
     Attrs out = attrs;
     for (const auto& [name, value] : attrs)
       if (const auto* body = std::get_if<GraphRef>(&value); body != nullptr && *body != nullptr) {
-        DS_ASSIGN(Graph lowered, mixed_precision(**body, low_, registry_));
+        DS_ASSIGN(Graph lowered, mixed_precision(**body, low_));
         out.set(name, std::make_shared<const Graph>(std::move(lowered)));
       }
     return out;
@@ -112,7 +111,6 @@ class Lowering {
 
   const Graph& graph_;
   const DType low_;
-  const OpRegistry& registry_;
   Builder builder_;
   std::vector<Expr> made_;     // by value id: as its node gives it
   std::vector<Expr> other_;    // the same in the other type, once somebody asked
@@ -121,13 +119,13 @@ class Lowering {
 
 }  // namespace
 
-Result<Graph> mixed_precision(const Graph& graph, DType low, const OpRegistry& registry) {
+Result<Graph> mixed_precision(const Graph& graph, DType low) {
   if (low != DType::kBF16 && low != DType::kF16)
     return invalid("mixed precision: expected bf16 or f16 as the low type, got {}", to_string(low));
-  DS_ASSIGN(const Graph parts, decompose(graph, registry, [](const Graph&, const Node& node) {
+  DS_ASSIGN(const Graph parts, decompose(graph, [](const Graph&, const Node& node) {
               return node.op->mixed_precision() == Precision::kParts;
             }));
-  return Lowering(parts, low, registry).run();
+  return Lowering(parts, low).run();
 }
 
 }  // namespace deepseek::passes

@@ -11,6 +11,6 @@
 namespace deepseek::passes {
 
 // `low` is kBF16 or kF16. Only f32 is lowered; f64 stays.
-Result<graph::Graph> mixed_precision(const graph::Graph& graph, DType low, const graph::OpRegistry& registry);
+Result<graph::Graph> mixed_precision(const graph::Graph& graph, DType low);
 
 }  // namespace deepseek::passes

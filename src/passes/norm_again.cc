@@ -87,13 +87,12 @@ class NormAgain {
 
 }  // namespace
 
-Result<Graph> norm_again(const Graph& graph, const OpRegistry& registry, const ChooseAround& choose) {
+Result<Graph> norm_again(const Graph& graph, const ChooseAround& choose) {
   NormAgain pass(graph, choose);
   if (!pass.any()) return graph;
-  return rewrite(graph, registry,
-                 [&](Builder& builder, const Graph&, const Node& node, const std::vector<Expr>& inputs) {
-                   return pass.replace(builder, node, inputs);
-                 });
+  return rewrite(graph, [&](Builder& builder, const Graph&, const Node& node, const std::vector<Expr>& inputs) {
+    return pass.replace(builder, node, inputs);
+  });
 }
 
 }  // namespace deepseek::passes

@@ -10,7 +10,6 @@
 namespace deepseek::passes {
 
 // For the gradients that take loops before them.
-Result<graph::Graph> norm_again(const graph::Graph& graph, const graph::OpRegistry& registry,
-                                const ChooseAround& choose);
+Result<graph::Graph> norm_again(const graph::Graph& graph, const ChooseAround& choose);
 
 }  // namespace deepseek::passes

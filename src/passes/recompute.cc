@@ -119,8 +119,7 @@ Recipe recipe(const Node& node, int32_t output) {
 Expr unread(Builder& builder, const TensorType& type) { return builder.constant(Tensor::zeros(type.dtype, type.dims)); }
 
 // A body with those outputs alone; `inputs` become the numbers of those that it still reads.
-Result<Graph> part_of(const Graph& body, const std::vector<size_t>& outputs, const OpRegistry& registry,
-                      std::vector<size_t>& inputs) {
+Result<Graph> part_of(const Graph& body, const std::vector<size_t>& outputs, std::vector<size_t>& inputs) {
   std::vector<bool> wanted(static_cast<size_t>(body.num_values()));
   for (size_t o : outputs) wanted[body.outputs()[o].value.id] = true;
   for (size_t n = body.nodes().size(); n-- > 0;) {
@@ -130,7 +129,7 @@ Result<Graph> part_of(const Graph& body, const std::vector<size_t>& outputs, con
     if (any)
       for (Value v : node.inputs) wanted[v.id] = true;
   }
-  Builder builder(registry);
+  Builder builder(body.registry());
   std::vector<Expr> arguments;
   inputs.clear();
   for (size_t i = 0; i < body.inputs().size(); ++i) {
@@ -150,9 +149,8 @@ Result<Graph> part_of(const Graph& body, const std::vector<size_t>& outputs, con
 
 class Recomputation {
  public:
-  Recomputation(const Graph& graph, const OpRegistry& registry,
-                const std::function<double(const Graph&, const Node&)>& cost)
-      : graph_(graph), registry_(registry), cost_(cost), made_(static_cast<size_t>(graph.num_values())) {
+  Recomputation(const Graph& graph, const std::function<double(const Graph&, const Node&)>& cost)
+      : graph_(graph), cost_(cost), made_(static_cast<size_t>(graph.num_values())) {
     for (int32_t v = 0; v < graph.num_values(); ++v) made_[v].root = v;
     for (size_t n = 0; n < graph.nodes().size(); ++n) {
       const Node& node = graph.nodes()[n];
@@ -413,7 +411,7 @@ class Recomputation {
       return builder.status();
     }
     std::vector<size_t> kept;
-    DS_ASSIGN(Graph body, part_of(*n.attrs.get<GraphRef>("body"), outputs, registry_, kept));
+    DS_ASSIGN(Graph body, part_of(*n.attrs.get<GraphRef>("body"), outputs, kept));
     std::vector<Expr> arguments;
     for (size_t i : kept) arguments.push_back(inputs[i]);
     const std::vector<Expr> results =
@@ -441,7 +439,7 @@ class Recomputation {
   }
 
   Result<Graph> build() const {
-    Builder builder(registry_);
+    Builder builder(graph_.registry());
     const std::vector<bool> read = read_values();
     std::vector<Expr> map(made_.size());
     for (const Input& input : graph_.inputs())
@@ -470,7 +468,6 @@ class Recomputation {
   }
 
   const Graph& graph_;
-  const OpRegistry& registry_;
   const std::function<double(const Graph&, const Node&)>& cost_;
   std::vector<Item> items_;
   std::vector<int32_t> order_;  // of items
@@ -483,9 +480,9 @@ class Recomputation {
 
 }  // namespace
 
-Result<Recomputed> recompute(const Graph& graph, const OpRegistry& registry, int64_t limit,
+Result<Recomputed> recompute(const Graph& graph, int64_t limit,
                              const std::function<double(const Graph&, const Node&)>& cost) {
-  return Recomputation(graph, registry, cost).run(limit);
+  return Recomputation(graph, cost).run(limit);
 }
 
 }  // namespace deepseek::passes

@@ -21,7 +21,7 @@ struct Recomputed {
 };
 
 // `cost` of running a node once, in any unit. Nodes keep their order, which should be that of the run.
-Result<Recomputed> recompute(const graph::Graph& graph, const graph::OpRegistry& registry, int64_t limit,
+Result<Recomputed> recompute(const graph::Graph& graph, int64_t limit,
                              const std::function<double(const graph::Graph&, const graph::Node&)>& cost);
 
 }  // namespace deepseek::passes

@@ -1,5 +1,7 @@
 #include "passes/rewrite.h"
 
+#include "graph/cloner.h"
+
 namespace deepseek::passes {
 
 using namespace graph;
@@ -8,42 +10,36 @@ namespace {
 
 // `replace` gets the new expressions by old value id.
 template <class F>
-Result<Graph> copy_nodes(const Graph& graph, const OpRegistry& registry, const F& replace) {
-  Builder builder(registry);
-  std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
+Result<Graph> copy_nodes(const Graph& graph, const F& replace) {
+  Builder builder(graph.registry());
+  Cloner cloner(builder, graph);
+  cloner.inputs();
   bool changed = false;
-  for (const Input& input : graph.inputs())
-    map[input.value.id] = builder.input(input.name, graph.type(input.value), input.kind);
   for (const Node& node : graph.nodes()) {
-    std::vector<Expr> inputs;
-    for (Value v : node.inputs) inputs.push_back(map[v.id]);
+    const std::vector<Expr> inputs = cloner.operands(node);
     builder.set_scope(node.scope);
-    std::optional<std::vector<Expr>> results = replace(builder, node, inputs, map);
-    builder.set_scope(node.scope);
-    if (results)
+    std::optional<std::vector<Expr>> results = replace(builder, node, inputs, cloner.values());
+    if (results) {
       changed = true;
-    else
-      results = builder.emit(node.op_name(), inputs, node.attrs);
+      cloner.set(node, *results);
+    } else {
+      cloner.copy(node, inputs, node.attrs);
+    }
     DS_TRY(builder.status());
-    for (int32_t i = 0; i < node.num_outputs; ++i) map[node.output(i).id] = (*results)[i];
   }
   if (!changed) return graph;
-  for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);
-  for (const Update& update : graph.updates())
-    builder.update(map[graph.inputs()[update.input].value.id], map[update.value.id]);
+  cloner.results();
   return builder.finish();
 }
 
 }  // namespace
 
-Result<Graph> rewrite(const Graph& graph, const OpRegistry& registry, const Replace& replace) {
-  return copy_nodes(graph, registry,
-                    [&](Builder& builder, const Node& node, const std::vector<Expr>& inputs, const std::vector<Expr>&) {
-                      return replace(builder, graph, node, inputs);
-                    });
+Result<Graph> rewrite(const Graph& graph, const Replace& replace) {
+  return copy_nodes(graph, [&](Builder& builder, const Node& node, const std::vector<Expr>& inputs,
+                               const std::vector<Expr>&) { return replace(builder, graph, node, inputs); });
 }
 
-Result<Graph> rewrite(const Graph& graph, const OpRegistry& registry, std::span<const Rule> rules) {
+Result<Graph> rewrite(const Graph& graph, std::span<const Rule> rules) {
   Graph current = graph;
   // A chain halves in each round, so a graph that needs more has two rules that undo each other.
   constexpr int kMaxRounds = 64;
@@ -67,7 +63,7 @@ Result<Graph> rewrite(const Graph& graph, const OpRegistry& registry, std::span<
       }
       return std::nullopt;
     };
-    DS_ASSIGN(Graph next, copy_nodes(current, registry, apply));
+    DS_ASSIGN(Graph next, copy_nodes(current, apply));
     if (next.same_as(current)) return current;
     current = std::move(next);
   }

@@ -15,7 +15,7 @@ namespace deepseek::passes {
 // keep the node. Inputs, outputs, updates and name scopes carry over. Returns the same graph if nothing was replaced.
 using Replace = std::function<std::optional<std::vector<graph::Expr>>(
     graph::Builder&, const graph::Graph&, const graph::Node&, const std::vector<graph::Expr>& inputs)>;
-Result<graph::Graph> rewrite(const graph::Graph& graph, const graph::OpRegistry& registry, const Replace& replace);
+Result<graph::Graph> rewrite(const graph::Graph& graph, const Replace& replace);
 
 // What a rule's function sees of the place that its pattern found.
 struct Found {
@@ -38,6 +38,6 @@ struct Rule {
 };
 
 // Applies the first rule that fits at each node, again until none fits.
-Result<graph::Graph> rewrite(const graph::Graph& graph, const graph::OpRegistry& registry, std::span<const Rule> rules);
+Result<graph::Graph> rewrite(const graph::Graph& graph, std::span<const Rule> rules);
 
 }  // namespace deepseek::passes

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "graph/builder.h"
+#include "graph/cloner.h"
 
 namespace deepseek::passes {
 
@@ -146,25 +146,14 @@ int64_t peak_bytes(const Graph& graph) {
   return peak;
 }
 
-Result<Graph> schedule(const Graph& graph, const OpRegistry& registry) {
+Result<Graph> schedule(const Graph& graph) {
   const std::vector<int32_t> order = order_of(graph);
   if (order.empty() || std::is_sorted(order.begin(), order.end())) return graph;
-  Builder builder(registry);
-  std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
-  for (const Input& input : graph.inputs())
-    map[input.value.id] = builder.input(input.name, graph.type(input.value), input.kind);
-  for (int32_t n : order) {
-    const Node& node = graph.nodes()[static_cast<size_t>(n)];
-    std::vector<Expr> inputs;
-    for (Value v : node.inputs) inputs.push_back(map[v.id]);
-    builder.set_scope(node.scope);
-    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
-    DS_TRY(builder.status());
-    for (int32_t i = 0; i < node.num_outputs; ++i) map[node.output(i).id] = results[static_cast<size_t>(i)];
-  }
-  for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);
-  for (const Update& update : graph.updates())
-    builder.update(map[graph.inputs()[update.input].value.id], map[update.value.id]);
+  Builder builder(graph.registry());
+  Cloner cloner(builder, graph);
+  cloner.inputs();
+  for (int32_t n : order) cloner.copy(graph.nodes()[static_cast<size_t>(n)]);
+  cloner.results();
   DS_ASSIGN(Graph result, builder.finish());
   // Sums that wait at the peak are little; the rest of the run needs less in any case.
   return peak_bytes(result) <= peak_bytes(graph) + peak_bytes(graph) / 64 ? result : graph;

@@ -15,6 +15,6 @@ namespace deepseek::passes {
 int64_t peak_bytes(const graph::Graph& graph);
 
 // The same graph if its own order is better.
-Result<graph::Graph> schedule(const graph::Graph& graph, const graph::OpRegistry& registry);
+Result<graph::Graph> schedule(const graph::Graph& graph);
 
 }  // namespace deepseek::passes

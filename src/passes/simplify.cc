@@ -181,9 +181,9 @@ std::vector<Rule> make_rules() {
 
 }  // namespace
 
-Result<Graph> simplify(const Graph& graph, const OpRegistry& registry) {
+Result<Graph> simplify(const Graph& graph) {
   static const std::vector<Rule> rules = make_rules();
-  return rewrite(graph, registry, rules);
+  return rewrite(graph, rules);
 }
 
 }  // namespace deepseek::passes

@@ -8,6 +8,6 @@
 
 namespace deepseek::passes {
 
-Result<graph::Graph> simplify(const graph::Graph& graph, const graph::OpRegistry& registry);
+Result<graph::Graph> simplify(const graph::Graph& graph);
 
 }  // namespace deepseek::passes

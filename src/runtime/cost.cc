@@ -17,15 +17,14 @@ const Graph* body_of(const Node& node) {
   return nullptr;
 }
 
-Result<double> default_flops(const Node& node, const OpContext& context, std::span<const TensorType> outputs,
-                             const OpRegistry& registry) {
+Result<double> default_flops(const Node& node, const OpContext& context, std::span<const TensorType> outputs) {
   if (const Graph* body = body_of(node); body != nullptr) {
-    DS_ASSIGN(const Cost cost, graph_cost(*body, registry));
+    DS_ASSIGN(const Cost cost, graph_cost(*body));
     return cost.flops;
   }
   if (node.op->decompose) {
-    DS_ASSIGN(const Graph parts, passes::decomposition_graph(context, registry));
-    DS_ASSIGN(const Cost cost, graph_cost(parts, registry));
+    DS_ASSIGN(const Graph parts, passes::decomposition_graph(context));
+    DS_ASSIGN(const Cost cost, graph_cost(parts));
     return cost.flops;
   }
   double elements = 0;
@@ -36,8 +35,7 @@ Result<double> default_flops(const Node& node, const OpContext& context, std::sp
 
 }  // namespace
 
-Result<Cost> node_cost(const Graph& graph, const Node& node, std::span<const int32_t> uses,
-                       const OpRegistry& registry) {
+Result<Cost> node_cost(const Graph& graph, const Node& node, std::span<const int32_t> uses) {
   Cost cost;
   if (node.op->traits.view) return cost;
   const OpContext context = graph.context(node);
@@ -51,16 +49,16 @@ Result<Cost> node_cost(const Graph& graph, const Node& node, std::span<const int
     outputs.push_back(graph.type(v));
     cost.bytes += static_cast<double>(outputs.back().num_bytes());
   }
-  DS_ASSIGN(cost.flops, default_flops(node, context, outputs, registry));
+  DS_ASSIGN(cost.flops, default_flops(node, context, outputs));
   if (node.op->cost) node.op->cost(context, outputs, cost);
   return cost;
 }
 
-Result<Cost> graph_cost(const Graph& graph, const OpRegistry& registry) {
+Result<Cost> graph_cost(const Graph& graph) {
   const std::vector<int32_t> uses = graph.use_counts();
   Cost sum;
   for (const Node& node : graph.nodes()) {
-    DS_ASSIGN(const Cost cost, node_cost(graph, node, uses, registry));
+    DS_ASSIGN(const Cost cost, node_cost(graph, node, uses));
     sum.flops += cost.flops;
     sum.bytes += cost.bytes;
   }

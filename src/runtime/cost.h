@@ -11,10 +11,9 @@
 namespace deepseek::runtime {
 
 // `uses` is graph.use_counts(). The error is one of a decomposition that does not build.
-Result<graph::Cost> node_cost(const graph::Graph& graph, const graph::Node& node, std::span<const int32_t> uses,
-                              const graph::OpRegistry& registry);
+Result<graph::Cost> node_cost(const graph::Graph& graph, const graph::Node& node, std::span<const int32_t> uses);
 
 // The sum of all nodes.
-Result<graph::Cost> graph_cost(const graph::Graph& graph, const graph::OpRegistry& registry);
+Result<graph::Cost> graph_cost(const graph::Graph& graph);
 
 }  // namespace deepseek::runtime

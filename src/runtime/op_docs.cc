@@ -3,7 +3,7 @@
 #include <set>
 
 #include "base/strings.h"
-#include "graph/builder.h"
+#include "graph/cloner.h"
 #include "graph/text.h"
 
 namespace deepseek::runtime {
@@ -28,9 +28,9 @@ DType numbers_of(const Sample& sample) {
   return DType::kF32;
 }
 
-Result<Graph> with_dtype(const Graph& graph, DType from, DType to, const OpRegistry& registry);
+Result<Graph> with_dtype(const Graph& graph, DType from, DType to);
 
-Result<Attrs> with_dtype(const Attrs& attrs, DType from, DType to, const OpRegistry& registry) {
+Result<Attrs> with_dtype(const Attrs& attrs, DType from, DType to) {
   Attrs out;
   for (const auto& [name, value] : attrs) {
     const auto* tensor = std::get_if<Tensor>(&value);
@@ -38,7 +38,7 @@ Result<Attrs> with_dtype(const Attrs& attrs, DType from, DType to, const OpRegis
     if (tensor != nullptr && tensor->dtype() == from) {
       out.set(name, tensor->cast(to));
     } else if (body != nullptr && *body != nullptr) {
-      DS_ASSIGN(Graph changed, with_dtype(**body, from, to, registry));
+      DS_ASSIGN(Graph changed, with_dtype(**body, from, to));
       out.set(name, GraphRef(std::make_shared<const Graph>(std::move(changed))));
     } else {
       out.set(name, value);
@@ -48,35 +48,32 @@ Result<Attrs> with_dtype(const Attrs& attrs, DType from, DType to, const OpRegis
 }
 
 // A body's inputs and constants in another dtype.
-Result<Graph> with_dtype(const Graph& graph, DType from, DType to, const OpRegistry& registry) {
-  Builder builder(registry);
-  std::vector<Expr> map(static_cast<size_t>(graph.num_values()));
+Result<Graph> with_dtype(const Graph& graph, DType from, DType to) {
+  Builder builder(graph.registry());
+  Cloner cloner(builder, graph);
   for (const Input& input : graph.inputs()) {
     const TensorType& type = graph.type(input.value);
-    map[input.value.id] = builder.input(input.name, type.dtype == from ? type.with_dtype(to) : type, input.kind);
+    cloner[input.value] = builder.input(input.name, type.dtype == from ? type.with_dtype(to) : type, input.kind);
   }
   for (const Node& node : graph.nodes()) {
-    std::vector<Expr> inputs;
-    for (Value v : node.inputs) inputs.push_back(map[v.id]);
-    DS_ASSIGN(Attrs attrs, with_dtype(node.attrs, from, to, registry));
-    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), std::move(attrs));
+    DS_ASSIGN(Attrs attrs, with_dtype(node.attrs, from, to));
+    cloner.copy(node, cloner.operands(node), std::move(attrs));
     DS_TRY(builder.status());
-    for (size_t i = 0; i < results.size(); ++i) map[node.output(static_cast<int32_t>(i)).id] = results[i];
   }
-  for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);
+  cloner.results();
   return builder.finish();
 }
 
-Result<Graph> sample_graph(const OpDef& def, const Sample& sample, DType dtype, const OpRegistry& registry) {
+Result<Graph> sample_graph(const OpDef& def, const Sample& sample, DType dtype) {
   const DType from = numbers_of(sample);
-  Builder builder(registry);
+  Builder builder(*def.registry);
   std::vector<Expr> inputs;
   for (const SampleInput& input : sample.inputs)
     inputs.push_back(builder.input("x" + std::to_string(inputs.size()),
                                    input.type.dtype == from ? input.type.with_dtype(dtype) : input.type));
   Attrs attrs = sample.attrs;
   if (dtype != from) {
-    DS_ASSIGN(attrs, with_dtype(sample.attrs, from, dtype, registry));
+    DS_ASSIGN(attrs, with_dtype(sample.attrs, from, dtype));
     if (inputs.empty() && def.find_attr("dtype") != nullptr) attrs.set("dtype", dtype);
   }
   const std::vector<Expr> outputs = builder.emit(def.name.value, inputs, std::move(attrs));
@@ -149,9 +146,8 @@ std::string to_string(const Runs& runs) {
   return join(text, "; ");
 }
 
-Status add_runs(const OpDef& def, const Sample& sample, DType dtype, const OpRegistry& registry, const Backend& backend,
-                Runs& runs) {
-  const Result<Graph> graph = sample_graph(def, sample, dtype, registry);
+Status add_runs(const OpDef& def, const Sample& sample, DType dtype, const Backend& backend, Runs& runs) {
+  const Result<Graph> graph = sample_graph(def, sample, dtype);
   if (!graph.ok()) return {};  // the op does not take the dtype
   const auto program = backend.compile(*graph, {});
   if (!program.ok() && program.status().code() == ErrorCode::kUnsupported) {
@@ -176,10 +172,9 @@ Status add_runs(const OpDef& def, const Sample& sample, DType dtype, const OpReg
 
 }  // namespace
 
-Result<std::string> sample_runs_on(const OpDef& def, const Sample& sample, DType dtype, const OpRegistry& registry,
-                                   const Backend& backend) {
+Result<std::string> sample_runs_on(const OpDef& def, const Sample& sample, DType dtype, const Backend& backend) {
   Runs runs;
-  DS_TRY(add_runs(def, sample, dtype, registry, backend, runs));
+  DS_TRY(add_runs(def, sample, dtype, backend, runs));
   return to_string(runs);
 }
 
@@ -206,7 +201,7 @@ Result<std::string> op_page(const OpRegistry& registry, std::string_view name, c
   for (const Sample& sample : def->samples.value) {
     std::vector<std::string> types;
     for (const SampleInput& input : sample.inputs) types.push_back(to_string(input.type));
-    DS_ASSIGN(const std::string runs, sample_runs_on(*def, sample, numbers_of(sample), registry, backend));
+    DS_ASSIGN(const std::string runs, sample_runs_on(*def, sample, numbers_of(sample), backend));
     text += fmt::format("  {:<26} {:<44} {}\n", sample.name, join(types, " "), runs);
   }
   return text;
@@ -225,7 +220,7 @@ Result<std::string> op_table(const OpRegistry& registry, const Backend& backend,
     rows += fmt::format("| [{0}](#{0}) | {1} |", name, def->samples.value.size());
     for (DType dtype : kColumns) {
       Runs runs;
-      for (const Sample& sample : def->samples.value) DS_TRY(add_runs(*def, sample, dtype, registry, backend, runs));
+      for (const Sample& sample : def->samples.value) DS_TRY(add_runs(*def, sample, dtype, backend, runs));
       const std::string cell = to_string(runs);
       rows += " " + (cell.empty() ? "–" : cell) + " |";
     }

@@ -26,6 +26,6 @@ Result<std::string> op_table(const graph::OpRegistry& registry, const Backend& b
 // native" where the op is taken apart; "none needed" for a new view of the same bytes; "refused" where no
 // implementation takes it; empty where the op's inference does not take the dtype.
 Result<std::string> sample_runs_on(const graph::OpDef& def, const graph::Sample& sample, DType dtype,
-                                   const graph::OpRegistry& registry, const Backend& backend);
+                                   const Backend& backend);
 
 }  // namespace deepseek::runtime

@@ -91,8 +91,8 @@ Cost StepProfile::cost() const {
   return sum;
 }
 
-Result<StepProfile> profile_steps(const Program& program, const Backend& backend, const OpRegistry& registry,
-                                  const StepSource& source, const ProfileOptions& options) {
+Result<StepProfile> profile_steps(const Program& program, const Backend& backend, const StepSource& source,
+                                  const ProfileOptions& options) {
   if (options.warmup < 1) return invalid("warmup: expected at least 1 step, got {}", options.warmup);
   if (options.steps < 1) return invalid("steps: expected at least 1, got {}", options.steps);
   StepProfile out;
@@ -102,7 +102,7 @@ Result<StepProfile> profile_steps(const Program& program, const Backend& backend
   for (NodeReport& report : program.report()) {
     ProfiledNode& node = out.nodes.emplace_back();
     const Node& from = graph.nodes()[report.node];
-    DS_ASSIGN(node.cost, node_cost(graph, from, uses, registry));
+    DS_ASSIGN(node.cost, node_cost(graph, from, uses));
     node.label = label_of(from);
     node.alone = why_alone(graph, from);
     node.report = std::move(report);

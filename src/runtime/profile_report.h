@@ -44,9 +44,9 @@ struct StepProfile {
   graph::Cost cost() const;  // of a step
 };
 
-// Runs the steps, measures the peak. `program` is what the source runs; its ops are of `registry`.
-Result<StepProfile> profile_steps(const Program& program, const Backend& backend, const graph::OpRegistry& registry,
-                                  const StepSource& source, const ProfileOptions& options);
+// Runs the steps, measures the peak. `program` is what the source runs.
+Result<StepProfile> profile_steps(const Program& program, const Backend& backend, const StepSource& source,
+                                  const ProfileOptions& options);
 
 // Nodes by a key, the slowest group first.
 struct ProfileGroup {

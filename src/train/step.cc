@@ -148,8 +148,7 @@ Result<Graph> ForwardTraces::get(nn::Module& model, const TensorType& x, const T
   }
   std::vector<TensorType> types{x};
   if (y != nullptr) types.push_back(*y);
-  return traces_[training][y != nullptr].get(types, ops::registry(),
-                                             [&] { return forward_graph(model, x, y, loss, training); });
+  return traces_[training][y != nullptr].get(types, [&] { return forward_graph(model, x, y, loss, training); });
 }
 
 int64_t ForwardTraces::count() const {
@@ -172,14 +171,13 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
   if (options.precision != DType::kF32) {
-    DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision, ops::registry()));
+    DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision));
   }
   const bool scaled = options.loss_scale_interval > 0;
   if (scaled) {
     DS_ASSIGN(forward, with_scaled_loss(forward));
   }
-  DS_ASSIGN(const Graph backward,
-            passes::autodiff(forward, scaled ? "scaled_loss" : "loss", parameters, ops::registry()));
+  DS_ASSIGN(const Graph backward, passes::autodiff(forward, scaled ? "scaled_loss" : "loss", parameters));
 
   Builder builder(ops::registry());
   std::vector<Expr> inputs;

@@ -189,7 +189,7 @@ Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const 
         .status();
   };
   DS_ASSIGN(runtime::StepProfile profile,
-            runtime::profile_steps(step, backends::cpu::CpuBackend(), ops::registry(), {next, run}, options));
+            runtime::profile_steps(step, backends::cpu::CpuBackend(), {next, run}, options));
   profile.subject = fmt::format("a training step of {} samples", loading.batch_size);
   return profile;
 }

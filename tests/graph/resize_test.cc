@@ -21,7 +21,7 @@ Result<Graph> trace(Code code, int64_t n) {
 
 Result<Graph> resized(Code code, int64_t a, int64_t b, int64_t wanted) {
   const TensorType type{DType::kF32, {wanted, 6}};
-  return resize(*trace(code, a), *trace(code, b), std::span(&type, 1), ops::registry());
+  return resize(*trace(code, a), *trace(code, b), std::span(&type, 1));
 }
 
 // What the code decides is the same for all sizes.
@@ -65,7 +65,7 @@ TEST(Traces, TraceTwiceThenResize) {
   Traces traces;
   for (const int64_t n : {4, 6, 8, 4, 1, 9}) {
     const TensorType type{DType::kF32, {n, 6}};
-    const Result<Graph> graph = traces.get(std::span(&type, 1), ops::registry(), [&] { return trace(alike, n); });
+    const Result<Graph> graph = traces.get(std::span(&type, 1), [&] { return trace(alike, n); });
     ASSERT_TRUE(graph.ok());
     EXPECT_EQ(print(*graph), print(*trace(alike, n)));
   }
@@ -77,7 +77,7 @@ TEST(Traces, TraceWhereSizesAreNotAlike) {
   const Code code = [](Builder& b, Expr x) { b.output("y", ops::slice(x, 0, x.dim(0) - 1, x.dim(0))); };
   for (const int64_t n : {4, 6, 8}) {
     const TensorType type{DType::kF32, {n, 6}};
-    const Result<Graph> graph = traces.get(std::span(&type, 1), ops::registry(), [&] { return trace(code, n); });
+    const Result<Graph> graph = traces.get(std::span(&type, 1), [&] { return trace(code, n); });
     ASSERT_TRUE(graph.ok());
     EXPECT_EQ(print(*graph), print(*trace(code, n)));
   }

@@ -42,7 +42,7 @@ Ctc run(const std::vector<double>& log_p, const std::vector<int64_t>& target) {
   b.output("loss", sum(outputs[0]) * 3.0);
   auto graph = b.finish();
   EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  auto trained = passes::autodiff(*graph, "loss", {"x"}, registry());
+  auto trained = passes::autodiff(*graph, "loss", {"x"});
   EXPECT_TRUE(trained.ok()) << trained.status().to_string();
   RefTensor x(TensorType{DType::kF64, {kSteps, 1, kClasses}}), t(TensorType{DType::kI64, {1, length}});
   x.data = log_p;

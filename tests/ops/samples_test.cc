@@ -95,7 +95,7 @@ TEST_P(Samples, GradientEqualsCentralDifferences) {
   if (!has_gradient || !sample->check_gradient) return;  // the record says why
   Result<Graph> graph = testing::sample_graph(*def, *sample);
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  Result<Graph> derivative = passes::vjp(*graph, ops::registry());
+  Result<Graph> derivative = passes::vjp(*graph);
   ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
   std::vector<RefTensor> inputs = testing::sample_inputs(*sample);
   // A fixed random weight per output element makes one scalar of all outputs.

@@ -56,7 +56,7 @@ TEST(Scan, ForwardAndReverse) {
 TEST(Scan, GradientOfHornersRule) {
   auto graph = horner(false, true);
   ASSERT_TRUE(graph.ok());
-  auto trained = passes::autodiff(*graph, "h", {"h", "xs", "w"}, registry());
+  auto trained = passes::autodiff(*graph, "h", {"h", "xs", "w"});
   ASSERT_TRUE(trained.ok()) << trained.status().to_string();
   auto out = evaluate_reference(*trained, {values({}, {1}), values({3}, {2, 3, 4}), values({}, {10})});
   ASSERT_TRUE(out.ok()) << out.status().to_string();

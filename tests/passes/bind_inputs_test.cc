@@ -28,7 +28,7 @@ Graph scaled() {
 
 TEST(BindInputs, AConstantTakesTheInputsPlace) {
   const Tensor w = Tensor::full(DType::kF32, {2}, 3);
-  const Result<Graph> bound = bind_inputs(scaled(), ops::registry(), {{"w", w}});
+  const Result<Graph> bound = bind_inputs(scaled(), {{"w", w}});
   ASSERT_TRUE(bound.ok()) << bound.status().to_string();
   ASSERT_EQ(bound->inputs().size(), 2u);
   EXPECT_EQ(bound->inputs()[1].name, "count");
@@ -39,9 +39,7 @@ TEST(BindInputs, AConstantTakesTheInputsPlace) {
 
 TEST(BindInputs, RefusesWhatCannotBeConstant) {
   const auto message = [](const char* name, Dims dims) {
-    return bind_inputs(scaled(), ops::registry(), {{name, Tensor::zeros(DType::kF32, std::move(dims))}})
-        .status()
-        .to_string();
+    return bind_inputs(scaled(), {{name, Tensor::zeros(DType::kF32, std::move(dims))}}).status().to_string();
   };
   EXPECT_THAT(message("w", {3}), HasSubstr("input 'w': expected a constant f32[2], got f32[3]"));
   EXPECT_THAT(message("v", {2}), HasSubstr("no input 'v'"));

@@ -104,10 +104,10 @@ int count(const Graph& graph, std::string_view op, int64_t rank = 0) {
 TEST(BlockChannels, ATrainingStepOfAResidualNetworkMeansTheSame) {
   auto graph = network();
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  auto step = autodiff(*graph, "loss", {"stem", "w0", "short", "w1", "gain", "n0.scale", "n1.bias"}, ops::registry());
+  auto step = autodiff(*graph, "loss", {"stem", "w0", "short", "w1", "gain", "n0.scale", "n1.bias"});
   ASSERT_TRUE(step.ok()) << step.status().to_string();
   const Graph before = with_updates_returned(*step);
-  auto after = block_channels(before, ops::registry(), choose_four);
+  auto after = block_channels(before, choose_four);
   ASSERT_TRUE(after.ok()) << after.status().to_string();
   EXPECT_EQ(count(*after, "conv") + count(*after, "conv_input_grad") + count(*after, "conv_weight_grad"), 2);  // stem
   EXPECT_EQ(count(*after, "blocked_conv"), 3);
@@ -128,7 +128,7 @@ TEST(BlockChannels, IndicesOfAPoolThatIsReturnedAreThoseOfThePlane) {
   b.output("columns", ops::sum(h, {0, 1, 2}, true));
   auto graph = b.finish();
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  auto after = block_channels(*graph, ops::registry(), choose_four);
+  auto after = block_channels(*graph, choose_four);
   ASSERT_TRUE(after.ok()) << after.status().to_string();
   EXPECT_EQ(count(*after, "max_pool", 5), 1);
   expect_same_results(*graph, *after);
@@ -145,7 +145,7 @@ TEST(BlockChannels, BroadcastsAndOtherBlocksMeetTheBlockedOperand) {
   b.output("transposed", ops::transpose(h, {0, 2, 3, 1}));
   auto graph = b.finish();
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  auto after = block_channels(*graph, ops::registry(), choose_four);
+  auto after = block_channels(*graph, choose_four);
   ASSERT_TRUE(after.ok()) << after.status().to_string();
   EXPECT_EQ(count(*after, "blocked_conv"), 1);
   expect_same_results(*graph, *after);
@@ -154,7 +154,7 @@ TEST(BlockChannels, BroadcastsAndOtherBlocksMeetTheBlockedOperand) {
 TEST(BlockChannels, WithoutAChoiceTheGraphStaysAsItIs) {
   auto graph = network();
   ASSERT_TRUE(graph.ok());
-  auto after = block_channels(*graph, ops::registry(), [](const Graph&, const Node&) { return ChannelBlocks{}; });
+  auto after = block_channels(*graph, [](const Graph&, const Node&) { return ChannelBlocks{}; });
   ASSERT_TRUE(after.ok());
   EXPECT_TRUE(after->same_as(*graph));
 }

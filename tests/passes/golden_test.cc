@@ -52,24 +52,21 @@ Result<Graph> differentiate(const Graph& graph) {
   std::vector<std::string> parameters;
   for (const Input& input : graph.inputs())
     if (input.kind == InputKind::kState) parameters.push_back(input.name);
-  return autodiff(graph, "loss", parameters, ops::registry());
+  return autodiff(graph, "loss", parameters);
 }
 
 const std::map<std::string, Result<Graph> (*)(const Graph&)> kPasses = {
     {"autodiff", differentiate},
-    {"block_channels", [](const Graph& g) { return block_channels(g, ops::registry(), choose_four); }},
-    {"cse", [](const Graph& g) { return cse(g, ops::registry()); }},
-    {"decompose",
-     [](const Graph& g) { return decompose(g, ops::registry(), [](const Graph&, const Node&) { return true; }); }},
-    {"fold_constants", [](const Graph& g) { return fold_constants(g, ops::registry()); }},
-    {"fuse_around",
-     [](const Graph& g) { return fuse_around(g, ops::registry(), around_norms, [](const Graph&) { return true; }); }},
-    {"fuse_elementwise", [](const Graph& g) { return fuse_elementwise(g, ops::registry()); }},
-    {"fuse_horizontal",
-     [](const Graph& g) { return fuse_horizontal(g, ops::registry(), [](const Graph&) { return true; }); }},
-    {"mixed_precision", [](const Graph& g) { return mixed_precision(g, DType::kBF16, ops::registry()); }},
-    {"norm_again", [](const Graph& g) { return norm_again(g, ops::registry(), around_norms); }},
-    {"simplify", [](const Graph& g) { return simplify(g, ops::registry()); }},
+    {"block_channels", [](const Graph& g) { return block_channels(g, choose_four); }},
+    {"cse", [](const Graph& g) { return cse(g); }},
+    {"decompose", [](const Graph& g) { return decompose(g, [](const Graph&, const Node&) { return true; }); }},
+    {"fold_constants", [](const Graph& g) { return fold_constants(g); }},
+    {"fuse_around", [](const Graph& g) { return fuse_around(g, around_norms, [](const Graph&) { return true; }); }},
+    {"fuse_elementwise", [](const Graph& g) { return fuse_elementwise(g); }},
+    {"fuse_horizontal", [](const Graph& g) { return fuse_horizontal(g, [](const Graph&) { return true; }); }},
+    {"mixed_precision", [](const Graph& g) { return mixed_precision(g, DType::kBF16); }},
+    {"norm_again", [](const Graph& g) { return norm_again(g, around_norms); }},
+    {"simplify", [](const Graph& g) { return simplify(g); }},
 };
 
 std::map<std::string, RefTensor> results(const Graph& graph) {

@@ -51,7 +51,7 @@ TEST(MixedPrecision, EverySampleKeepsItsInterface) {
         for (size_t i = 0; i < outputs.size(); ++i) builder.output("y" + std::to_string(i), outputs[i]);
         const Result<Graph> before = builder.finish();
         ASSERT_TRUE(before.ok()) << name << " " << before.status().to_string();
-        const Result<Graph> after = mixed_precision(*before, low, ops::registry());
+        const Result<Graph> after = mixed_precision(*before, low);
         ASSERT_TRUE(after.ok()) << name << " " << sample.name << ": " << after.status().to_string();
         for (size_t i = 0; i < outputs.size(); ++i)
           EXPECT_EQ(after->type(after->outputs()[i].value), before->type(before->outputs()[i].value)) << name;
@@ -61,7 +61,7 @@ TEST(MixedPrecision, EverySampleKeepsItsInterface) {
 TEST(MixedPrecision, RefusesOtherTypes) {
   Builder builder(ops::registry());
   builder.output("y", builder.input("x", {DType::kF32, {2}}));
-  const Result<Graph> result = mixed_precision(*builder.finish(), DType::kF64, ops::registry());
+  const Result<Graph> result = mixed_precision(*builder.finish(), DType::kF64);
   EXPECT_EQ(result.status().message(), "mixed precision: expected bf16 or f16 as the low type, got f64");
 }
 

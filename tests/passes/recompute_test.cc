@@ -18,7 +18,7 @@ using namespace graph;
 
 Recomputed recomputed(const Graph& graph, int64_t limit) {
   const auto cost = [](const Graph&, const Node& node) { return node.op_name() == "matmul" ? 1e9 : 1.0; };
-  Result<Recomputed> result = recompute(graph, ops::registry(), limit, cost);
+  Result<Recomputed> result = recompute(graph, limit, cost);
   EXPECT_TRUE(result.ok()) << result.status().to_string();
   return result.ok() ? *result : Recomputed{graph};
 }

@@ -27,13 +27,13 @@ TEST(Schedule, UpdatesComeEarlyButAfterReadersOfTheirState) {
     update "first" %7
     update "second" %8
   })");
-  const Result<Graph> result = schedule(graph, ops::registry());
+  const Result<Graph> result = schedule(graph);
   ASSERT_TRUE(result.ok()) << result.status().to_string();
   // exp, which only an update needs, comes first; its update waits for cos, which reads the old state.
   EXPECT_EQ(ops_of(*result), (std::vector<std::string>{"exp", "cos", "sub", "sin", "sub", "tanh"}));
   EXPECT_EQ(result->inputs()[1].name, "first");
   EXPECT_LT(peak_bytes(*result), peak_bytes(graph));
-  const Result<Graph> again = schedule(*result, ops::registry());
+  const Result<Graph> again = schedule(*result);
   EXPECT_TRUE(again.ok() && again->same_as(*result));
 }
 
@@ -48,7 +48,7 @@ TEST(Schedule, UpdatesThatWaitForEachOtherStay) {
     update "a" %2
     update "b" %3
   })");
-  const Result<Graph> result = schedule(graph, ops::registry());
+  const Result<Graph> result = schedule(graph);
   ASSERT_TRUE(result.ok()) << result.status().to_string();
   EXPECT_EQ(ops_of(*result).size(), 2u);
 }
@@ -60,7 +60,7 @@ TEST(Schedule, AnOrderAsGoodStays) {
     %2 = sin(%1) : f32[8]
     output "y" %2
   })");
-  const Result<Graph> result = schedule(graph, ops::registry());
+  const Result<Graph> result = schedule(graph);
   ASSERT_TRUE(result.ok());
   EXPECT_TRUE(result->same_as(graph));
   EXPECT_EQ(peak_bytes(graph), 32);

@@ -26,7 +26,7 @@ Graph one_node(const std::string& op, const std::vector<Dims>& inputs, const Att
 }
 
 Cost cost_of(const Graph& graph) {
-  const Result<Cost> cost = graph_cost(graph, ops::registry());
+  const Result<Cost> cost = graph_cost(graph);
   EXPECT_TRUE(cost.ok()) << cost.status().to_string();
   return cost.ok() ? *cost : Cost{};
 }
@@ -128,7 +128,7 @@ TEST(Cost, EverySampleOfEveryOpHasOne) {
       for (size_t i = 0; i < out.size(); ++i) b.output("y" + std::to_string(i), out[i]);
       const Result<Graph> graph = b.finish();
       ASSERT_TRUE(graph.ok()) << name << " " << sample.name;
-      const Result<Cost> cost = graph_cost(*graph, ops::registry());
+      const Result<Cost> cost = graph_cost(*graph);
       ASSERT_TRUE(cost.ok()) << name << " " << sample.name << ": " << cost.status().to_string();
       EXPECT_GE(cost->flops, 0) << name << " " << sample.name;
       EXPECT_GE(cost->bytes, 0) << name << " " << sample.name;

@@ -20,7 +20,7 @@ const backends::cpu::CpuBackend kCpu;
 std::string runs(const char* op, size_t sample, DType dtype) {
   const graph::OpDef* def = ops::registry().find(op);
   EXPECT_NE(def, nullptr) << op;
-  Result<std::string> text = sample_runs_on(*def, def->samples.value[sample], dtype, ops::registry(), kCpu);
+  Result<std::string> text = sample_runs_on(*def, def->samples.value[sample], dtype, kCpu);
   EXPECT_TRUE(text.ok()) << op << ": " << text.status().to_string();
   return text.ok() ? *text : "";
 }

@@ -82,7 +82,7 @@ Result<StepProfile> profiled(const Program& program, const ProfileOptions& optio
     if (counted != nullptr) counted->push_back(profile != nullptr);
     return program.run(inputs, profile).status();
   };
-  return profile_steps(program, backends::cpu::CpuBackend(), ops::registry(), {[] { return Status(); }, run}, options);
+  return profile_steps(program, backends::cpu::CpuBackend(), {[] { return Status(); }, run}, options);
 }
 
 class ProfileOfAStep : public ::testing::Test {

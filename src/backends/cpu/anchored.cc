@@ -1,6 +1,6 @@
 #include "backends/cpu/anchored.h"
 
-#include "ops/registry.h"
+#include "graph/cloner.h"
 
 namespace deepseek::backends::cpu {
 
@@ -21,13 +21,7 @@ int Anchored::output_of(int32_t i) const {
 
 Result<Graph> body_of(const NodeInfo& node) {
   if (node.context.op->name.value == "fused") return *node.context.attrs->get<GraphRef>("body");
-  Builder builder(ops::registry());
-  std::vector<Expr> inputs;
-  for (size_t i = 0; i < node.context.num_inputs(); ++i)
-    inputs.push_back(builder.input(std::to_string(i), node.context.in(i)));
-  const std::vector<Expr> outputs = builder.emit(node.context.op->name.value, inputs, *node.context.attrs);
-  for (size_t i = 0; i < outputs.size(); ++i) builder.output(std::to_string(i), outputs[i]);
-  return builder.finish();
+  return graph_of(node.context);
 }
 
 Result<Anchored> find_anchor(const NodeInfo& node) {

@@ -16,7 +16,6 @@
 #include "backends/cpu/conv_place.h"
 #include "backends/cpu/kernel.h"
 #include "base/threads.h"
-#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 

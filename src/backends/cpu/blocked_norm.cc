@@ -10,7 +10,6 @@
 #include "backends/cpu/kernel.h"
 #include "base/threads.h"
 #include "ops/dsl.h"
-#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -103,7 +102,7 @@ class Forward : public NormBase {
     DS_TRY(k->find_inputs(a, 0));
     const TensorType& x = a.body.type(a.node().inputs[0]);
     k->dtype_ = x.dtype;
-    Builder builder(ops::registry());
+    Builder builder(a.body.registry());
     Status failed;
     Extractor extractor(a, builder, [&](int32_t output) {
       if (output != 0) failed = refuse("the loop reads the statistics");
@@ -216,7 +215,7 @@ class Backward : public NormBase {
     // The node's output where dy is kept after the first pass: its own, if others read it, else that of dx.
     int dy_output = -1;
     {
-      Builder builder(ops::registry());
+      Builder builder(a.body.registry());
       Extractor extractor(a, builder, no_output);
       std::vector<int> outputs;
       for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
@@ -243,7 +242,7 @@ class Backward : public NormBase {
       }
     }
     if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
-    Builder builder(ops::registry());
+    Builder builder(a.body.registry());
     Extractor extractor(a, builder, no_output);
     Expr g = dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + dy_output) : extractor.value(dy);
     const auto wide = [](Expr e) { return ops::cast(e, DType::kF32); };
@@ -256,7 +255,7 @@ class Backward : public NormBase {
 
   // Whether dy, of one tensor of x's size beside x, is as cheap to compute again as to write and read.
   static bool few_inputs(const Anchored& a) {
-    Builder builder(ops::registry());
+    Builder builder(a.body.registry());
     Extractor extractor(a, builder, [](int32_t) { return Expr(); });
     extractor.value(a.node().inputs[0]);
     int large = 0;
@@ -269,7 +268,7 @@ class Backward : public NormBase {
 
   // The loop before the gradient with both sums in it, where that is machine code.
   void make_sums(const Anchored& a, const TensorType& x, std::vector<int> outputs) {
-    Builder builder(ops::registry());
+    Builder builder(a.body.registry());
     Extractor extractor(a, builder, [](int32_t) { return Expr(); });
     const size_t dy_place =
         static_cast<size_t>(std::find(outputs.begin(), outputs.end(), dy_output_) - outputs.begin());

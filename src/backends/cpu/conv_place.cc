@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "ops/registry.h"
-
 namespace deepseek::backends::cpu {
 
 Result<ConvPlace> place_of(const Anchored& a, int64_t block) {
@@ -15,7 +13,7 @@ Result<ConvPlace> place_of(const Anchored& a, int64_t block) {
   for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o)
     if (o != place.result) outputs.push_back(o);
   if (in_place) place.result = outputs[0];
-  graph::Builder builder(ops::registry());
+  graph::Builder builder(a.body.registry());
   Extractor extractor(a, builder, [&](int32_t) {
     return extractor.add_input(a.body.type(a.node().output()), Loop::kOutputs + place.result);
   });

@@ -11,9 +11,8 @@
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/pipeline.h"
 #include "base/memory.h"
-#include "graph/builder.h"
+#include "graph/cloner.h"
 #include "graph/text.h"
-#include "ops/registry.h"
 #include "passes/bind_inputs.h"
 #include "passes/recompute.h"
 #include "passes/rewrite.h"
@@ -175,21 +174,14 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
   for (const Output& output : graph_.outputs()) want(output.value);
   for (const Update& update : graph_.updates()) want(update.value);
   if (!any) return {};
-  Builder builder(ops::registry());
-  std::vector<Expr> map(known.size());
-  for (const Node& node : graph_.nodes()) {
-    if (!known[node.output().id]) continue;
-    std::vector<Expr> inputs;
-    for (Value v : node.inputs) inputs.push_back(map[v.id]);
-    builder.set_scope(node.scope);
-    const std::vector<Expr> results = builder.emit(node.op_name(), std::move(inputs), node.attrs);
-    DS_TRY(builder.status());
-    for (int32_t i = 0; i < node.num_outputs; ++i) map[node.output(i).id] = results[static_cast<size_t>(i)];
-  }
+  Builder builder(graph_.registry());
+  Cloner cloner(builder, graph_);
+  for (const Node& node : graph_.nodes())
+    if (known[node.output().id]) cloner.copy(node);
   std::map<int32_t, size_t> place;  // by value id, which output of the program
   for (int32_t v = 0; v < graph_.num_values(); ++v)
     if (wanted[v]) {
-      builder.output(std::to_string(place.size()), map[v]);
+      builder.output(std::to_string(place.size()), cloner[Value{v}]);
       place.emplace(v, place.size());
     }
   CpuProgram once;
@@ -199,7 +191,7 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
   DS_TRY(once.prepare_constants());
   once.plan(options);
   DS_ASSIGN(const std::vector<Tensor> results, once.run({}, nullptr));
-  DS_ASSIGN(graph_, passes::rewrite(graph_, ops::registry(),
+  DS_ASSIGN(graph_, passes::rewrite(graph_,
                                     [&](Builder& b, const Graph&, const Node& node,
                                         const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
                                       bool replaced = false;
@@ -219,7 +211,7 @@ using Taken = std::vector<std::pair<std::string_view, std::unique_ptr<Kernel>>>;
 
 // Which of the kernels is the fastest, as remembered or else measured now.
 size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runtime::NodeReport& report) {
-  Builder builder(ops::registry());
+  Builder builder(*info.context.op->registry);
   std::vector<Expr> inputs;
   for (size_t i = 0; i < info.context.num_inputs(); ++i)
     inputs.push_back(builder.input((info.is_fixed(i) ? "fixed" : "x") + std::to_string(i), info.context.in(i)));
@@ -301,7 +293,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     for (Value v : node.inputs) info.fixed.push_back(fixed_[v.id]);
     step.once = is_body_ && fixed_[node.output().id];
     Taken taken;
-    for (const Implementation& implementation : implementations(node.op_name())) {
+    for (const Implementation& implementation : implementations(*node.op)) {
       const bool slow = implementation.name == "widened" || implementation.name == "reference";
       if (!taken.empty() && (slow || !options.measure_kernels)) break;
       const auto& off = options.disabled_implementations;
@@ -449,12 +441,12 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
 // What a node costs in bytes of memory traffic, its arithmetic included.
 double cost_of(const Graph& graph, const Node& node, std::span<const int32_t> uses) {
   constexpr double kFlopsPerByte = 12;  // of CPUs; only comparisons of nodes depend on it
-  const Result<Cost> cost = runtime::node_cost(graph, node, uses, ops::registry());
+  const Result<Cost> cost = runtime::node_cost(graph, node, uses);
   return cost.ok() ? cost->bytes + cost->flops / kFlopsPerByte : 0;
 }
 
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>* fixed) {
-  DS_ASSIGN(graph_, passes::bind_inputs(graph, ops::registry(), options.constants));
+  DS_ASSIGN(graph_, passes::bind_inputs(graph, options.constants));
   DS_ASSIGN(graph_, optimize(graph_, options));
   is_body_ = fixed != nullptr;
   if (!is_body_) DS_TRY(precompute(options));
@@ -497,7 +489,7 @@ Status CpuProgram::shrink(const runtime::CompileOptions& options) {
   passes::Recomputed made;
   size_t least = needed;
   const auto attempt = [&](int64_t target) -> Status {
-    DS_ASSIGN(made, passes::recompute(whole, ops::registry(), target, cost));
+    DS_ASSIGN(made, passes::recompute(whole, target, cost));
     DS_ASSIGN(graph_, fuse_loops(made.graph, options));
     DS_TRY(choose_and_plan(options, nullptr));
     least = std::min(least, memory_bytes());

@@ -7,7 +7,6 @@
 #include "base/threads.h"
 #include "graph/builder.h"
 #include "ops/common.h"
-#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -144,7 +143,7 @@ std::vector<size_t> components(const Graph& body) {
 
 // The part of the body that is one component, as a loop.
 Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted) {
-  Builder builder(ops::registry());
+  Builder builder(body.registry());
   std::vector<Expr> map(static_cast<size_t>(body.num_values()));
   std::vector<int> in, out;
   const auto value = [&](Value v) -> Expr {

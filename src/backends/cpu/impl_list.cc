@@ -1,6 +1,5 @@
 // Which implementations an op has on the CPU, fastest first. Order is by measurement; "reference" ends every list.
 #include "backends/cpu/kernel.h"
-#include "ops/registry.h"
 
 namespace deepseek::backends::cpu {
 
@@ -87,12 +86,11 @@ passes::Around loops_around(const graph::Node& node) {
   return {.after = op == "blocked_conv"};
 }
 
-std::vector<Implementation> implementations(std::string_view op) {
+std::vector<Implementation> implementations(const graph::OpDef& op) {
   std::vector<Implementation> list;
   for (const Row& row : kRows)
-    if (row.op == op) list.push_back(row.implementation);
-  const graph::OpDef* def = ops::registry().find(op);
-  if (def != nullptr && def->traits.elementwise) list.push_back({"elementwise", make_elementwise});
+    if (row.op == op.name.value) list.push_back(row.implementation);
+  if (op.traits.elementwise) list.push_back({"elementwise", make_elementwise});
   list.push_back({"widened", make_widened});
   list.push_back({"reference", make_reference});
   return list;

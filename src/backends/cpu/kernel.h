@@ -60,7 +60,7 @@ struct Implementation {
 };
 
 // The list for an op; the reference implementation is always its last entry.
-std::vector<Implementation> implementations(std::string_view op);
+std::vector<Implementation> implementations(const graph::OpDef& op);
 
 // One entry per file: a family's factories.
 KernelOrRefusal make_reference(const NodeInfo&);

@@ -6,7 +6,6 @@
 #include "backends/cpu/tile_program.h"
 #include "base/strings.h"
 #include "graph/builder.h"
-#include "ops/registry.h"
 #include "passes/block_channels.h"
 #include "passes/cse.h"
 #include "passes/decompose.h"
@@ -31,13 +30,13 @@ bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::Compil
     info.outputs.push_back(graph.type(node.output(i)));
     info.used.push_back(true);
   }
-  for (const Implementation& implementation : implementations(node.op_name()))
+  for (const Implementation& implementation : implementations(*node.op))
     if (implementation.name != "reference" && implementation.make(info).ok()) return true;
   return false;
 }
 
 bool takes_body(const Graph& body, const runtime::CompileOptions& options) {
-  Builder builder(ops::registry());
+  Builder builder(body.registry());
   std::vector<Expr> inputs;
   for (const Input& input : body.inputs()) inputs.push_back(builder.input(input.name, body.type(input.value)));
   builder.output("0", builder.op("fused", inputs, {{"body", std::make_shared<const Graph>(body)}}));
@@ -52,49 +51,43 @@ struct Pass {
 };
 constexpr Pass kPasses[] = {
     // First, so that the others meet no copies that are about to go.
-    {"simplify",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph, ops::registry()); }},
+    {"simplify", [](const Graph& graph, const runtime::CompileOptions&) { return passes::simplify(graph); }},
     {"fold_constants",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fold_constants(graph, ops::registry()); }},
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fold_constants(graph); }},
     // Before fusion, which then works on the blocked tensors.
     {"block_channels",
      [](const Graph& graph, const runtime::CompileOptions& options) {
-       return passes::block_channels(graph, ops::registry(), [&](const Graph& g, const Node& node) {
+       return passes::block_channels(graph, [&](const Graph& g, const Node& node) {
          return channel_blocks(NodeInfo{g.context(node), {g.type(node.output())}, {true}, &options});
        });
      }},
     // After blocking, which makes copies. Fusion computes again what is cheaper than memory.
-    {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph, ops::registry()); }},
+    {"cse", [](const Graph& graph, const runtime::CompileOptions&) { return passes::cse(graph); }},
     // A given statistic makes the norm two numbers per channel, which go into the loop after a convolution.
     {"open_norms",
      [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::decompose(graph, ops::registry(), [](const Graph&, const Node& node) {
+       return passes::decompose(graph, [](const Graph&, const Node& node) {
          return node.op_name() == "batch_norm_inference" && node.attrs.integer("channel_block") > 0;
        });
      }},
     // On loops that are still nodes, and before they become kernels.
     {"norm_again",
-     [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::norm_again(graph, ops::registry(), loops_around);
-     }},
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::norm_again(graph, loops_around); }},
     {"fuse_elementwise",
-     [](const Graph& graph, const runtime::CompileOptions&) {
-       return passes::fuse_elementwise(graph, ops::registry(), is_tile_op);
-     }},
+     [](const Graph& graph, const runtime::CompileOptions&) { return passes::fuse_elementwise(graph, is_tile_op); }},
     // After it: what joins is a whole loop.
     {"fuse_around",
      [](const Graph& graph, const runtime::CompileOptions& options) {
        const auto takes = [&](const Graph& body) { return takes_body(body, options); };
-       return passes::fuse_around(graph, ops::registry(), loops_around, takes);
+       return passes::fuse_around(graph, loops_around, takes);
      }},
     // The passes before it may use an order of their own; the one after it keeps it.
-    {"schedule",
-     [](const Graph& graph, const runtime::CompileOptions&) { return passes::schedule(graph, ops::registry()); }},
+    {"schedule", [](const Graph& graph, const runtime::CompileOptions&) { return passes::schedule(graph); }},
     // What joins are loops that nothing else takes in.
     {"fuse_horizontal",
      [](const Graph& graph, const runtime::CompileOptions& options) {
        const auto takes = [&](const Graph& body) { return takes_body(body, options); };
-       return passes::fuse_horizontal(graph, ops::registry(), takes);
+       return passes::fuse_horizontal(graph, takes);
      }},
 };
 
@@ -118,7 +111,7 @@ Status check_passes(const std::vector<std::string>& names) {
 Result<Graph> optimize(const Graph& original, const runtime::CompileOptions& options) {
   DS_TRY(check_passes(options.disabled_passes));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
-  DS_ASSIGN(Graph graph, passes::decompose(original, ops::registry(), [&](const Graph& g, const Node& node) {
+  DS_ASSIGN(Graph graph, passes::decompose(original, [&](const Graph& g, const Node& node) {
               if (node.op->traits.elementwise) return false;
               return !has_fast_kernel(g, node, options);
             }));
@@ -131,7 +124,7 @@ Result<Graph> optimize(const Graph& original, const runtime::CompileOptions& opt
 
 Result<Graph> fuse_loops(const Graph& graph, const runtime::CompileOptions& options) {
   if (named(options.disabled_passes, "fuse_elementwise")) return graph;
-  return passes::fuse_elementwise(graph, ops::registry(), is_tile_op);
+  return passes::fuse_elementwise(graph, is_tile_op);
 }
 
 }  // namespace deepseek::backends::cpu

@@ -6,7 +6,6 @@
 
 #include "backends/cpu/kernel.h"
 #include "ops/common.h"
-#include "ops/registry.h"
 #include "passes/decompose.h"
 
 namespace deepseek::backends::cpu {
@@ -459,7 +458,7 @@ struct TileProgram::Compiler {
 };
 
 Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period) {
-  DS_ASSIGN(const Graph body, passes::decompose(original, ops::registry(), [](const Graph& g, const Node& node) {
+  DS_ASSIGN(const Graph body, passes::decompose(original, [](const Graph& g, const Node& node) {
               return !is_sum(node) && !is_tile_op(g, node);
             }));
   TileProgram program;

@@ -96,7 +96,7 @@ KernelOrRefusal make_widened(const NodeInfo& node) {
       t = wide(t);
     }
   if (!any) return refuse("no operand is a half float");
-  for (const Implementation& implementation : implementations(node.context.op->name.value)) {
+  for (const Implementation& implementation : implementations(*node.context.op)) {
     if (implementation.name == "widened" || implementation.name == "reference") continue;
     if (node.options != nullptr) {
       const auto& off = node.options->disabled_implementations;
