@@ -23,7 +23,7 @@ namespace {
 template <class Layer, class... Args>
 void construct(Layer* self, Args&&... args) {
   new (self) Layer(std::forward<Args>(args)...);
-  const Status status = self->status();
+  const Status status = self->tree_status();
   if (status.ok()) return;
   self->~Layer();
   check(status);
@@ -150,7 +150,9 @@ void bind_attention(nb::module_& m) {
       .def(
           "__init__",
           [](Encoder* self, const Layer& layer, int64_t count, std::shared_ptr<nn::Module> norm) {
-            if (count < 0) throw nb::value_error(fmt::format("expected num_layers >= 0, got {}", count).c_str());
+            constexpr int64_t kMost = 10'000;  // of a graph that can still be compiled
+            if (count < 0 || count > kMost)
+              throw nb::value_error(fmt::format("expected num_layers in [0, {}], got {}", kMost, count).c_str());
             std::vector<std::shared_ptr<Layer>> layers;
             for (int64_t i = 0; i < count; ++i) layers.push_back(layer.clone());
             construct(self, layers, norm);

@@ -187,15 +187,20 @@ def _arg_extreme(name):
 
 
 def var(x: Tensor, dim: Size | None = None, unbiased: bool = True, keepdim: bool = False, correction: int | None = None) -> Value:
+    """Squared deviations by the number of elements less the correction, as in PyTorch: by 0 where nothing would be left."""
     axes = axes_of(dim, x.ndim) or list(range(x.ndim))
     n = math.prod(x._shape[a] for a in axes)
-    centred = x - op("mean", x, axes=axes, keepdims=True)
-    divisor = n - ((1 if unbiased else 0) if correction is None else correction)
-    return op("sum", centred * centred, axes=axes, keepdims=keepdim) / float(divisor)
+    divisor = max(0.0, n - float((1 if unbiased else 0) if correction is None else correction))
+    wide = op("cast", x, dtype="f32") if str(x.dtype) in ("f16", "bf16") else x  # whose squares and counts leave their range
+    centred = wide - op("mean", wide, axes=axes, keepdims=True)
+    y = op("sum", centred * centred, axes=axes, keepdims=keepdim) / divisor
+    return y if wide is x else op("cast", y, dtype=x.dtype)
 
 
 def std(x: Tensor, dim: Size | None = None, unbiased: bool = True, keepdim: bool = False, correction: int | None = None) -> Value:
-    return op("sqrt", var(x, dim, unbiased, keepdim, correction))
+    variance = var(x, dim, unbiased, keepdim, correction)
+    still = variance == 0.0  # where the root has no slope, none is taken: its gradient is 0, as in PyTorch
+    return op("select", still, 0.0, op("sqrt", op("select", still, 1.0, variance)))
 
 
 def to(x: Tensor, dtype: DType) -> Value:

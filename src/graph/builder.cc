@@ -75,10 +75,6 @@ std::vector<Expr> Builder::emit(std::string_view op, std::vector<Expr> inputs, A
   };
   if (def == nullptr) return failed(Status(ErrorCode::kNotFound, "is no registered op"));
   if (!status_.ok()) return std::vector<Expr>(def->outputs.value.size(), Expr(this, Value()));
-  const bool variadic = !def->inputs.value.empty() && def->inputs.value.back().variadic;
-  if (inputs.size() < def->min_inputs() || (!variadic && inputs.size() > def->inputs.value.size()))
-    return failed(invalid("expected {}{} inputs, got {}", def->min_inputs(),
-                          variadic || def->min_inputs() != def->inputs.value.size() ? " or more" : "", inputs.size()));
   Node node;
   node.op = def;
   OpContext context{def, {}, &node.attrs};

@@ -48,7 +48,7 @@ Status verify_node(const Graph& graph, const Node& node, const std::vector<bool>
   for (int32_t i = 0; i < node.num_outputs; ++i) {
     TensorType have = graph.type(node.output(i));
     have.channel_block = 1;
-    if (node.op_name() != "reorder" && have != (*types)[i])
+    if (have != (*types)[i])
       return internal_error("{} output {}: expected {} by inference, got {}", where, i, to_string((*types)[i]),
                             to_string(have));
   }

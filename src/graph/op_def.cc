@@ -29,7 +29,34 @@ std::string_view to_string(Precision precision) {
   return "?";
 }
 
+namespace {
+
+Status check_inputs(const OpDef& def, size_t given) {
+  const size_t least = def.min_inputs(), most = def.inputs.value.size();
+  const bool variadic = !def.inputs.value.empty() && def.inputs.value.back().variadic;
+  if (given >= least && (variadic || given <= most)) return {};
+  const std::string range = variadic        ? fmt::format("{} or more", least)
+                            : least == most ? std::to_string(most)
+                                            : fmt::format("{} to {}", least, most);
+  return invalid("expected {} inputs, got {}", range, given);
+}
+
+Status check_attrs(const OpDef& def, const Attrs& attrs) {
+  for (const AttrSpec& spec : def.attrs) {
+    const AttrValue* value = attrs.find(spec.name);
+    if (value == nullptr) return invalid("needs the attribute '{}' ({})", spec.name, spec.doc);
+    if (value->index() != static_cast<size_t>(spec.kind))
+      return invalid("attribute '{}': expected a {}, got a {}", spec.name, to_string(spec.kind),
+                     to_string(static_cast<AttrKind>(value->index())));
+  }
+  return {};
+}
+
+}  // namespace
+
 TypesOrError infer_types(const OpContext& context) {
+  DS_TRY(check_inputs(*context.op, context.num_inputs()));
+  DS_TRY(check_attrs(*context.op, *context.attrs));
   for (const auto& [name, value] : *context.attrs)
     if (const auto* list = std::get_if<std::vector<int64_t>>(&value))
       for (int64_t v : *list)

@@ -247,13 +247,12 @@ class Parser {
       } while (accept(","));
       if (!expect("}")) return false;
     }
-    for (const AttrSpec& spec : n.op->attrs)
-      if (n.attrs.find(spec.name) == nullptr)
-        return fail(begin, fmt::format("op '{}' needs the attribute '{}'", op, spec.name));
-    if (n.inputs.size() < n.op->min_inputs() ||
-        (n.inputs.size() > n.op->inputs.value.size() && !n.op->inputs.value.back().variadic))
-      return fail(begin,
-                  fmt::format("op '{}' takes {} inputs, got {}", op, n.op->inputs.value.size(), n.inputs.size()));
+    // Checked at once, though verify() does it again, so that the error has the node's place in the text.
+    OpContext context{n.op, {}, &n.attrs};
+    for (Value v : n.inputs) context.inputs.push_back(data.types[static_cast<size_t>(v.id)]);
+    for (TensorType& t : context.inputs) t.channel_block = 1;
+    if (Result<std::vector<TensorType>> types = infer_types(context); !types.ok())
+      return fail(begin, fmt::format("op '{}': {}", op, types.status().message()));
     if (!expect(":")) return false;
     n.num_outputs = static_cast<int32_t>(results.size());
     n.first_output = {static_cast<int32_t>(data.types.size())};

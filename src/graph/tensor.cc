@@ -72,7 +72,18 @@ std::shared_ptr<void> map_pages(size_t bytes, bool zeros) {
 
 }  // namespace
 
+namespace {
+
+// More than any memory; sizes that overflow are beyond it, too.
+void require_possible(const TensorType& type) {
+  constexpr int64_t kMost = int64_t{1} << 46;
+  if (const int64_t n = type.num_elements(); n < 0 || n > kMost) throw std::bad_alloc();
+}
+
+}  // namespace
+
 Tensor::Tensor(TensorType type) : type_(std::move(type)) {
+  require_possible(type_);
   const size_t bytes = (std::max<size_t>(type_.num_bytes(), 1) + 63) / 64 * 64;
   // What malloc would map afresh, too.
   if (constexpr size_t kMapped = size_t{4} << 20; bytes >= kMapped) {
@@ -90,6 +101,7 @@ Tensor::Tensor(TensorType type, void* data, std::shared_ptr<void> owner)
 
 Tensor Tensor::zeros(DType dtype, Dims dims) {
   const TensorType type{dtype, std::move(dims)};
+  require_possible(type);
   const size_t bytes = type.num_bytes();
   // Large ones are zeros as they come: an optimiser's moments are first touched by all threads, in the first step.
   if (constexpr size_t kMapped = size_t{1} << 20; bytes >= kMapped) {

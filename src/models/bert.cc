@@ -24,13 +24,13 @@ struct BertSizes {
 Tensor weights(Dims dims) { return default_initializer().normal(std::move(dims), 0, 0.02); }
 std::shared_ptr<Linear> linear(int64_t in, int64_t out) {
   auto layer = std::make_shared<Linear>(in, out);
-  layer->register_parameter("weight", weights({out, in}));
-  layer->register_parameter("bias", Tensor::zeros(DType::kF32, {out}));
+  layer->register_parameter("weight", {out, in}, weights);
+  layer->register_parameter("bias", {out}, filled(0));
   return layer;
 }
 std::shared_ptr<Embedding> embedding(int64_t rows, int64_t width) {
   auto table = std::make_shared<Embedding>(rows, width);
-  table->register_parameter("weight", weights({rows, width}));
+  table->register_parameter("weight", {rows, width}, weights);
   return table;
 }
 std::shared_ptr<LayerNorm> layer_norm(int64_t width) { return std::make_shared<LayerNorm>(Dims{width}, kEpsilon); }
@@ -197,7 +197,7 @@ class BertClassifier : public Module {
 class MaskedLanguageHead : public Module {
  public:
   MaskedLanguageHead(const BertSizes& s, std::shared_ptr<Bert> bert) : bert_(std::move(bert)) {
-    register_parameter("bias", Tensor::zeros(DType::kF32, {s.vocabulary}));
+    register_parameter("bias", {s.vocabulary}, filled(0));
     auto transform = add("transform", std::make_shared<Sequential>());
     dense_ = transform->add("dense", linear(s.width, s.width));
     norm_ = transform->add("LayerNorm", layer_norm(s.width));

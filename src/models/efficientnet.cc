@@ -55,9 +55,9 @@ std::shared_ptr<Conv> conv(const ConvSizes& s) {
       s.in, s.out, Dims{s.kernel, s.kernel},
       ConvOptions{.stride = {s.stride}, .groups = s.groups, .bias = s.bias, .same_padding = true});
   const double fan_out = static_cast<double>(s.kernel * s.kernel * s.out / s.groups);
-  layer->register_parameter(
-      "weight", default_initializer().normal({s.out, s.in / s.groups, s.kernel, s.kernel}, 0, std::sqrt(2 / fan_out)));
-  if (s.bias) layer->register_parameter("bias", Tensor::zeros(DType::kF32, {s.out}));
+  layer->register_parameter("weight", {s.out, s.in / s.groups, s.kernel, s.kernel},
+                            default_initializer().normal(0, std::sqrt(2 / fan_out)));
+  if (s.bias) layer->register_parameter("bias", {s.out}, filled(0));
   return layer;
 }
 
@@ -132,8 +132,8 @@ class EfficientNet : public Module {
     dropout_ = add("_dropout", std::make_shared<Dropout>(s.dropout));
     fc_ = add("_fc", std::make_shared<Linear>(features, s.classes));
     const double bound = 1 / std::sqrt(static_cast<double>(s.classes));
-    fc_->register_parameter("weight", default_initializer().uniform({s.classes, features}, bound));
-    fc_->register_parameter("bias", Tensor::zeros(DType::kF32, {s.classes}));
+    fc_->register_parameter("weight", {s.classes, features}, default_initializer().uniform(bound));
+    fc_->register_parameter("bias", {s.classes}, filled(0));
   }
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override {
     Expr x = silu((*bn0_)(trace, (*stem_)(trace, inputs[0])));

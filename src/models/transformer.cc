@@ -22,7 +22,7 @@ class TransformerClassifier : public Module {
       embedding_ = add("embedding", std::make_shared<Embedding>(s.vocabulary, s.width));
     else
       input_ = add("input", std::make_shared<Linear>(s.features, s.width));
-    register_parameter("position", default_initializer().normal({s.steps, s.width}, 0, 0.02));
+    register_parameter("position", {s.steps, s.width}, default_initializer().normal(0, 0.02));
     std::vector<std::shared_ptr<TransformerEncoderLayer>> layers;
     for (int64_t i = 0; i < s.layers; ++i)
       layers.push_back(std::make_shared<TransformerEncoderLayer>(s.width, s.heads,

@@ -26,7 +26,7 @@ std::shared_ptr<Conv> conv(int64_t in, int64_t out, int64_t stride) {
   auto layer =
       std::make_shared<Conv>(in, out, Dims{3, 3, 3}, ConvOptions{.stride = {stride}, .padding = {1}, .bias = false});
   const double deviation = std::sqrt(2 / static_cast<double>(27 * in));
-  layer->register_parameter("weight", default_initializer().normal({out, in, 3, 3, 3}, 0, deviation));
+  layer->register_parameter("weight", {out, in, 3, 3, 3}, default_initializer().normal(0, deviation));
   return layer;
 }
 

@@ -64,8 +64,15 @@ std::string summary(const std::string& name) {
 
 Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Parameters& parameters) {
   std::string known;
+  DS_TRY(graph::check_size({DType::kF32, task.input}));
+  if (task.classes < 1 || task.classes > graph::kMaxSize)
+    return invalid("classes: expected 1 to {}, got {}", graph::kMaxSize, task.classes);
   for (const Entry& e : kModels) {
-    if (name == e.name) return e.make(name, task, parameters);
+    if (name == e.name) {
+      DS_ASSIGN(nn::ModulePtr model, e.make(name, task, parameters));
+      DS_TRY(model->tree_status());  // of layers that are too large
+      return model;
+    }
     known += (known.empty() ? "" : ", ") + std::string(e.name);
   }
   return invalid("model.name: there is no model '{}'; the zoo has: {}", name, known);

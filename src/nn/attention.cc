@@ -11,6 +11,7 @@ namespace {
 
 double xavier_bound(int64_t rows, int64_t columns) { return std::sqrt(6.0 / static_cast<double>(rows + columns)); }
 
+// Half of what the op attention takes for hidden in f16, as two masks may be added.
 double hidden_score(DType dtype) { return dtype == DType::kF16 ? -3e4 : -1e30; }
 
 // A mask as a number to add to scores of `like`'s dtype.
@@ -49,10 +50,11 @@ MultiheadAttention::MultiheadAttention(int64_t width, int64_t heads, AttentionOp
                "MultiheadAttention: expected kdim and vdim >= 1, got {} and {}", options_.key_width,
                options_.value_width) ||
       !require(options_.dropout >= 0 && options_.dropout < 1, "MultiheadAttention: expected dropout in [0, 1), got {}",
-               options_.dropout))
+               options_.dropout) ||
+      !require_possible("MultiheadAttention", {width, options_.key_width, options_.value_width}))
     return;
   const auto projection = [&](const char* name, int64_t rows, int64_t columns) {
-    register_parameter(name, default_initializer().uniform({rows, columns}, xavier_bound(rows, columns)));
+    register_parameter(name, {rows, columns}, default_initializer().uniform(xavier_bound(rows, columns)));
   };
   if (options_.key_width == width && options_.value_width == width) {
     projection("in_proj_weight", 3 * width, width);
@@ -61,9 +63,9 @@ MultiheadAttention::MultiheadAttention(int64_t width, int64_t heads, AttentionOp
     projection("k_proj_weight", width, options_.key_width);
     projection("v_proj_weight", width, options_.value_width);
   }
-  if (options_.bias) register_parameter("in_proj_bias", Tensor::zeros(DType::kF32, {3 * width}));
+  if (options_.bias) register_parameter("in_proj_bias", {3 * width}, filled(0));
   out_proj_ = add("out_proj", std::make_shared<Linear>(width, width, options_.bias));
-  if (options_.bias)
+  if (options_.bias && out_proj_->status().ok())
     std::memset(out_proj_->own_state()[1].value.data(), 0, out_proj_->own_state()[1].value.num_bytes());
 }
 
@@ -126,7 +128,10 @@ std::vector<Expr> MultiheadAttention::attend(Trace& trace, Expr query, Expr key,
   if (weights || drops) {
     if (masks.causal) hide(causal_mask(q, queries, keys));
     Expr scores = ops::matmul(q * (1 / std::sqrt(static_cast<double>(width_ / heads_))), k, false, true);
-    p = b.op("softmax", {mask.defined() ? scores + mask : scores});
+    if (mask.defined()) {  // as in the op attention, no score is -inf
+      scores = ops::maximum(scores + mask, ops::constant_like(scores, scores.dtype() == DType::kF16 ? -6e4 : -1e30));
+    }
+    p = b.op("softmax", {scores});
     if (drops) p = dropout(trace, p, options_.dropout);
     y = ops::matmul(p, v);
   } else {
@@ -151,7 +156,8 @@ TransformerEncoderLayer::TransformerEncoderLayer(int64_t width, int64_t heads, E
                "{}, nhead {} and dim_feedforward {}",
                width, heads, options_.feedforward) ||
       !require(options_.dropout >= 0 && options_.dropout < 1,
-               "TransformerEncoderLayer: expected dropout in [0, 1), got {}", options_.dropout))
+               "TransformerEncoderLayer: expected dropout in [0, 1), got {}", options_.dropout) ||
+      !require_possible("TransformerEncoderLayer", {width, options_.feedforward}))
     return;
   const bool bias = options_.bias;
   self_attn_ =

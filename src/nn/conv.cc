@@ -58,13 +58,14 @@ Conv::Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions o
                in_channels, out_channels, graph::to_string(kernel_)) ||
       !require(groups >= 1 && in_channels % groups == 0 && out_channels % groups == 0,
                "Conv: expected groups to divide in_channels {} and out_channels {}, got {}", in_channels, out_channels,
-               groups))
+               groups) ||
+      !require_possible("Conv", {in_channels, out_channels}))
     return;
   Dims dims = {out_channels, in_channels / groups};
   dims.insert(dims.end(), kernel_.begin(), kernel_.end());
   const double bound = 1 / std::sqrt(static_cast<double>(graph::product(dims)) / static_cast<double>(out_channels));
-  register_parameter("weight", default_initializer().uniform(dims, bound));
-  if (options_.bias) register_parameter("bias", default_initializer().uniform({out_channels}, bound));
+  register_parameter("weight", dims, default_initializer().uniform(bound));
+  if (options_.bias) register_parameter("bias", {out_channels}, default_initializer().uniform(bound));
 }
 
 std::vector<Expr> Conv::forward(Trace& trace, const std::vector<Expr>& inputs) {
@@ -83,13 +84,14 @@ ConvTranspose::ConvTranspose(int64_t in_channels, int64_t out_channels, Dims ker
                in_channels, out_channels, graph::to_string(kernel_)) ||
       !require(groups >= 1 && in_channels % groups == 0 && out_channels % groups == 0,
                "ConvTranspose: expected groups to divide in_channels {} and out_channels {}, got {}", in_channels,
-               out_channels, groups))
+               out_channels, groups) ||
+      !require_possible("ConvTranspose", {in_channels, out_channels}))
     return;
   Dims dims = {in_channels, out_channels / groups};
   dims.insert(dims.end(), kernel_.begin(), kernel_.end());
   const double bound = 1 / std::sqrt(static_cast<double>(graph::product(dims)) / static_cast<double>(in_channels));
-  register_parameter("weight", default_initializer().uniform(dims, bound));
-  if (options_.bias) register_parameter("bias", default_initializer().uniform({out_channels}, bound));
+  register_parameter("weight", dims, default_initializer().uniform(bound));
+  if (options_.bias) register_parameter("bias", {out_channels}, default_initializer().uniform(bound));
 }
 
 std::vector<Expr> ConvTranspose::forward(Trace& trace, const std::vector<Expr>& inputs) {

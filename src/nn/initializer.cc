@@ -128,6 +128,13 @@ Tensor Initializer::normal(Dims dims, double mean, double deviation) {
               });
 }
 
+uint64_t Initializer::next_seed() {
+  uint64_t z = seed_ + 0x9E3779B97F4A7C15 * ++seeds_;  // SplitMix64
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+  return (z ^ (z >> 31)) >> 12;
+}
+
 Initializer& default_initializer() {
   thread_local Initializer initializer(0);
   return initializer;

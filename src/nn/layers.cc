@@ -9,11 +9,12 @@ namespace deepseek::nn {
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool bias) : bias_(bias) {
   if (!require(in_features >= 1 && out_features >= 1,
-               "Linear: expected in_features and out_features >= 1, got {} and {}", in_features, out_features))
+               "Linear: expected in_features and out_features >= 1, got {} and {}", in_features, out_features) ||
+      !require_possible("Linear", {in_features, out_features}))
     return;
   const double bound = 1 / std::sqrt(static_cast<double>(in_features));
-  register_parameter("weight", default_initializer().uniform({out_features, in_features}, bound));
-  if (bias) register_parameter("bias", default_initializer().uniform({out_features}, bound));
+  register_parameter("weight", {out_features, in_features}, default_initializer().uniform(bound));
+  if (bias) register_parameter("bias", {out_features}, default_initializer().uniform(bound));
 }
 
 std::vector<Expr> Linear::forward(Trace& trace, const std::vector<Expr>& inputs) {
@@ -71,6 +72,7 @@ ModulePtr flatten() {
 }
 
 Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding) {
+  if (!require_possible("Embedding", {rows, width})) return;
   const int64_t row = padding ? *padding + (*padding < 0 ? rows : 0) : -1;
   padding_ = row;
   if (!require(rows >= 1 && width >= 1, "Embedding: expected num_embeddings and embedding_dim >= 1, got {} and {}",
@@ -78,9 +80,11 @@ Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding
       !require(!padding || (row >= 0 && row < rows), "Embedding: expected padding_idx in [-{}, {}), got {}", rows, rows,
                padding.value_or(0)))
     return;
-  Tensor weight = default_initializer().normal({rows, width}, 0, 1);
-  if (padding) std::fill_n(weight.as<float>() + row * width, width, 0.0f);
-  register_parameter("weight", weight);
+  register_parameter("weight", {rows, width}, [&](Dims dims) {
+    Tensor weight = default_initializer().normal(std::move(dims), 0, 1);
+    if (padding) std::fill_n(weight.as<float>() + row * width, width, 0.0f);
+    return weight;
+  });
 }
 
 std::vector<Expr> Embedding::forward(Trace& trace, const std::vector<Expr>& inputs) {

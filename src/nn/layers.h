@@ -53,7 +53,7 @@ class Embedding : public Module {
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
 
  private:
-  int64_t padding_;  // -1: none
+  int64_t padding_ = -1;  // none
 };
 
 // Zeroes elements with probability `rate` in training and scales the rest by 1 / (1 - rate).

@@ -101,6 +101,17 @@ void Module::register_tensor(const std::string& name, Tensor value, bool trainab
 void Module::register_parameter(const std::string& name, Tensor value) {
   register_tensor(name, std::move(value), true);
 }
+void Module::register_parameter(const std::string& name, Dims dims, const std::function<Tensor(Dims)>& make) {
+  if (!status_.ok()) return;  // after a tensor that is too large no other need be made
+  const Status size = graph::check_size({DType::kF32, dims});
+  if (require(size.ok(), "parameter '{}': {}", name, size.message())) register_parameter(name, make(std::move(dims)));
+}
+bool Module::require_possible(const char* layer, std::initializer_list<int64_t> sizes) {
+  for (int64_t size : sizes)
+    if (!require(size <= graph::kMaxSize, "{}: expected sizes of at most {}, got {}", layer, graph::kMaxSize, size))
+      return false;
+  return true;
+}
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
   ++version;
@@ -113,6 +124,13 @@ void Module::register_module(const std::string& name, ModulePtr child) {
       return;
     }
   children_.emplace_back(name, std::move(child));
+}
+
+Status Module::tree_status() const {
+  DS_TRY(status_);
+  for (const auto& [name, child] : children_)
+    if (Status s = child->tree_status(); !s.ok()) return std::move(s).note("in module '" + name + "'");
+  return {};
 }
 
 std::vector<const void*> Module::structure() const {

@@ -3,6 +3,8 @@
 // Test: tests/nn/module_test.cc
 #pragma once
 
+#include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -75,6 +77,8 @@ class Module {
 
   // A name holds no dots, else status() tells. A second value of a name takes the first one's place.
   void register_parameter(const std::string& name, Tensor value);
+  // Made only where a tensor may be so large, else status() tells.
+  void register_parameter(const std::string& name, Dims dims, const std::function<Tensor(Dims)>& make);
   void register_buffer(const std::string& name, Tensor value);
   void register_module(const std::string& name, ModulePtr child);
   template <class M>
@@ -93,6 +97,8 @@ class Module {
   Status load_state(const std::map<std::string, Tensor>& values);
   // What was wrong with the constructor's arguments; tracing such a module fails with it.
   const Status& status() const { return status_; }
+  // The first error of this module or one below, which it names.
+  Status tree_status() const;
   // false: this module (not its children) behaves as in evaluation even where the trace is of training.
   void set_training(bool training);
   bool training() const { return training_; }
@@ -110,6 +116,8 @@ class Module {
     if (!holds && status_.ok()) status_ = invalid(format, std::forward<Args>(args)...);
     return holds;
   }
+  // That none of the sizes is above kMaxSize, so that products of two of them don't overflow.
+  bool require_possible(const char* layer, std::initializer_list<int64_t> sizes);
 
  private:
   void register_tensor(const std::string& name, Tensor value, bool trainable);

@@ -35,10 +35,12 @@ void track(Trace& trace, const Module& module, Expr weight, Expr mean, Expr var)
 }  // namespace
 
 BatchNorm::BatchNorm(int64_t channels, RunningOptions options) : channels_(channels), options_(options) {
-  if (!require(channels >= 1, "BatchNorm: expected channels >= 1, got {}", channels)) return;
+  if (!require(channels >= 1, "BatchNorm: expected channels >= 1, got {}", channels) ||
+      !require_possible("BatchNorm", {channels}))
+    return;
   if (options_.affine) {
-    register_parameter("weight", Tensor::full(DType::kF32, {channels}, 1));
-    register_parameter("bias", Tensor::zeros(DType::kF32, {channels}));
+    register_parameter("weight", {channels}, filled(1));
+    register_parameter("bias", {channels}, filled(0));
   }
   if (options_.track) {
     register_buffer(kMean, Tensor::zeros(DType::kF32, {channels}));
@@ -71,10 +73,12 @@ std::vector<Expr> BatchNorm::forward(Trace& trace, const std::vector<Expr>& inpu
 }
 
 InstanceNorm::InstanceNorm(int64_t channels, RunningOptions options) : channels_(channels), options_(options) {
-  if (!require(channels >= 1, "InstanceNorm: expected channels >= 1, got {}", channels)) return;
+  if (!require(channels >= 1, "InstanceNorm: expected channels >= 1, got {}", channels) ||
+      !require_possible("InstanceNorm", {channels}))
+    return;
   if (options_.affine) {
-    register_parameter("weight", Tensor::full(DType::kF32, {channels}, 1));
-    register_parameter("bias", Tensor::zeros(DType::kF32, {channels}));
+    register_parameter("weight", {channels}, filled(1));
+    register_parameter("bias", {channels}, filled(0));
   }
   if (options_.track) {
     register_buffer(kMean, Tensor::zeros(DType::kF32, {channels}));
@@ -110,8 +114,8 @@ LayerNorm::LayerNorm(Dims shape, double epsilon, bool affine, bool bias)
     : shape_(std::move(shape)), epsilon_(epsilon), affine_(affine), bias_(affine && bias) {
   if (!require(all_positive(shape_), "LayerNorm: expected a shape of sizes >= 1, got {}", graph::to_string(shape_)))
     return;
-  if (affine_) register_parameter("weight", Tensor::full(DType::kF32, shape_, 1));
-  if (bias_) register_parameter("bias", Tensor::zeros(DType::kF32, shape_));
+  if (affine_) register_parameter("weight", shape_, filled(1));
+  if (bias_) register_parameter("bias", shape_, filled(0));
 }
 
 std::vector<Expr> LayerNorm::forward(Trace& trace, const std::vector<Expr>& inputs) {
@@ -125,7 +129,7 @@ RMSNorm::RMSNorm(Dims shape, double epsilon, bool affine)
     : shape_(std::move(shape)), epsilon_(epsilon), affine_(affine) {
   if (!require(all_positive(shape_), "RMSNorm: expected a shape of sizes >= 1, got {}", graph::to_string(shape_)))
     return;
-  if (affine_) register_parameter("weight", Tensor::full(DType::kF32, shape_, 1));
+  if (affine_) register_parameter("weight", shape_, filled(1));
 }
 
 std::vector<Expr> RMSNorm::forward(Trace& trace, const std::vector<Expr>& inputs) {
@@ -136,11 +140,12 @@ std::vector<Expr> RMSNorm::forward(Trace& trace, const std::vector<Expr>& inputs
 GroupNorm::GroupNorm(int64_t groups, int64_t channels, double epsilon, bool affine)
     : groups_(groups), channels_(channels), epsilon_(epsilon), affine_(affine) {
   if (!require(groups >= 1 && channels >= 1 && channels % groups == 0,
-               "GroupNorm: expected groups to divide the channels, got groups {} and channels {}", groups, channels))
+               "GroupNorm: expected groups to divide the channels, got groups {} and channels {}", groups, channels) ||
+      !require_possible("GroupNorm", {channels}))
     return;
   if (!affine_) return;
-  register_parameter("weight", Tensor::full(DType::kF32, {channels}, 1));
-  register_parameter("bias", Tensor::zeros(DType::kF32, {channels}));
+  register_parameter("weight", {channels}, filled(1));
+  register_parameter("bias", {channels}, filled(0));
 }
 
 std::vector<Expr> GroupNorm::forward(Trace& trace, const std::vector<Expr>& inputs) {

@@ -6,6 +6,8 @@
 
 namespace deepseek::nn {
 
+constexpr int64_t kMostLayers = 10'000;  // of a graph that can still be compiled
+
 Recurrent::Recurrent(const char* op, int64_t gates, int64_t states, int64_t input, int64_t hidden,
                      RecurrentOptions options)
     : op_(op), gates_(gates), states_(states), hidden_(hidden), options_(options) {
@@ -13,12 +15,15 @@ Recurrent::Recurrent(const char* op, int64_t gates, int64_t states, int64_t inpu
                "{}: expected input_size, hidden_size and num_layers >= 1, got {}, {} and {}", op, input, hidden,
                options.layers) ||
       !require(options.dropout >= 0 && options.dropout < 1, "{}: expected dropout in [0, 1), got {}", op,
-               options.dropout))
+               options.dropout) ||
+      !require_possible(op, {input, hidden}) ||
+      !require(options.layers <= kMostLayers, "{}: expected at most {} layers, got {}", op, kMostLayers,
+               options.layers))
     return;
   const double bound = 1 / std::sqrt(static_cast<double>(hidden));
   const int64_t directions = options.bidirectional ? 2 : 1, rows = gates * hidden;
   const auto parameter = [&](const std::string& name, Dims dims) {
-    register_parameter(name, default_initializer().uniform(std::move(dims), bound));
+    register_parameter(name, std::move(dims), default_initializer().uniform(bound));
   };
   for (int64_t layer = 0; layer < options.layers; ++layer)
     for (int64_t direction = 0; direction < directions; ++direction) {

@@ -77,7 +77,9 @@ OpDef softmax_op(const char* name, const char* doc, const char* grad_op, bool lo
                                          {"channels", {f32({2, 5, 3, 4})}, {{"axis", int64_t{1}}}},
                                          {"first", {f32({6, 3})}, {{"axis", int64_t{0}}}},
                                          {"heads", {f32({2, 3, 5, 16})}},
-                                         {"single", {f32({3, 1})}}}};
+                                         {"single", {f32({3, 1})}},
+                                         {"no_rows", {f32({0, 3})}},
+                                         {"no_classes", {f32({2, 0})}}}};
 }
 
 OpDef softmax_grad_op(const char* name, const char* doc, const char* y_doc, bool logarithm) {
@@ -96,7 +98,8 @@ OpDef softmax_grad_op(const char* name, const char* doc, const char* y_doc, bool
             return {in[0] * (in[1] - sum(in[0] * in[1], axes, true))};
           },
           .samples = std::vector<Sample>{{"last", {y({4, 37}), f32({4, 37})}, {}, false},
-                                         {"channels", {y({2, 5, 3}), f32({2, 5, 3})}, {{"axis", int64_t{1}}}, false}}};
+                                         {"channels", {y({2, 5, 3}), f32({2, 5, 3})}, {{"axis", int64_t{1}}}, false},
+                                         {"no_classes", {y({2, 0}), f32({2, 0})}, {}, false}}};
 }
 
 using ActivationFn = Expr (*)(Expr x, const OpContext& c);
@@ -107,6 +110,7 @@ OpDef activation(const char* name, const char* doc, ActivationFn fn, std::vector
   std::vector<Sample> samples{{"matrix", {f32({3, 17})}}, {"image", {f32({2, 3, 4, 5})}}, {"scalar", {f32({})}}};
   for (Attrs& variant : variants)
     samples.push_back({"attrs_" + std::to_string(samples.size() - 2), {f32({4, 9})}, variant});
+  samples.push_back({"empty", {f32({0, 3})}});
   return {.name = name,
           .doc = doc,
           .inputs = std::vector<OperandSpec>{{"x", "any shape, float"}},
@@ -134,8 +138,8 @@ Expr positive(Expr x) { return greater(x, zero(x)); }
 
 // clamp((x + 3) / 6, 0, 1) with zero slope at both corners, as PyTorch has it.
 Expr hard_sigmoid(Expr x) {
-  Expr inner = select(less(x, constant_like(x, 3)), x * (1.0 / 6) + 0.5, constant_like(x, 1));
-  return select(greater(x, constant_like(x, -3)), inner, zero(x));
+  Expr inner = select(greater_equal(x, constant_like(x, 3)), constant_like(x, 1), x * (1.0 / 6) + 0.5);
+  return select(greater_equal(constant_like(x, -3), x), zero(x), inner);  // NaN, which no comparison takes, stays
 }
 
 OpDef gelu_op() {
@@ -167,7 +171,8 @@ OpDef silu_grad_op() {
   };
   def.samples = std::vector<Sample>{{"matrix", {f32({3, 17}), f32({3, 17})}},
                                     {"image", {f32({2, 3, 4, 5}), f32({2, 3, 4, 5})}},
-                                    {"scalar", {f32({}), f32({})}}};
+                                    {"scalar", {f32({}), f32({})}},
+                                    {"empty", {f32({0, 3}), f32({0, 3})}}};
   return def;
 }
 
@@ -207,13 +212,15 @@ Status register_activation(OpRegistry& registry) {
     return {g.builder.op("silu_grad", {g.inputs[0], g.output_grads[0]})};
   });
   defs.push_back(silu_grad_op());
-  defs.push_back(
-      activation("elu", "x where x > 0, else alpha * (e^x - 1).",
-                 [](Expr x, const OpContext& c) {
-                   // The exponent is held at 0 where it is not used, so that no infinity meets a zero gradient.
-                   return select(positive(x), x, x.builder().op("expm1", {minimum(x, zero(x))}) * c.number("alpha"));
-                 },
-                 {{"alpha", AttrKind::kFloat, 1.0, "limit for x -> -infinity is -alpha"}}, {Attrs{{"alpha", 0.3}}}));
+  defs.push_back(activation("elu", "x where x > 0, else alpha * (e^x - 1).",
+                            [](Expr x, const OpContext& c) {
+                              // The exponent is held at 0 where it is not used, so that no infinity meets a zero
+                              // gradient. A minimum would do it, but splits the gradient at 0.
+                              Expr exponent = select(positive(x), zero(x), x);
+                              return select(positive(x), x, x.builder().op("expm1", {exponent}) * c.number("alpha"));
+                            },
+                            {{"alpha", AttrKind::kFloat, 1.0, "limit for x -> -infinity is -alpha"}},
+                            {Attrs{{"alpha", 0.3}}}));
   defs.push_back(activation("leaky_relu", "x where x > 0, else slope * x.",
                             [](Expr x, const OpContext& c) { return select(positive(x), x, x * c.number("slope")); },
                             {{"slope", AttrKind::kFloat, 0.01, "slope for x <= 0"}}, {Attrs{{"slope", 0.2}}}));

@@ -6,6 +6,9 @@
 namespace deepseek::ops {
 namespace {
 
+constexpr double kDefaultScale = -1;
+
+// Far below every score, yet finite: a row that is masked throughout attends evenly rather than giving NaN.
 double hidden_score(DType dtype) { return dtype == DType::kF16 ? -6e4 : -1e30; }
 
 // q, k, v and, if there is one, the mask at `mask`.
@@ -27,7 +30,8 @@ Status check_operands(const OpContext& c, size_t mask) {
       return invalid("expected a mask of {} or bool that broadcasts to {}, got {}", to_string(q.dtype),
                      to_string(scores), to_string(m));
   }
-  if (c.number("scale") < 0) return invalid("expected scale >= 0, got {}", c.number("scale"));
+  if (const double s = c.number("scale"); !(s >= 0 || s == kDefaultScale))
+    return invalid("expected scale >= 0, or {} for 1 / sqrt(E), got {}", kDefaultScale, s);
   return {};
 }
 
@@ -50,20 +54,22 @@ TypesOrError infer_attention_grad(const OpContext& c) {
 }
 
 double scale_of(const OpContext& c) {
-  return c.number("scale") > 0 ? c.number("scale") : 1 / std::sqrt(static_cast<double>(c.in(0).dims[3]));
+  return c.number("scale") >= 0 ? c.number("scale") : 1 / std::sqrt(static_cast<double>(c.in(0).dims[3]));
+}
+
+Expr earlier_keys(Builder& b, Expr q, Expr k) {  // [L,S]: key j <= query i
+  Expr row = b.op("iota", {}, {{"dims", Dims{q.dim(2), 1}}, {"axis", int64_t{0}}});
+  Expr column = b.op("iota", {}, {{"dims", Dims{1, k.dim(2)}}, {"axis", int64_t{1}}});
+  return greater_equal(row, column);
 }
 
 // softmax(scale q k^T + mask) [N,H,L,S]
 Expr probabilities(Builder& b, const OpContext& c, Expr q, Expr k, Expr mask) {
   Expr scores = matmul(q * scale_of(c), k, false, true);
-  // Far below every score, yet finite: a row that is masked throughout attends evenly rather than giving NaN.
   Expr hidden = constant_like(scores, hidden_score(q.dtype()));
-  if (c.flag("causal")) {
-    Expr row = b.op("iota", {}, {{"dims", Dims{q.dim(2), 1}}, {"axis", int64_t{0}}});
-    Expr column = b.op("iota", {}, {{"dims", Dims{1, k.dim(2)}}, {"axis", int64_t{1}}});
-    scores = select(greater_equal(row, column), scores, hidden);
-  }
-  if (mask.defined()) scores = mask.dtype() == DType::kBool ? select(mask, scores, hidden) : scores + mask;
+  if (c.flag("causal")) scores = select(earlier_keys(b, q, k), scores, hidden);
+  if (mask.defined())
+    scores = mask.dtype() == DType::kBool ? select(mask, scores, hidden) : maximum(scores + mask, hidden);
   return b.op("softmax", {scores});
 }
 
@@ -75,15 +81,12 @@ std::vector<Expr> decompose_attention_grad(Builder& b, const OpContext& c, std::
   Expr q = in[0], k = in[1], v = in[2], dy = in[3], mask = in.size() > 4 ? in[4] : Expr();
   Expr p = probabilities(b, c, q, k, mask);
   Expr ds = b.op("softmax_grad", {p, matmul(dy, v, false, true)});
-  const auto seen = [&](Expr x) {  // what is hidden does not depend on q and k
-    Expr zero = constant_like(x, 0);
-    if (mask.defined() && mask.dtype() == DType::kBool) x = select(mask, x, zero);
-    if (!c.flag("causal")) return x;
-    Expr row = b.op("iota", {}, {{"dims", Dims{q.dim(2), 1}}, {"axis", int64_t{0}}});
-    Expr column = b.op("iota", {}, {{"dims", Dims{1, k.dim(2)}}, {"axis", int64_t{1}}});
-    return select(greater_equal(row, column), x, zero);
-  };
-  Expr scores = seen(ds) * scale_of(c);
+  // What is hidden does not depend on q and k, nor on a mask so far down.
+  Expr zero = constant_like(ds, 0);
+  if (mask.defined())
+    ds = select(mask.dtype() == DType::kBool ? mask : greater(mask, constant_like(mask, hidden_score(q.dtype()))), ds,
+                zero);
+  Expr scores = (c.flag("causal") ? select(earlier_keys(b, q, k), ds, zero) : ds) * scale_of(c);
   std::vector<Expr> out{matmul(scores, k), matmul(scores, q, true, false), matmul(p, dy, true, false)};
   if (c.flag("mask_gradient")) out.push_back(sum_to(ds, mask.dims()));
   return out;
@@ -130,7 +133,7 @@ Status register_attention(OpRegistry& registry) {
                 {"v", "[N,H,S,Ev]"},
                 {"mask", "broadcasts to [N,H,L,S]: added to the scores, or bool, true where a key is seen", true}},
         .outputs = std::vector<OperandSpec>{{"y", "[N,H,L,Ev]"}},
-        .attrs = {{"scale", AttrKind::kFloat, 0.0, "factor of the scores; 0 means 1 / sqrt(E)"},
+        .attrs = {{"scale", AttrKind::kFloat, kDefaultScale, "factor of the scores, >= 0; -1 means 1 / sqrt(E)"},
                   {"causal", AttrKind::kBool, false, "position i sees keys 0 to i only"}},
         .infer = infer_attention,
         .gradient = Gradient::rule(attention_gradient),
@@ -140,6 +143,8 @@ Status register_attention(OpRegistry& registry) {
         .samples = std::vector<Sample>{{"self", qkv(5, 5, 4, 4)},
                                        {"cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}},
                                        {"causal", qkv(6, 6, 4, 4), {{"causal", true}}},
+                                       {"no_keys", qkv(3, 0, 4, 4)},
+                                       {"no_queries", qkv(0, 3, 4, 4)},
                                        {"causal_wide", qkv(3, 5, 4, 4), {{"causal", true}}},
                                        {"bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))},
                                        {"padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})},
@@ -152,7 +157,7 @@ Status register_attention(OpRegistry& registry) {
                                            {"dy", "float [N,H,L,Ev]"},
                                            {"mask", "its mask", true}},
         .outputs = std::vector<OperandSpec>{{"dq", "q's type"}, {"dk", "k's type"}, {"dv", "v's type"}},
-        .attrs = {{"scale", AttrKind::kFloat, 0.0, "as in attention"},
+        .attrs = {{"scale", AttrKind::kFloat, kDefaultScale, "as in attention"},
                   {"causal", AttrKind::kBool, false, "as in attention"},
                   {"mask_gradient", AttrKind::kBool, false, "a fourth output: dmask, of the mask's type"}},
         .infer = infer_attention_grad,
@@ -161,8 +166,9 @@ Status register_attention(OpRegistry& registry) {
         .decompose = decompose_attention_grad,
         .precision = Precision::kParts,
         .samples = std::vector<Sample>{
-            grad("self", qkv(5, 5, 4, 4)), grad("cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}),
-            grad("causal", qkv(6, 6, 4, 4), {{"causal", true}}), grad("bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))),
+            grad("self", qkv(5, 5, 4, 4)), grad("no_keys", qkv(3, 0, 4, 4)), grad("no_queries", qkv(0, 3, 4, 4)),
+            grad("cross", qkv(3, 6, 4, 5), {{"scale", 0.3}}), grad("causal", qkv(6, 6, 4, 4), {{"causal", true}}),
+            grad("bias", with(qkv(4, 5, 4, 4), f32({3, 4, 5}))),
             grad("bias_gradient", with(qkv(4, 5, 4, 4), f32({3, 1, 5})), {{"mask_gradient", true}}),
             grad("padding", with(qkv(4, 9, 4, 4), {{DType::kBool, {2, 1, 1, 9}}, Fill::kBool})),
             grad("long", {f32({1, 2, 70, 8}), f32({1, 2, 67, 8}), f32({1, 2, 67, 8})})}}});

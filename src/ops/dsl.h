@@ -26,6 +26,9 @@ Expr greater(Expr a, Expr b);
 Expr greater_equal(Expr a, Expr b);
 Expr select(Expr condition, Expr a, Expr b);
 Expr cast(Expr a, DType dtype);  // a itself where it has that dtype
+// What sums and counts of many elements are kept in: f32 for half floats, whose range ends at 65,504 or whose integers
+// end at 256.
+constexpr DType wide_dtype(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16 ? DType::kF32 : dtype; }
 // A constant of a's dtype.
 Expr constant_like(Expr a, double value);
 Expr zeros_like(Expr a);

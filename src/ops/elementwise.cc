@@ -30,7 +30,8 @@ OpDef unary(const char* name, const char* doc, UnaryFn fn, UnaryGrad grad, Fill 
           .traits = {.elementwise = true},
           .samples = std::vector<Sample>{{"matrix", {f32({3, 17}, fill)}, {}, check_gradient},
                                          {"long", {f32({2, 3, 1031}, fill)}, {}, false},
-                                         {"scalar", {f32({}, fill)}, {}, check_gradient}}};
+                                         {"scalar", {f32({}, fill)}, {}, check_gradient},
+                                         {"empty", {f32({0, 3}, fill)}, {}, false}}};
 }
 
 // neg, abs, sign also take integers.
@@ -88,7 +89,8 @@ OpDef binary(const char* name, const char* doc, BinaryFn fn, BinaryGrad grad, bo
                                   {"row", {f32({5, 35}, fill), f32({35}, fill)}, {}, check_gradient},
                                   {"column", {f32({2, 1, 7}, fill), f32({3, 1}, fill)}, {}, check_gradient},
                                   {"channel", {f32({2, 3, 4, 4}, fill), f32({1, 3, 1, 1}, fill)}, {}, check_gradient},
-                                  {"scalar", {f32({2, 33}, fill), f32({}, fill)}, {}, check_gradient}}};
+                                  {"scalar", {f32({2, 33}, fill), f32({}, fill)}, {}, check_gradient},
+                                  {"empty", {f32({3, 0}, fill), f32({3, 1}, fill)}, {}, false}}};
 }
 
 OpDef truth(const char* name, const char* doc, BinaryFn fn, bool logic, bool commutative) {
@@ -97,7 +99,8 @@ OpDef truth(const char* name, const char* doc, BinaryFn fn, bool logic, bool com
                  : SampleInput{{DType::kI32, std::move(d)}, Fill::kIndices, 3};
   };
   std::vector<Sample> samples{{"same_shape", {in({3, 7}), in({3, 7})}, {}, false},
-                              {"row", {in({3, 7}), in({7})}, {}, false}};
+                              {"row", {in({3, 7}), in({7})}, {}, false},
+                              {"empty", {in({0, 7}), in({7})}, {}, false}};
   if (!logic) samples.push_back({"float", {f32({4, 19}), f32({4, 1})}, {}, false});
   return {
       .name = name,
@@ -111,6 +114,27 @@ OpDef truth(const char* name, const char* doc, BinaryFn fn, bool logic, bool com
       }),
       .traits = {.elementwise = true, .commutative = commutative},
       .samples = std::move(samples)};
+}
+
+// The number that e is in this graph, if it is one.
+std::optional<double> known_number(Expr e) {
+  if (!e.defined()) return {};
+  const graph::Graph::Data& data = e.builder().data();
+  const int32_t producer = data.producer[static_cast<size_t>(e.value().id)];
+  if (producer < 0) return {};
+  const graph::Node& node = data.nodes[static_cast<size_t>(producer)];
+  if (node.op_name() != "constant") return {};
+  const auto& value = node.attrs.get<graph::Tensor>("value");
+  return value.num_elements() == 1 ? std::optional(value.at(0)) : std::nullopt;
+}
+
+// a ^ 0 is 1 for all a, and 0 ^ b is 0 for all b >= 0: nothing flows back there, where the formulas give NaN.
+std::pair<Expr, Expr> pow_gradient(Expr a, Expr b, Expr y, Expr dy) {
+  const auto none_where = [](Expr condition, Expr grad) { return select(condition, constant_like(grad, 0), grad); };
+  Expr zero = constant_like(a, 0), da = dy * b * pow(a, b - 1.0), db = dy * y * log(a);
+  if (const std::optional<double> power = known_number(b); !power || *power == 0) da = none_where(equal(b, zero), da);
+  const Expr still = a.builder().op("logical_and", {equal(a, zero), greater_equal(b, zero)});
+  return {da, none_where(still, db)};
 }
 
 // 1 where the condition holds, 0 elsewhere, in like's dtype.
@@ -142,7 +166,7 @@ std::vector<OpDef> unary_ops() {
       Fill::kPositive));
   defs.push_back(wide(unary(
       "rsqrt", "1 / sqrt(x)", [](double x) { return 1 / std::sqrt(x); },
-      [](Expr x, Expr y, Expr dy) { return dy * -0.5 * y / x; }, Fill::kPositive)));
+      [](Expr, Expr y, Expr dy) { return dy * (y * y * y) * -0.5; }, Fill::kPositive)));
   defs.push_back(wide(unary(
       "reciprocal", "1 / x", [](double x) { return 1 / x; }, [](Expr, Expr y, Expr dy) { return -(dy * y * y); },
       Fill::kPositive)));
@@ -199,15 +223,11 @@ std::vector<OpDef> binary_ops() {
   defs.push_back(binary(
       "div", "a / b; integers are truncated towards zero", [](double a, double b) { return a / b; },
       [](Expr, Expr b, Expr y, Expr dy) {
-        Expr da = dy / b;
-        return P{da, -(da * y)};
+        return P{dy / b, -(dy * (y / b))};  // dy / b times y would be NaN where b is tiny and a is 0
       },
       false, Fill::kPositive));
   defs.push_back(wide(binary(
-      "pow", "a ^ b, for a > 0 where b is no integer", [](double a, double b) { return std::pow(a, b); },
-      [](Expr a, Expr b, Expr y, Expr dy) {
-        return P{dy * b * pow(a, b - 1.0), dy * y * log(a)};
-      },
+      "pow", "a ^ b, for a > 0 where b is no integer", [](double a, double b) { return std::pow(a, b); }, pow_gradient,
       false, Fill::kPositive)));
   defs.push_back(binary(
       "maximum", "the larger of both, NaN if either is; ties split the gradient evenly",
@@ -278,7 +298,8 @@ std::vector<OpDef> other_ops() {
            }),
        .traits = {.elementwise = true},
        .samples = std::vector<Sample>{{"same_shape", {{{DType::kBool, {3, 5}}, Fill::kBool}, f32({3, 5}), f32({3, 5})}},
-                                      {"broadcast", {{{DType::kBool, {3, 1}}, Fill::kBool}, f32({5}), f32({})}}}});
+                                      {"broadcast", {{{DType::kBool, {3, 1}}, Fill::kBool}, f32({5}), f32({})}},
+                                      {"empty", {{{DType::kBool, {3, 0}}, Fill::kBool}, f32({3, 1}), f32({})}}}});
   defs.push_back({.name = "cast",
                   .doc = "Converts the element type: floats round to nearest even, float to integer truncates and "
                          "saturates, anything but 0 is true.",
@@ -310,6 +331,7 @@ std::vector<OpDef> other_ops() {
                   .traits = {.elementwise = true},
                   .samples = std::vector<Sample>{
                       {"to_f64", {f32({3, 5})}, {{"dtype", DType::kF64}}},
+                      {"empty", {f32({0, 5})}, {{"dtype", DType::kI32}}, false},
                       {"to_i32", {f32({3, 5})}, {{"dtype", DType::kI32}}, false},
                       {"to_bool", {{{DType::kI32, {9}}, Fill::kIndices, 2}}, {{"dtype", DType::kBool}}, false},
                       {"from_i64", {indices({4, 3}, 100)}, {{"dtype", DType::kF32}}, false},

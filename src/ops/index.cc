@@ -89,7 +89,8 @@ std::vector<OpDef> gather_ops() {
                                       {"matrix_of_indices", {f32({7, 5}), indices({2, 3}, 7)}},
                                       {"middle", {f32({2, 6, 3}), indices({4}, 6)}, {{"axis", int64_t{1}}}},
                                       {"last", {f32({3, 4}), indices({5}, 4)}, {{"axis", int64_t{-1}}}},
-                                      {"scalar_index", {f32({4, 3}), indices({}, 4)}}}});
+                                      {"scalar_index", {f32({4, 3}), indices({}, 4)}},
+                                      {"nothing", {f32({7, 5}), indices({0}, 7)}}}});
   defs.push_back(
       {.name = "scatter_add",
        .doc = "Adds slices into zeros by index: the adjoint of gather. Slices of one index are summed.",
@@ -110,6 +111,7 @@ std::vector<OpDef> gather_ops() {
            }),
        .samples = std::vector<Sample>{
            {"rows", {f32({9, 5}), indices({9}, 4)}, {{"dim_size", int64_t{4}}}},
+           {"nothing", {f32({0, 5}), indices({0}, 4)}, {{"dim_size", int64_t{4}}}},
            {"matrix_of_indices", {f32({2, 3, 5}), indices({2, 3}, 4)}, {{"dim_size", int64_t{6}}}},
            {"last", {f32({3, 7}), indices({7}, 4)}, {{"axis", int64_t{-1}}, {"dim_size", int64_t{4}}}}}});
   return defs;
@@ -164,6 +166,7 @@ std::vector<OpDef> along_axis_ops() {
        .cost = moves_part,
        .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"last", {f32({4, 7}), indices({4, 2}, 7)}},
+                                      {"nothing", {f32({4, 7}), indices({4, 0}, 7)}},
                                       {"classes", {f32({3, 5, 2}), indices({3, 1, 2}, 5)}, {{"axis", int64_t{1}}}},
                                       {"first", {f32({4, 3}), indices({6, 3}, 4)}, {{"axis", int64_t{0}}}}}});
   defs.push_back(
@@ -191,6 +194,7 @@ std::vector<OpDef> along_axis_ops() {
            }),
        .samples = std::vector<Sample>{
            {"last", {f32({4, 6}), indices({4, 6}, 3)}, {{"dim_size", int64_t{3}}}},
+           {"nothing", {f32({4, 0}), indices({4, 0}, 3)}, {{"dim_size", int64_t{3}}}},
            {"classes", {f32({3, 1, 2}), indices({3, 1, 2}, 5)}, {{"axis", int64_t{1}}, {"dim_size", int64_t{5}}}}}});
   return defs;
 }
@@ -228,6 +232,7 @@ OpDef embedding_op() {
       .samples =
           std::vector<Sample>{{"tokens", {f32({11, 6}), indices({2, 5}, 11)}},
                               {"vector", {f32({4, 3}), indices({7}, 4)}},
+                              {"no_tokens", {f32({4, 3}), indices({2, 0}, 4)}},
                               // Differences see the padding row, the gradient leaves it out by design.
                               {"padding", {f32({5, 4}), indices({3, 4}, 5)}, {{"padding_idx", int64_t{0}}}, false}}};
 }
@@ -259,6 +264,7 @@ OpDef one_hot_op() {
           .cost = moves_all,
           .samples = std::vector<Sample>{
               {"labels", {indices({6}, 4)}, {{"depth", int64_t{4}}}, false},
+              {"nothing", {indices({0}, 4)}, {{"depth", int64_t{4}}}, false},
               {"matrix", {indices({2, 3}, 5)}, {{"depth", int64_t{7}}, {"dtype", DType::kI64}}, false}}};
 }
 
@@ -316,21 +322,20 @@ OpDef top_k_op() {
       }),
       .reference = Reference::kernel(top_k_reference),
       .samples = std::vector<Sample>{{"last", {f32({4, 9})}, {{"k", int64_t{3}}}},
+                                     {"none", {f32({4, 9})}, {{"k", int64_t{0}}}},
                                      {"all_smallest", {f32({3, 5})}, {{"k", int64_t{5}}, {"largest", false}}},
                                      {"middle", {f32({2, 7, 3})}, {{"k", int64_t{2}}, {"axis", int64_t{1}}}}}};
 }
 
 OpDef cumsum_op() {
   return {.name = "cumsum",
-          .doc = "Running sum along an axis, the element itself included.",
-          .inputs = std::vector<OperandSpec>{{"x", "numbers, rank >= 1"}},
-          .outputs = std::vector<OperandSpec>{{"y", "x's type"}},
+          .doc = "Running sum along an axis, the element itself included; of integers and bools in i64.",
+          .inputs = std::vector<OperandSpec>{{"x", "rank >= 1"}},
+          .outputs = std::vector<OperandSpec>{{"y", "x's shape"}},
           .attrs = {{"axis", AttrKind::kInt, int64_t{-1}, "the axis to sum along, negative from the end"}},
           .infer = [](const OpContext& c) -> TypesOrError {
             DS_TRY(normalize_axis(c.integer("axis"), c.in(0).rank()).status());
-            if (c.in(0).dtype == DType::kBool)
-              return invalid("expected numbers, got {}; cast them first", to_string(c.in(0)));
-            return same_as_input(c);
+            return std::vector<TensorType>{is_float(c.in(0).dtype) ? c.in(0) : c.in(0).with_dtype(DType::kI64)};
           },
           .gradient = Gradient::rule([](GradContext& g) -> std::vector<Expr> {
             Expr back = g.builder.op("flip", {g.output_grads[0]}, *g.node.attrs);
@@ -347,7 +352,9 @@ OpDef cumsum_op() {
           .samples = std::vector<Sample>{{"last", {f32({4, 9})}},
                                          {"first", {f32({6, 3})}, {{"axis", int64_t{0}}}},
                                          {"middle", {f32({2, 5, 3})}, {{"axis", int64_t{1}}}},
-                                         {"integers", {indices({3, 4}, 10)}, {}, false}}};
+                                         {"integers", {indices({3, 4}, 10)}, {}, false},
+                                         {"bytes", {{{DType::kU8, {3, 5}}, Fill::kIndices, 250}}, {}, false},
+                                         {"nothing", {f32({3, 0})}, {}, false}}};
 }
 
 }  // namespace

@@ -43,10 +43,13 @@ Status check_same(const OpContext& c) {
 }
 
 using ElementLoss = Expr (*)(std::span<const Expr> in, const OpContext& c);
+using AttrCheck = Status (*)(const OpContext& c);
 
 // A loss of prediction and target of one type, element by element, then reduced.
-OpDef pointwise_loss(const char* name, const char* doc, ElementLoss fn, std::vector<AttrSpec> attrs = {},
-                     Attrs variant = {}, Fill fill = Fill::kNormal, Fill target = Fill::kNormal) {
+OpDef pointwise_loss(
+    const char* name, const char* doc, ElementLoss fn, std::vector<AttrSpec> attrs = {}, Attrs variant = {},
+    Fill fill = Fill::kNormal, Fill target = Fill::kNormal,
+    AttrCheck check = [](const OpContext&) { return Status(); }) {
   attrs.push_back(reduction_attr("all elements"));
   return {
       .name = name,
@@ -54,8 +57,9 @@ OpDef pointwise_loss(const char* name, const char* doc, ElementLoss fn, std::vec
       .inputs = std::vector<OperandSpec>{{"prediction", "float, any shape"}, {"target", "the prediction's type"}},
       .outputs = std::vector<OperandSpec>{{"loss", "scalar, or the prediction's shape with reduction \"none\""}},
       .attrs = std::move(attrs),
-      .infer = [](const OpContext& c) -> TypesOrError {
+      .infer = [check](const OpContext& c) -> TypesOrError {
         DS_TRY(check_same(c));
+        DS_TRY(check(c));
         return reduced_type(c, c.in(0).dtype, c.in(0).dims);
       },
       .gradient = Gradient::by_decomposition(),
@@ -66,7 +70,8 @@ OpDef pointwise_loss(const char* name, const char* doc, ElementLoss fn, std::vec
       .samples =
           std::vector<Sample>{{"mean", {f32({4, 9}, fill), f32({4, 9}, target)}},
                               {"sum", {f32({2, 3, 5}, fill), f32({2, 3, 5}, target)}, with_reduction("sum", variant)},
-                              {"none", {f32({7}, fill), f32({7}, target)}, with_reduction("none", variant)}}};
+                              {"none", {f32({7}, fill), f32({7}, target)}, with_reduction("none", variant)},
+                              {"nothing", {f32({0, 5}, fill), f32({0, 5}, target)}, variant, false}}};
 }
 
 Expr huber(std::span<const Expr> in, const OpContext& c) {
@@ -124,7 +129,11 @@ OpDef focal_op() {
       },
       {{"alpha", AttrKind::kFloat, 0.25, "weight of positives, 1 - alpha of negatives; negative: no weights"},
        {"gamma", AttrKind::kFloat, 2.0, "focus on hard examples; 0 is plain cross entropy"}},
-      {{"alpha", -1.0}, {"gamma", 1.5}}, Fill::kNormal, Fill::kUniform01);
+      {{"alpha", -1.0}, {"gamma", 1.5}}, Fill::kNormal, Fill::kUniform01,
+      [](const OpContext& c) -> Status {
+        if (!(c.number("gamma") >= 0)) return invalid("expected gamma >= 0, got {}", c.number("gamma"));
+        return {};
+      });
 }
 
 OpDef dice_op() {
@@ -137,6 +146,7 @@ OpDef dice_op() {
                     reduction_attr("[N,C]")},
           .infer = [](const OpContext& c) -> TypesOrError {
             DS_TRY(check_same(c));
+            if (!(c.number("smooth") >= 0)) return invalid("expected smooth >= 0, got {}", c.number("smooth"));
             if (c.in(0).rank() < 3)
               return invalid("expected [N,C,...] with at least one more axis, got {}", to_string(c.in(0)));
             return reduced_type(c, c.in(0).dtype, {c.in(0).dims[0], c.in(0).dims[1]});
@@ -147,8 +157,10 @@ OpDef dice_op() {
             Dims axes;
             for (int64_t i = 2; i < in[0].rank(); ++i) axes.push_back(i);
             const double smooth = c.number("smooth");
-            Expr both = sum(in[0] * in[1], axes), total = sum(in[0], axes) + sum(in[1], axes);
-            return {reduce_loss(c, 1.0 - (both * 2.0 + smooth) / (total + smooth))};
+            const DType dtype = in[0].dtype();
+            Expr p = cast(in[0], wide_dtype(dtype)), t = cast(in[1], wide_dtype(dtype));
+            Expr both = sum(p * t, axes), total = sum(p, axes) + sum(t, axes);
+            return {cast(reduce_loss(c, 1.0 - (both * 2.0 + smooth) / (total + smooth)), dtype)};
           },
           .samples =
               std::vector<Sample>{{"mean", {f32({2, 3, 4, 5}, Fill::kUniform01), f32({2, 3, 4, 5}, Fill::kUniform01)}},
@@ -182,7 +194,9 @@ Expr indexed_nll(const OpContext& c, Expr log_p, Expr target, double smoothing) 
   loss = select(valid, loss, constant_like(loss, 0));
   const std::string& r = c.text("reduction");
   if (r == "none") return loss;
-  return r == "sum" ? sum(loss) : sum(loss) / sum(cast(valid, loss.dtype()));
+  if (r == "sum") return sum(loss);
+  const DType wide = wide_dtype(loss.dtype());  // counts may be beyond what a half float holds
+  return cast(sum(cast(loss, wide)) / sum(cast(valid, wide)), loss.dtype());
 }
 
 const AttrSpec kIgnoreIndex{"ignore_index", AttrKind::kInt, int64_t{-100}, "class index that takes no part"};
@@ -219,6 +233,7 @@ OpDef cross_entropy_op() {
               {"classes", {f32({6, 5}), indices({6}, 5)}},
               {"smoothing", {f32({6, 5}), indices({6}, 5)}, {{"label_smoothing", 0.1}}},
               {"ignore", {f32({8, 3}), indices({8}, 3)}, {{"ignore_index", int64_t{1}}, {"label_smoothing", 0.2}}},
+              {"nothing", {f32({0, 5}), indices({0}, 5)}},
               {"pixels", {f32({2, 4, 3, 2}), indices({2, 3, 2}, 4)}, with_reduction("sum")},
               {"none", {f32({5, 7}), indices({5}, 7)}, with_reduction("none", {{"ignore_index", int64_t{2}}})},
               {"probabilities", {f32({6, 5}), f32({6, 5}, Fill::kUniform01)}, {{"label_smoothing", 0.1}}}}};
@@ -251,11 +266,21 @@ Status register_loss(OpRegistry& registry) {
                                 [](std::span<const Expr> in, const OpContext&) { return square(in[0] - in[1]); }));
   defs.push_back(pointwise_loss("l1_loss", "|prediction - target|",
                                 [](std::span<const Expr> in, const OpContext&) { return abs(in[0] - in[1]); }));
-  defs.push_back(pointwise_loss(
-      "huber_loss", "d^2 / 2 where d = |prediction - target| < delta, else delta (d - delta / 2).", huber,
-      {{"delta", AttrKind::kFloat, 1.0, "where the parabola becomes a line, > 0"}}, {{"delta", 0.6}}));
+  defs.push_back(pointwise_loss("huber_loss",
+                                "d^2 / 2 where d = |prediction - target| < delta, else delta (d - delta / 2).", huber,
+                                {{"delta", AttrKind::kFloat, 1.0, "where the parabola becomes a line, > 0"}},
+                                {{"delta", 0.6}}, Fill::kNormal, Fill::kNormal, [](const OpContext& c) -> Status {
+                                  if (!(c.number("delta") > 0))
+                                    return invalid("expected delta > 0, got {}", c.number("delta"));
+                                  return {};
+                                }));
   defs.push_back(pointwise_loss("quantile_loss", "max(q e, (q - 1) e) where e = target - prediction (pinball loss).",
-                                quantile, {{"quantile", AttrKind::kFloat, 0.5, "q in (0, 1)"}}, {{"quantile", 0.9}}));
+                                quantile, {{"quantile", AttrKind::kFloat, 0.5, "q in (0, 1)"}}, {{"quantile", 0.9}},
+                                Fill::kNormal, Fill::kNormal, [](const OpContext& c) -> Status {
+                                  const double q = c.number("quantile");
+                                  return q > 0 && q < 1 ? Status()
+                                                        : invalid("expected a quantile in (0, 1), got {}", q);
+                                }));
   defs.push_back(bce_op());
   defs.push_back(focal_op());
   defs.push_back(dice_op());

@@ -15,7 +15,13 @@ struct NormShape {
   Dims stat_shape, par_shape;  // statistics and parameters reshaped to broadcast against `view`
   Dims view;                   // x reshaped
 
-  int64_t set_size() const { return product(view) / std::max<int64_t>(product(stat_dims), 1); }
+  // Also where there are no sets.
+  int64_t set_size() const {
+    int64_t n = 1;
+    for (size_t i = 0; i < view.size(); ++i)
+      if (stat_shape[i] == 1) n *= view[i];
+    return n;
+  }
 };
 
 // With blocked channels ([N, C/b, ..., b]) a channel is a pair of indices; its number is the same.
@@ -374,9 +380,10 @@ std::vector<OpDef> batch_ops() {
          return {cast(y, in[0].dtype())};
        },
        .precision = Precision::kFollowFirst,
-       .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
-                                      batch_sample("1d", {1, 4, 7}, {{"epsilon", 1e-3}}),
-                                      batch_sample("blocked", {1, 2, 3, 16}, {{"channel_block", int64_t{16}}})}});
+       .samples =
+           std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
+                               batch_sample("1d", {1, 4, 7}, {{"epsilon", 1e-3}}), batch_sample("no_batch", {0, 3, 5}),
+                               batch_sample("blocked", {1, 2, 3, 16}, {{"channel_block", int64_t{16}}})}});
   return defs;
 }
 
@@ -395,6 +402,7 @@ std::vector<OpDef> layer_ops() {
        .again = graph::Again{{0, 1, 2}, {1, 2}, norm_again},
        .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16}), f32({16})}},
+                                      {"no_tokens", {f32({2, 0, 16}), f32({16}), f32({16})}},
                                       {"odd", {f32({3, 37}), f32({37}), f32({37})}, {{"epsilon", 1e-3}}},
                                       {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5}), f32({4, 5})}, axes(2)},
                                       {"all_axes", {f32({4, 6}), f32({4, 6}), f32({4, 6})}, axes(2)}}});
@@ -418,14 +426,16 @@ std::vector<OpDef> layer_ops() {
                   .gradient = Gradient::by_decomposition(),
                   .reference = Reference::by_decomposition(),
                   .decompose = [](Builder&, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
-                    Expr x = cast(in[0], in[1].dtype());
+                    const DType wide = wide_dtype(in[1].dtype());  // squares leave a half float's range
+                    Expr x = cast(in[0], wide);
                     Dims axes;
                     for (int64_t i = -c.integer("axes_count"); i < 0; ++i) axes.push_back(i);
-                    Expr y = x * rsqrt(mean(square(x), axes, true) + c.number("epsilon")) * in[1];
+                    Expr y = x * rsqrt(mean(square(x), axes, true) + c.number("epsilon")) * cast(in[1], wide);
                     return {cast(y, in[0].dtype())};
                   },
                   .precision = Precision::kFollowFirst,
                   .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16})}},
+                                                 {"no_tokens", {f32({2, 0, 16}), f32({16})}},
                                                  {"odd", {f32({3, 37}), f32({37})}, {{"epsilon", 1e-3}}},
                                                  {"two_axes", {f32({2, 3, 4, 5}), f32({4, 5})}, axes(2)}}});
   return defs;
@@ -448,6 +458,7 @@ std::vector<OpDef> group_ops() {
        .samples = std::vector<Sample>{
            {"2d", {f32({2, 6, 5, 3}), f32({6}), f32({6})}, groups(3)},
            {"one_group", {f32({3, 4, 7}), f32({4}), f32({4})}, groups(1)},
+           {"no_batch", {f32({0, 4, 7}), f32({4}), f32({4})}, groups(2)},
            {"dense", {f32({3, 8}), f32({8}), f32({8})}, groups(2)},
            {"3d", {f32({2, 4, 2, 3, 2}), f32({4}), f32({4})}, {{"groups", int64_t{2}}, {"epsilon", 1e-3}}}}});
   defs.push_back(grad_op("group_norm_grad", "group_norm", {groups_attr()},
@@ -462,7 +473,7 @@ std::vector<OpDef> group_ops() {
                   .infer = [](const OpContext& c) -> TypesOrError {
                     DS_TRY(check_channels(c, 0));
                     DS_TRY(check_epsilon(c));
-                    if (c.in(0).rank() < 3 || c.in(0).num_elements() == 0)
+                    if (c.in(0).rank() < 3 || product(std::span(c.in(0).dims).subspan(1)) == 0)
                       return invalid("expected x [N, C, spatial...] with elements in every channel, got {}",
                                      to_string(c.in(0)));
                     for (size_t i : {1, 2}) DS_TRY(check_operand(c, i, parameter_dims(c, 0), 1));
@@ -476,6 +487,7 @@ std::vector<OpDef> group_ops() {
                   },
                   .precision = Precision::kFollowFirst,
                   .samples = std::vector<Sample>{{"2d", {f32({2, 3, 5, 4}), f32({3}), f32({3})}},
+                                                 {"no_batch", {f32({0, 3, 5}), f32({3}), f32({3})}},
                                                  {"1d", {f32({3, 4, 9}), f32({4}), f32({4})}, {{"epsilon", 1e-3}}}}});
   return defs;
 }

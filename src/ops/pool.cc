@@ -96,8 +96,8 @@ TypesOrError infer_max_pool_grad(const OpContext& c) {
   DS_TRY(check_float(c));
   const Dims &x = c.ints("input_dims"), &dy = c.in(0).dims;
   DS_TRY(spatial_dims(x).status());
-  if (c.in(1).dims != dy || !is_integer(c.in(1).dtype))
-    return invalid("expected integer indices of dy's shape {}, got {}", to_string(dy), to_string(c.in(1)));
+  if (c.in(1).dims != dy || (c.in(1).dtype != DType::kI32 && c.in(1).dtype != DType::kI64))
+    return invalid("expected i32 or i64 indices of dy's shape {}, got {}", to_string(dy), to_string(c.in(1)));
   if (dy.size() != x.size() || dy[0] != x[0] || dy[1] != x[1])
     return invalid("expected dy [{}, {}, spatial...] for input_dims {}, got {}", x[0], x[1], to_string(x),
                    to_string(dy));

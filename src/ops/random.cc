@@ -51,7 +51,8 @@ Status register_random(OpRegistry& registry) {
        .traits = {.random = true},
        .samples = std::vector<Sample>{{"vector", {rng}, {{"dims", Dims{37}}}, false},
                                       {"matrix", {rng}, {{"dims", Dims{5, 6}}, {"stream", int64_t{3}}}, false},
-                                      {"scalar", {rng}, {{"dims", Dims{}}}, false}}});
+                                      {"scalar", {rng}, {{"dims", Dims{}}}, false},
+                                      {"empty", {rng}, {{"dims", Dims{0, 5}}}, false}}});
   defs.push_back(
       {.name = "dropout",
        .doc = "Sets elements to 0 with probability `rate` and scales the others by 1 / (1 - rate).",
@@ -79,7 +80,8 @@ Status register_random(OpRegistry& registry) {
        .precision = Precision::kFollow,
        .samples = std::vector<Sample>{{"half", {f32({6, 9}), rng}},
                                       {"tenth", {f32({2, 3, 5}), rng}, {{"rate", 0.1}, {"stream", int64_t{7}}}},
-                                      {"none", {f32({5}), rng}, {{"rate", 0.0}}}}});
+                                      {"none", {f32({5}), rng}, {{"rate", 0.0}}},
+                                      {"empty", {f32({0, 5}), rng}}}});
   return add_all(registry, std::move(defs));
 }
 

@@ -8,15 +8,17 @@ namespace {
 
 TypesOrError infer_reshape(const OpContext& c) {
   Dims dims = c.ints("dims");
-  int64_t known = 1, wild = -1;
+  int64_t wild = -1;
+  Dims given;
   for (size_t i = 0; i < dims.size(); ++i) {
     if (dims[i] == -1 && wild < 0)
       wild = static_cast<int64_t>(i);
     else if (dims[i] < 0)
       return invalid("expected dims >= 0 and at most one -1, got {}", to_string(dims));
     else
-      known *= dims[i];
+      given.push_back(dims[i]);
   }
+  const int64_t known = product(given);
   const int64_t n = c.in(0).num_elements();
   if (wild >= 0 && known > 0 && n % known == 0)
     dims[wild] = n / known;
@@ -134,6 +136,7 @@ OpDef pad_op() {
           .cost = moves_all,
           .precision = Precision::kFollow,
           .samples = std::vector<Sample>{
+              {"around_nothing", {f32({0, 3})}, {{"low", Dims{1, 0}}, {"high", Dims{2, 0}}, {"value", 1.5}}},
               {"border", {f32({2, 3})}, {{"low", Dims{1, 0}}, {"high", Dims{0, 2}}, {"value", 1.5}}},
               {"interior",
                {f32({2, 3, 4})},
@@ -159,7 +162,8 @@ std::vector<OpDef> view_ops() {
                   .cost = moves_all,
                   .traits = {.view = true},
                   .samples = std::vector<Sample>{{"fold", {f32({2, 3, 4})}, {{"dims", Dims{6, -1}}}},
-                                                 {"to_scalar", {f32({1, 1})}, {{"dims", Dims{}}}}}});
+                                                 {"to_scalar", {f32({1, 1})}, {{"dims", Dims{}}}},
+                                                 {"empty", {f32({0, 3})}, {{"dims", Dims{7, 0}}}}}});
   defs.push_back({.name = "transpose",
                   .doc = "Permutes axes: y's axis i is x's axis permutation[i].",
                   .inputs = std::vector<OperandSpec>{{"x", "any"}},
@@ -186,6 +190,7 @@ std::vector<OpDef> view_ops() {
                   .cost = moves_all,
                   .precision = Precision::kFollow,
                   .samples = std::vector<Sample>{{"matrix", {f32({3, 5})}, {{"permutation", Dims{1, 0}}}},
+                                                 {"empty", {f32({0, 5})}, {{"permutation", Dims{1, 0}}}},
                                                  {"heads", {f32({2, 3, 4, 5})}, {{"permutation", Dims{0, 2, 1, 3}}}},
                                                  {"rotate", {f32({2, 3, 4})}, {{"permutation", Dims{2, 0, 1}}}}}});
   defs.push_back(
@@ -210,6 +215,7 @@ std::vector<OpDef> view_ops() {
        .cost = moves_all,
        .traits = {.elementwise = true},
        .samples = std::vector<Sample>{{"rows", {f32({3})}, {{"dims", Dims{2, 3}}}},
+                                      {"to_nothing", {f32({1, 3})}, {{"dims", Dims{2, 0, 3}}}},
                                       {"columns", {f32({2, 1, 4})}, {{"dims", Dims{3, 2, 5, 4}}}}}});
   return defs;
 }
@@ -249,6 +255,8 @@ std::vector<OpDef> copy_ops() {
                   .precision = Precision::kFollow,
                   .samples = std::vector<Sample>{
                       {"rows", {f32({2, 3}), f32({1, 3})}},
+                      {"with_nothing", {f32({0, 3}), f32({2, 3})}},
+                      {"empty", {f32({0, 3}), f32({0, 2})}, {{"axis", int64_t{1}}}},
                       {"three", {f32({2, 3, 2}), f32({2, 1, 2}), f32({2, 4, 2})}, {{"axis", int64_t{1}}}},
                       {"last", {f32({2, 3}), f32({2, 2})}, {{"axis", int64_t{-1}}}}}});
   defs.push_back({.name = "slice",
@@ -316,7 +324,8 @@ std::vector<OpDef> copy_ops() {
            }),
        .cost = moves_all,
        .precision = Precision::kFollow,
-       .samples = std::vector<Sample>{{"rows", {f32({4, 3})}}, {"last", {f32({2, 3, 5})}, {{"axis", int64_t{-1}}}}}});
+       .samples = std::vector<Sample>{
+           {"rows", {f32({4, 3})}}, {"last", {f32({2, 3, 5})}, {{"axis", int64_t{-1}}}}, {"empty", {f32({0, 3})}}}});
   defs.push_back(pad_op());
   return defs;
 }

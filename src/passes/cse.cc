@@ -18,6 +18,7 @@ Result<Graph> cse(const Graph& graph) {
   bool found = false;
   const auto replace = [&](Builder& builder, const Graph&, const Node& node,
                            const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+    if (node.op->traits.random) return std::nullopt;  // two places that draw stay two
     std::vector<int32_t> ids;
     for (const Expr& e : inputs) ids.push_back(e.value().id);
     std::vector<Known>& known = seen[{node.op, std::move(ids)}];

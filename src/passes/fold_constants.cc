@@ -1,5 +1,8 @@
 #include "passes/fold_constants.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "ops/interpreter.h"
 #include "passes/rewrite.h"
 
@@ -10,6 +13,13 @@ using namespace graph;
 namespace {
 
 constexpr int64_t kMostElements = 65536;
+
+// References compute in double, which holds integers up to 2^53.
+bool exact(DType dtype, const std::vector<double>& values) {
+  constexpr double kMost = 9007199254740992.0;
+  return dtype != DType::kI64 ||
+         std::all_of(values.begin(), values.end(), [](double v) { return std::fabs(v) < kMost; });
+}
 
 // The constant that e is, if it is one.
 const Tensor* constant_of(const std::vector<const Tensor*>& constants, const Expr& e) {
@@ -48,6 +58,7 @@ Result<Graph> fold_constants(const Graph& graph) {
       read += value->num_elements();
       RefTensor argument(value->type());
       for (int64_t i = 0; i < value->num_elements(); ++i) argument.data[static_cast<size_t>(i)] = value->at(i);
+      if (!exact(argument.dtype, argument.data)) return emit();
       arguments.push_back(std::move(argument));
     }
     for (int32_t i = 0; i < node.num_outputs; ++i) {
@@ -61,6 +72,8 @@ Result<Graph> fold_constants(const Graph& graph) {
       failed = std::move(values).status().note("while computing constants");
       return std::nullopt;
     }
+    for (size_t i = 0; i < types.size(); ++i)
+      if (!exact(types[i].dtype, (*values)[i].data)) return emit();
     found = true;
     std::vector<Expr> results;
     for (size_t i = 0; i < types.size(); ++i) {

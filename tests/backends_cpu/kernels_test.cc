@@ -150,7 +150,7 @@ TEST(Kernels, SearchesAndSumsAlongLongAxes) {
       const Sample s{"middle", {input(dtype, dims, fill, 50)}, {{"axis", int64_t{1}}}};
       check({"argmax", s});
       check({"argmin", s});
-      if (dtype != DType::kU8) check({"cumsum", s});  // its sums would not fit
+      check({"cumsum", s});
       Sample top = s;
       top.attrs.set("k", int64_t{13});
       check({"top_k", top});
@@ -166,7 +166,7 @@ TEST(Kernels, ReductionsOfEveryNumber) {
       check({op,
              {"middle",
               {input(dtype, {3, 50, 70, 9}, is_float(dtype) ? Fill::kNormal : Fill::kIndices, 5)},
-              {{"axes", dtype == DType::kU8 ? Dims{1} : Dims{1, 3}}}}});
+              {{"axes", Dims{1, 3}}}}});
   for (DType dtype : {DType::kF32, DType::kF64, DType::kI64})
     for (const Dims& axes : {Dims{0, 2, 4}, Dims{1, 3}})
       check({"sum", {"alternating", {input(dtype, {3, 7, 20, 9, 30}, Fill::kIndices, 5)}, {{"axes", axes}}}});

@@ -70,8 +70,14 @@ TEST(Text, ErrorsSayWhereAndWhat) {
   EXPECT_EQ(error("  %1 = softmax(%0) {axes=1} : f32[2]\n}"), "f:3:21: op 'softmax' has no attribute 'axes'");
   EXPECT_EQ(error("  %1 = softmax(%0) {axis=x} : f32[2]\n}"),
             "f:3:26: expected an integer of 64 bits, got 'x} : f32[2]'");
-  EXPECT_EQ(error("  %1 = softmax(%0) : f32[2]\n}"), "f:3:3: op 'softmax' needs the attribute 'axis'");
-  EXPECT_EQ(error("  %1 = add(%0) : f32[2]\n}"), "f:3:3: op 'add' takes 2 inputs, got 1");
+  EXPECT_EQ(error("  %1 = softmax(%0) : f32[2]\n}"),
+            "f:3:3: op 'softmax': needs the attribute 'axis' (the axis that is normalised, negative from the end)");
+  EXPECT_EQ(error("  %1 = add(%0) : f32[2]\n}"), "f:3:3: op 'add': expected 2 inputs, got 1");
+  EXPECT_EQ(error("  %1 = iota(%0) {dims=[2], axis=0, dtype=i64} : i64[2]\n}"),
+            "f:3:3: op 'iota': expected 0 inputs, got 1");
+  EXPECT_EQ(error("  %1 = attention(%0) {scale=-1, causal=false} : f32[2]\n}"),
+            "f:3:3: op 'attention': expected 3 to 4 inputs, got 1");
+  EXPECT_EQ(error("  %1 = concat() {axis=0} : f32[2]\n}"), "f:3:3: op 'concat': expected 1 or more inputs, got 0");
   EXPECT_EQ(error("  update \"w\" %0\n}"), "f:3:3: update of 'w', which is no input");
   EXPECT_EQ(error("  outptu \"y\" %0\n}"),
             "f:3:3: expected input, state, output, update, a node or '}', got 'outptu \"y\" %'");

@@ -201,5 +201,14 @@ TEST(Zoo, Errors) {
   EXPECT_THAT(error("small_resnet", {{4, 3}}, {}), HasSubstr("takes images [C, H, W]"));
 }
 
+TEST(Zoo, ImpossibleSizesAreErrors) {
+  const std::string large = "expected sizes of at most 2147483647, got 2147483648";
+  EXPECT_EQ(error("transformer", {{16}, 5}, {{"width", "8"}, {"vocabulary", "2147483648"}}), "Embedding: " + large);
+  EXPECT_EQ(error("lstm", {{16}, 5}, {{"width", "8"}, {"vocabulary", "2147483648"}}), "Embedding: " + large);
+  EXPECT_EQ(error("mlp", {{65536, 32768}, 5}, {{"width", "1"}}), "Linear: " + large);
+  EXPECT_THAT(error("mlp", {{int64_t{1} << 40}, 5}, {}), HasSubstr("expected sizes in [0, 2147483647]"));
+  EXPECT_EQ(error("mlp", {{4}, 0}, {}), "classes: expected 1 to 2147483647, got 0");
+}
+
 }  // namespace
 }  // namespace deepseek::models

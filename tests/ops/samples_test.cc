@@ -2,7 +2,9 @@
 // gradient against central differences in double precision.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "backends/cpu/cpu_backend.h"
 #include "graph/text.h"
@@ -37,27 +39,87 @@ TEST_P(Samples, TextFormRoundTrips) {
   EXPECT_EQ(print(*parsed), text);
 }
 
-TEST_P(Samples, CpuEqualsReference) {
-  const auto [def, sample] = GetParam();
-  Result<Graph> graph = testing::sample_graph(*def, *sample);
-  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  const std::vector<RefTensor> inputs = testing::sample_inputs(*sample);
-  Result<std::vector<RefTensor>> expected = ops::evaluate_reference(*graph, inputs);
-  ASSERT_TRUE(expected.ok()) << expected.status().to_string();
-  auto program = backends::cpu::CpuBackend().compile(*graph, {});
+// The CPU program against the reference, which may refuse the data: an index out of range.
+void expect_cpu_equals_reference(const Graph& graph, const std::vector<RefTensor>& inputs, double tolerance) {
+  Result<std::vector<RefTensor>> expected = ops::evaluate_reference(graph, inputs);
+  auto program = backends::cpu::CpuBackend().compile(graph, {});
   ASSERT_TRUE(program.ok()) << program.status().to_string();
   std::vector<Tensor> tensors;
   for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
   for (int run = 0; run < 2; ++run) {  // the second run reuses the arena
     Result<std::vector<Tensor>> actual = (*program)->run(tensors);
-    ASSERT_TRUE(actual.ok()) << actual.status().to_string();
+    ASSERT_EQ(actual.ok(), expected.ok()) << actual.status().to_string() << expected.status().to_string();
+    if (!actual.ok()) return;
     for (size_t o = 0; o < actual->size(); ++o)
       for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
         const double e = (*expected)[o].data[i], a = (*actual)[o].at(i);
         if (std::isnan(e) && std::isnan(a)) continue;
-        ASSERT_NEAR(a, e, sample->tolerance * std::max(1.0, std::fabs(e)))
+        ASSERT_NEAR(a, e, tolerance * std::max(1.0, std::fabs(e)))
             << "output " << o << " element " << i << " run " << run;
       }
+  }
+}
+
+TEST_P(Samples, CpuEqualsReference) {
+  const auto [def, sample] = GetParam();
+  Result<Graph> graph = testing::sample_graph(*def, *sample);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  const std::vector<RefTensor> inputs = testing::sample_inputs(*sample);
+  const Result<std::vector<RefTensor>> expected = ops::evaluate_reference(*graph, inputs);
+  ASSERT_TRUE(expected.ok()) << expected.status().to_string();
+  expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
+}
+
+// The sample with other sizes: all that equal `size` are 0, in attributes too if `attrs` says so.
+Sample emptied(Sample sample, int64_t size, bool attrs) {
+  const auto empty = [size](Dims& dims) { std::replace(dims.begin(), dims.end(), size, int64_t{0}); };
+  for (SampleInput& input : sample.inputs) empty(input.type.dims);
+  Attrs changed;
+  for (const auto& [name, value] : sample.attrs) {
+    AttrValue v = value;
+    if (Dims* list = std::get_if<Dims>(&v); list != nullptr && attrs) empty(*list);
+    if (int64_t* number = std::get_if<int64_t>(&v); number != nullptr && attrs && *number == size) *number = 0;
+    changed.set(name, std::move(v));
+  }
+  sample.attrs = std::move(changed);
+  return sample;
+}
+
+// Every axis of every sample without elements, forward and backward: an op refuses it, or the CPU equals the reference.
+TEST_P(Samples, EmptyAxes) {
+  const auto [def, sample] = GetParam();
+  std::vector<Sample> variants;
+  std::set<int64_t> sizes;
+  for (const SampleInput& input : sample->inputs) sizes.insert(input.type.dims.begin(), input.type.dims.end());
+  for (const auto& [name, value] : sample->attrs)
+    if (const Dims* list = std::get_if<Dims>(&value)) sizes.insert(list->begin(), list->end());
+  for (const int64_t size : sizes)
+    for (const bool attrs : {false, true}) variants.push_back(emptied(*sample, size, attrs));
+  for (size_t i = 0; i < sample->inputs.size(); ++i)
+    for (size_t axis = 0; axis < sample->inputs[i].type.dims.size(); ++axis) {
+      variants.push_back(*sample);
+      variants.back().inputs[i].type.dims[axis] = 0;
+    }
+  variants.push_back(*sample);
+  for (SampleInput& input : variants.back().inputs) std::fill(input.type.dims.begin(), input.type.dims.end(), 0);
+  for (const Sample& variant : variants) {
+    Result<Graph> graph = testing::sample_graph(*def, variant);
+    if (!graph.ok()) {
+      EXPECT_NE(graph.status().code(), ErrorCode::kInternal) << graph.status().to_string();
+      continue;
+    }
+    SCOPED_TRACE(print(*graph));
+    std::vector<RefTensor> inputs = testing::sample_inputs(variant);
+    expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
+    if (!def->gradient.value.differentiable()) continue;
+    Result<Graph> derivative = passes::vjp(*graph, ops::registry());
+    ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
+    for (const Output& output : graph->outputs())
+      if (RefTensor seed(graph->type(output.value)); is_float(seed.dtype)) {
+        std::fill(seed.data.begin(), seed.data.end(), 1.0);
+        inputs.push_back(std::move(seed));
+      }
+    expect_cpu_equals_reference(*derivative, inputs, 10 * sample->tolerance);
   }
 }
 

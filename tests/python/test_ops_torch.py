@@ -50,3 +50,27 @@ def test_equals_torch(op, name, specs, attrs, tolerance, graph):
     for e, r, a in zip(expected, ours, actual):
         np.testing.assert_allclose(r, e.astype(np.float64), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(a.astype(np.float64), e.astype(np.float64), rtol=max(tolerance, 1e-5) * 4, atol=max(tolerance, 1e-5) * 4)
+
+
+@pytest.mark.parametrize("op,name,specs,attrs,tolerance,graph", CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_empty_axes_equal_torch(op, name, specs, attrs, tolerance, graph):
+    """Each size of the inputs as 0: what both take gives the same shapes and values."""
+    for size in {n for spec in specs for n in spec[1]} - {0}:
+        random = np.random.default_rng(5)
+        arrays = [make((dtype, [0 if n == size else n for n in dims], fill, limit), random) for dtype, dims, fill, limit in specs]
+        try:
+            variant = deepseek.trace(lambda *x: getattr(deepseek.ops, op)(*x, **attrs), *arrays)
+        except ValueError:
+            continue
+        try:
+            expected = REFERENCE[op]([torch.from_numpy(a.astype(np.float64) if a.dtype == np.float32 else a) for a in arrays], attrs)
+        except (RuntimeError, ValueError, IndexError, ZeroDivisionError):
+            expected = []
+        try:
+            actual = deepseek.compile(variant).run(arrays)
+        except (ValueError, RuntimeError):
+            continue  # an index out of range
+        expected = [e.detach().numpy() for e in (expected if isinstance(expected, (tuple, list)) else [expected])]
+        for e, a in zip(expected, actual):
+            assert a.shape == e.shape
+            np.testing.assert_allclose(a.astype(np.float64), e.astype(np.float64), rtol=max(tolerance, 1e-5) * 4, atol=max(tolerance, 1e-5) * 4)

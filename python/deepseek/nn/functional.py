@@ -247,15 +247,18 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     if attn_mask is not None and rank != 4:
         shape = [1] * (rank - len(attn_mask.shape)) + list(attn_mask.shape)
         attn_mask = heads(op("broadcast_to", reshape(attn_mask, shape), dims=lead + shape[-2:]))
+    if scale is not None and scale < 0:  # the op's own scale is not negative
+        query, scale = query * scale, 1.0
     if dropout_p == 0:
-        y = op("attention", heads(query), heads(key), heads(value), attn_mask, scale=0.0 if scale is None else scale, causal=is_causal)
+        y = op("attention", heads(query), heads(key), heads(value), attn_mask, causal=is_causal, **({} if scale is None else {"scale": float(scale)}))
         return y if rank == 4 else reshape(y, *lead, *y.shape[-2:])
     q, k, v = heads(query), heads(key), heads(value)
     scores = op("matmul", q, k, transpose_b=True) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    hidden = -6e4 if str(scores.dtype) == "f16" else -1e30
     if is_causal:
-        scores = op("select", np.tril(np.ones(scores.shape[-2:], bool)), scores, -1e30)
+        scores = op("select", np.tril(np.ones(scores.shape[-2:], bool)), scores, hidden)
     if attn_mask is not None:
-        scores = op("select", attn_mask, scores, -1e30) if str(attn_mask.dtype) == "bool" else scores + attn_mask
+        scores = op("select", attn_mask, scores, hidden) if str(attn_mask.dtype) == "bool" else op("maximum", scores + attn_mask, hidden)
     y = op("matmul", dropout(softmax(scores, -1), dropout_p), v)
     return y if rank == 4 else reshape(y, *lead, *y.shape[-2:])
 

@@ -104,8 +104,10 @@ class _Calls:
                 self.bound.pop(old, None)
         if key not in self.bound:
             names = entry[0].input_names
-            # One counter per module: each call in training mode draws new masks.
-            state = self.state | ({"random": module.__dict__.setdefault("_random", np.zeros(2, np.int64))} if "random" in names else {})
+            # One counter per module, each with a seed of its own: each call in training mode draws new masks.
+            if "random" in names and "_random" not in module.__dict__:
+                module.__dict__["_random"] = np.array([_core.draw_seed(), 0], np.int64)
+            state = self.state | ({"random": module.__dict__["_random"]} if "random" in names else {})
             self.bound[key] = _core.Bound(entry[0], [(i, state[n]) for i, n in enumerate(names) if n in state]), entry[1]
         return self.bound[key]
 

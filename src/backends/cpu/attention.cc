@@ -42,11 +42,19 @@ Mask mask_of(const graph::TensorType& type) {
   return mask;
 }
 
+// Adds, down to kHidden and no further: a row of -inf throughout attends evenly.
+inline float lowered(float score, float mask) {
+  const float sum = score + mask;
+  return sum < kHidden ? kHidden : sum;
+}
 DS_SIMD void add(const float* mask, int64_t stride, int64_t n, float* scores) {
   if (stride == 1)
-    for (int64_t j = 0; j < n; ++j) scores[j] += mask[j];
+    for (int64_t j = 0; j < n; ++j) scores[j] = lowered(scores[j], mask[j]);
   else
-    for (int64_t j = 0; j < n; ++j) scores[j] += mask[j * stride];
+    for (int64_t j = 0; j < n; ++j) scores[j] = lowered(scores[j], mask[j * stride]);
+}
+DS_SIMD void clear_below(const float* mask, int64_t stride, int64_t n, float* grad) {
+  for (int64_t j = 0; j < n; ++j) grad[j] = mask[j * stride] > kHidden ? grad[j] : 0.0f;
 }
 
 DS_SIMD void scaled(const float* x, float factor, int64_t n, float* y) {
@@ -106,7 +114,9 @@ class Scores {
   void clear_hidden(const void* mask, int64_t head, int64_t query, float* row) const {
     if (s_.causal)
       for (int64_t j = query + 1; j < s_.keys; ++j) row[j] = 0;
-    if (!s_.mask.is_bool) return;
+    if (!s_.mask.given) return;
+    if (!s_.mask.is_bool)
+      return clear_below(static_cast<const float*>(mask) + offset(head, query), s_.mask.key, s_.keys, row);
     const bool* const m = static_cast<const bool*>(mask) + offset(head, query);
     for (int64_t j = 0; j < s_.keys; ++j)
       if (!m[j * s_.mask.key]) row[j] = 0;
@@ -241,7 +251,7 @@ KernelOrRefusal make_attention(const NodeInfo& node) {
           .width = q.dims[3],
           .value_width = v.dims[3]};
   const double scale = node.context.number("scale");
-  s.scale = static_cast<float>(scale > 0 ? scale : 1 / std::sqrt(static_cast<double>(s.width)));
+  s.scale = static_cast<float>(scale >= 0 ? scale : 1 / std::sqrt(static_cast<double>(s.width)));
   s.causal = node.context.flag("causal");
   if (const size_t mask = backward ? 4 : 3; node.context.num_inputs() > mask) s.mask = mask_of(node.context.in(mask));
   return backward ? Backward::make(s) : Forward::make(s);

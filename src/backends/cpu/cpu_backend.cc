@@ -301,7 +301,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
         report.refusals.push_back(std::string(implementation.name) + ": disabled by option");
         continue;
       }
-      KernelOrRefusal kernel = implementation.make(info);
+      KernelOrRefusal kernel = make_kernel_by(implementation, info);
       if (kernel.ok()) {
         taken.emplace_back(implementation.name, std::move(*kernel));
         continue;

@@ -24,19 +24,25 @@ struct F16 {
   operator float() const { return f16_to_f32(bits); }
 };
 
-// Sums of floats are kept in double, sums of integers in 64 bits; stores saturate, as casts do.
+// Sums of floats are kept in double and stored in their own type; those of integers are of 64 bits, which wrap.
 template <class T>
 using Sum = std::conditional_t<std::is_integral_v<T>, int64_t, double>;
 template <class T>
-T store_sum(Sum<T> value) {
-  if constexpr (std::is_integral_v<T>)
-    return value < std::numeric_limits<T>::min()                         ? std::numeric_limits<T>::min()
-           : value > static_cast<int64_t>(std::numeric_limits<T>::max()) ? std::numeric_limits<T>::max()
-                                                                         : static_cast<T>(value);
-  else if constexpr (sizeof(T) == 2)
+using Total = std::conditional_t<std::is_integral_v<T>, int64_t, T>;
+template <class T>
+Total<T> store_sum(Sum<T> value) {
+  if constexpr (sizeof(T) == 2 && !std::is_integral_v<T>)
     return T(static_cast<float>(value));
   else
-    return static_cast<T>(value);
+    return static_cast<Total<T>>(value);
+}
+inline double added(double a, double b) { return a + b; }
+inline int64_t added(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+}
+inline double multiplied(double a, double b) { return a * b; }
+inline int64_t multiplied(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
 }
 
 // f(T{}) for the element type's own T; bool counts as u8.

@@ -1,6 +1,7 @@
 // Element-wise ops, composites of them, sums, and fused groups of these: one pass over memory, see tile_program.h. A
 // body may hold several loops that share nothing but inputs (passes/fuse_horizontal.h); all run in one parallel region.
 #include <algorithm>
+#include <utility>
 
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/tile_program.h"
@@ -30,7 +31,11 @@ struct Loop {
 
 class ElementwiseKernel : public Kernel {
  public:
-  explicit ElementwiseKernel(std::vector<Loop> loops) : loops_(std::move(loops)) {
+  ElementwiseKernel(std::vector<Loop> loops, const NodeInfo& node) : loops_(std::move(loops)) {
+    for (size_t o = 0; o < node.outputs.size(); ++o)
+      if (o < node.used.size() && !node.used[o])
+        unread_.emplace_back(
+            o, std::exchange(unread_bytes_, unread_bytes_ + (node.outputs[o].num_bytes() + 63) / 64 * 64));
     for (Loop& loop : loops_) {
       const int64_t sums = loop.program.num_sums();
       loop.parts = sums > 0 ? std::clamp<int64_t>(loop.program.size() / std::max(kGrain / 4, 16 * sums), 1, kMostParts)
@@ -43,7 +48,15 @@ class ElementwiseKernel : public Kernel {
     }
   }
 
-  Status run(const KernelArgs& args) const override {
+  Status run(const KernelArgs& given) const override {
+    KernelArgs args = given;
+    std::vector<void*> out;
+    if (!unread_.empty()) {  // loops write all their outputs
+      out.assign(given.out.begin(), given.out.end());
+      for (const auto& [o, offset] : unread_)
+        if (out[o] == nullptr) out[o] = static_cast<char*>(given.scratch) + sums_bytes() + offset;
+      args.out = out;
+    }
     auto* sums = static_cast<double*>(args.scratch);
     std::fill_n(sums, sums_, 0.0);
     const int64_t shares = std::clamp<int64_t>(operations_ / kGrain, 1, num_threads());
@@ -61,7 +74,7 @@ class ElementwiseKernel : public Kernel {
     return {};
   }
 
-  size_t scratch_bytes() const override { return static_cast<size_t>(sums_) * sizeof(double); }
+  size_t scratch_bytes() const override { return sums_bytes() + unread_bytes_; }
 
   bool in_place(int out, int in) const override {
     bool found = false;
@@ -90,6 +103,8 @@ class ElementwiseKernel : public Kernel {
   }
 
  private:
+  size_t sums_bytes() const { return (static_cast<size_t>(sums_) * sizeof(double) + 63) / 64 * 64; }
+
   // A loop's own among the node's operands.
   struct Operands {
     Operands(const Loop& loop, const KernelArgs& args) {
@@ -123,6 +138,8 @@ class ElementwiseKernel : public Kernel {
 
   std::vector<Loop> loops_;
   int64_t parts_ = 0, sums_ = 0, operations_ = 0;
+  std::vector<std::pair<size_t, size_t>> unread_;  // outputs that nobody reads, and where they are in scratch memory
+  size_t unread_bytes_ = 0;
 };
 
 // For each node, the first one that it is connected with by something computed. Constants connect nothing.
@@ -223,7 +240,7 @@ KernelOrRefusal make_elementwise(const NodeInfo& node) {
   }
   for (const Loop& loop : loops)
     if (loop.program.size() == 0) return refuse("an empty result");
-  return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(loops)));
+  return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(loops), node));
 }
 
 }  // namespace deepseek::backends::cpu

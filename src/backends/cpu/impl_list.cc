@@ -1,4 +1,6 @@
 // Which implementations an op has on the CPU, fastest first. Order is by measurement; "reference" ends every list.
+#include <algorithm>
+
 #include "backends/cpu/kernel.h"
 
 namespace deepseek::backends::cpu {
@@ -78,6 +80,17 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+bool is_empty(const NodeInfo& node) {
+  const auto none = [](const graph::TensorType& type) { return type.num_elements() == 0; };
+  return std::any_of(node.context.inputs.begin(), node.context.inputs.end(), none) ||
+         std::any_of(node.outputs.begin(), node.outputs.end(), none);
+}
+
+KernelOrRefusal make_kernel_by(const Implementation& implementation, const NodeInfo& node) {
+  if (implementation.make != make_reference && is_empty(node)) return refuse("a tensor without elements");
+  return implementation.make(node);
+}
 
 passes::Around loops_around(const graph::Node& node) {
   const std::string& op = node.op_name();

@@ -62,6 +62,11 @@ struct Implementation {
 // The list for an op; the reference implementation is always its last entry.
 std::vector<Implementation> implementations(const graph::OpDef& op);
 
+// implementation.make(node), but of a node with an operand or result that has no elements nothing takes more than the
+// reference: kernels need not care for loops over nothing.
+KernelOrRefusal make_kernel_by(const Implementation& implementation, const NodeInfo& node);
+bool is_empty(const NodeInfo& node);
+
 // One entry per file: a family's factories.
 KernelOrRefusal make_reference(const NodeInfo&);
 KernelOrRefusal make_elementwise(const NodeInfo&);

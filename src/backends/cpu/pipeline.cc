@@ -30,8 +30,10 @@ bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::Compil
     info.outputs.push_back(graph.type(node.output(i)));
     info.used.push_back(true);
   }
+  // Where there are no elements the reference is the best: decompositions may reduce what is not there.
+  if (is_empty(info) && node.op->reference.value.fn()) return true;
   for (const Implementation& implementation : implementations(*node.op))
-    if (implementation.name != "reference" && implementation.make(info).ok()) return true;
+    if (implementation.name != "reference" && make_kernel_by(implementation, info).ok()) return true;
   return false;
 }
 

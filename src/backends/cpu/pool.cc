@@ -3,6 +3,7 @@
 #include "ops/pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -232,14 +233,19 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
   const int64_t planes = dx.dims[0] * dx.dims[1];
   if (planes == 0) return refuse("the input is empty");
   const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
-  return make_kernel([=](const KernelArgs& args) -> Status {
-    const int32_t* indices = static_cast<const int32_t*>(args.in[1]);
+  const DType index_dtype = node.context.in(1).dtype;
+  const auto run = [=](const auto* indices, const KernelArgs& args) -> Status {
     const TileFn narrow = find_tile_fn("cast", DType::kF32, DType::kBF16);
+    std::atomic<int64_t> wrong = -1;  // position of an index that is outside
     parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
       const auto add = [&](int64_t plane, const auto* from, float* to) {
         std::fill_n(to, in_size, 0.0f);
-        for (int64_t i = 0; i < out_size; ++i)
-          to[indices[plane * out_size + i]] += static_cast<float>(from[plane * out_size + i]);
+        for (int64_t i = plane * out_size; i < (plane + 1) * out_size; ++i) {
+          if (indices[i] >= 0 && indices[i] < in_size)
+            to[indices[i]] += static_cast<float>(from[i]);
+          else
+            wrong = i;
+        }
       };
       std::vector<float> sums(static_cast<size_t>(bf16 ? in_size : 0));  // of a plane
       for (int64_t plane = begin; plane < end; ++plane) {
@@ -252,7 +258,12 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
         narrow(in, static_cast<BF16*>(args.out[0]) + plane * in_size, in_size);
       }
     });
-    return {};
+    if (wrong < 0) return {};
+    return invalid("index {} at position {} is outside the plane of {} elements", indices[wrong.load()], wrong.load(),
+                   in_size);
+  };
+  return make_kernel([=](const KernelArgs& args) -> Status {
+    return visit_index(index_dtype, [&](auto i) { return run(static_cast<const decltype(i)*>(args.in[1]), args); });
   });
 }
 

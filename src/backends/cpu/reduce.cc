@@ -146,13 +146,13 @@ void reduce_plan(Kind kind, const Plan& p, const float* x, float* y, float scale
   });
 }
 
-// f64 in double, integers in 64 bits with a saturating store; one accumulator, in the order of memory.
+// f64 in double, integers in 64 bits; one accumulator, in the order of memory.
 template <class S>
 void add_to(Kind kind, S& acc, S v) {
   if (kind == Kind::kSum)
-    acc += v;
+    acc = added(acc, v);
   else if (kind == Kind::kProd)
-    acc *= v;
+    acc = multiplied(acc, v);
   else if (v != v || (kind == Kind::kMax ? v > acc : v < acc))
     acc = v;
 }
@@ -177,8 +177,9 @@ struct LoopNest {
   }
 };
 
-template <class T>
-void reduce_nest(Kind kind, const LoopNest& nest, const T* x, T* y, double count) {
+// Y: T itself, or what totals of T come in.
+template <class T, class Y>
+void reduce_nest(Kind kind, const LoopNest& nest, const T* x, Y* y, double count) {
   const int64_t rows = graph::product(nest.reduced), n = nest.last.size;
   parallel_for(graph::product(nest.kept), std::max<int64_t>(1, 16384 / (rows * n)), [&](int64_t begin, int64_t end) {
     std::vector<Sum<T>> acc(static_cast<size_t>(nest.last.reduced ? 1 : n));
@@ -192,7 +193,11 @@ void reduce_nest(Kind kind, const LoopNest& nest, const T* x, T* y, double count
       }
       for (size_t j = 0; j < acc.size(); ++j) {
         if constexpr (!std::is_integral_v<T>) acc[j] /= count;
-        y[k * static_cast<int64_t>(acc.size()) + static_cast<int64_t>(j)] = store_sum<T>(acc[j]);
+        Y& to = y[k * static_cast<int64_t>(acc.size()) + static_cast<int64_t>(j)];
+        if constexpr (std::is_same_v<Y, Total<T>>)
+          to = store_sum<T>(acc[j]);
+        else
+          to = static_cast<Y>(acc[j]);
       }
     }
   });
@@ -203,7 +208,7 @@ void reduce_nest(Kind kind, const LoopNest& nest, const T* x, T* y, double count
 KernelOrRefusal make_reduce(const NodeInfo& node) {
   const TensorType& x = node.context.in(0);
   const std::string& op = node.context.op->name.value;
-  const bool whole = is_integer(x.dtype) && op != "mean";
+  const bool whole = !is_float(x.dtype);
   if (x.dtype != DType::kF32 && x.dtype != DType::kF64 && !whole)
     return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
   if (x.num_elements() == 0) return refuse("the input is empty");
@@ -224,7 +229,11 @@ KernelOrRefusal make_reduce(const NodeInfo& node) {
     return make_kernel([=, dtype = x.dtype](const KernelArgs& args) -> Status {
       visit_dtype(dtype, [&](auto element) {
         using T = decltype(element);
-        reduce_nest(kind, nest, static_cast<const T*>(args.in[0]), static_cast<T*>(args.out[0]), count);
+        const T* const from = static_cast<const T*>(args.in[0]);
+        if (kind == Kind::kSum || kind == Kind::kProd)
+          reduce_nest(kind, nest, from, static_cast<Total<T>*>(args.out[0]), count);
+        else
+          reduce_nest(kind, nest, from, static_cast<T*>(args.out[0]), count);
       });
       return {};
     });

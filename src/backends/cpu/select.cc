@@ -40,7 +40,15 @@ void for_lanes(const Lanes& l, Visit visit) {
   });
 }
 
-// The first of the best; a NaN never replaces another element, as in the reference.
+template <class T>
+bool is_nan(T v) {
+  if constexpr (std::is_integral_v<T>)
+    return false;
+  else
+    return v != v;
+}
+
+// The first of the best; the first NaN is better than all.
 template <class T>
 void arg_extremum(const T* x, const Lanes& l, bool largest, int64_t* y) {
   for_lanes(l, [&](int64_t o, int64_t j, int64_t width) {
@@ -52,20 +60,13 @@ void arg_extremum(const T* x, const Lanes& l, bool largest, int64_t* y) {
     for (int64_t i = 1; i < l.n; ++i)
       for (int64_t k = 0; k < width; ++k) {
         const T v = from[i * l.inner + k];
-        if (largest ? v > best[k] : v < best[k]) {
+        if (is_nan(best[k])) continue;
+        if ((largest ? v > best[k] : v < best[k]) || is_nan(v)) {
           best[k] = v;
           at[k] = i;
         }
       }
   });
-}
-
-template <class T>
-bool is_nan(T v) {
-  if constexpr (std::is_integral_v<T>)
-    return false;
-  else
-    return v != v;
 }
 
 template <class T>
@@ -96,13 +97,13 @@ void top_k(const T* x, const Lanes& l, int64_t k, bool largest, T* values, int64
 }
 
 template <class T>
-void cumsum(const T* x, const Lanes& l, T* y) {
+void cumsum(const T* x, const Lanes& l, Total<T>* y) {
   for_lanes(l, [&](int64_t o, int64_t j, int64_t width) {
     Sum<T> total[kLanes] = {};
     for (int64_t i = 0; i < l.n; ++i) {
       const int64_t at = (o * l.n + i) * l.inner + j;
       for (int64_t k = 0; k < width; ++k) {
-        total[k] += static_cast<Sum<T>>(x[at + k]);
+        total[k] = added(total[k], static_cast<Sum<T>>(x[at + k]));
         y[at + k] = store_sum<T>(total[k]);
       }
     }
@@ -142,7 +143,7 @@ KernelOrRefusal make_cumsum(const NodeInfo& node) {
   return make_kernel([lanes, dtype = node.context.in(0).dtype](const KernelArgs& args) -> Status {
     visit_dtype(dtype, [&](auto element) {
       using T = decltype(element);
-      cumsum(static_cast<const T*>(args.in[0]), lanes, static_cast<T*>(args.out[0]));
+      cumsum(static_cast<const T*>(args.in[0]), lanes, static_cast<Total<T>*>(args.out[0]));
     });
     return {};
   });

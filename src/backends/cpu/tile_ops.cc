@@ -58,10 +58,24 @@ void Select(const void* const* in, void* out, int64_t n) {
 }
 
 // clang-format off
-struct Add { template <class T> static T apply(T a, T b) { return a + b; } };
-struct Sub { template <class T> static T apply(T a, T b) { return a - b; } };
-struct Mul { template <class T> static T apply(T a, T b) { return a * b; } };
+// Integers wrap, which only unsigned ones do by themselves.
+template <class T, bool = std::is_integral_v<T>> struct Wrapping { using Type = T; };
+template <class T> struct Wrapping<T, true> { using Type = std::make_unsigned_t<T>; };
+template <class T> using Wrap = typename Wrapping<T>::Type;
+struct Add { template <class T> static T apply(T a, T b) { return static_cast<T>(Wrap<T>(a) + Wrap<T>(b)); } };
+struct Sub { template <class T> static T apply(T a, T b) { return static_cast<T>(Wrap<T>(a) - Wrap<T>(b)); } };
+struct Mul { template <class T> static T apply(T a, T b) { return static_cast<T>(Wrap<T>(a) * Wrap<T>(b)); } };
 struct Div { template <class T> static T apply(T a, T b) { return a / b; } };
+// Of integers, towards zero; beyond the type's range it saturates, as the cast from an infinity does.
+struct DivWhole {
+  template <class T> static T apply(T a, T b) {
+    using Limits = std::numeric_limits<T>;
+    if (b == 0) return a == 0 ? T(0) : a > 0 ? Limits::max() : Limits::min();
+    if constexpr (std::is_signed_v<T>)
+      if (b == -1) return a == Limits::min() ? Limits::max() : static_cast<T>(-a);
+    return static_cast<T>(a / b);
+  }
+};
 struct Pow { template <class T> static T apply(T a, T b) { return std::pow(a, b); } };
 struct Max { template <class T> static T apply(T a, T b) { return a != a || a > b ? a : b; } };
 struct Min { template <class T> static T apply(T a, T b) { return a != a || a < b ? a : b; } };
@@ -74,8 +88,8 @@ struct Ge { template <class T> static bool apply(T a, T b) { return a >= b; } };
 struct And { static bool apply(uint8_t a, uint8_t b) { return a && b; } };
 struct Or { static bool apply(uint8_t a, uint8_t b) { return a || b; } };
 struct Not { static bool apply(uint8_t a) { return !a; } };
-struct Neg { template <class T> static T apply(T a) { return -a; } };
-struct Abs { template <class T> static T apply(T a) { return a < 0 ? -a : a == 0 ? T(0) : a; } };
+struct Neg { template <class T> static T apply(T a) { return static_cast<T>(-Wrap<T>(a)); } };
+struct Abs { template <class T> static T apply(T a) { return a < 0 ? Neg::apply(a) : a == 0 ? T(0) : a; } };
 struct Sign { template <class T> static T apply(T a) { return T((a > 0) - (a < 0)); } };
 struct Sqrt { template <class T> static T apply(T a) { return std::sqrt(a); } };
 struct Rsqrt { template <class T> static T apply(T a) { return T(1) / std::sqrt(a); } };
@@ -193,16 +207,27 @@ struct Log1pV {
     return SafeLog(d, x, hn::Add(x, hn::Set(d, 1.0f)), hn::Log1p(d, x));
   }
 };
+// hwy's reduction of the argument is good up to about 39,000; beyond it, which is rare, each lane is computed in
+// double. Infinities and NaN give NaN there.
+template <class D, class V, class F>
+HWY_INLINE V Periodic(D d, V x, V y, F exact) {
+  const auto far = hn::Not(hn::Lt(hn::Abs(x), hn::Set(d, 39000.0f)));
+  if (HWY_LIKELY(hn::AllFalse(d, far))) return y;
+  HWY_ALIGN float from[HWY_MAX_BYTES / sizeof(float)], to[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(x, d, from);
+  for (size_t i = 0; i < hn::Lanes(d); ++i) to[i] = static_cast<float>(exact(static_cast<double>(from[i])));
+  return hn::IfThenElse(far, hn::Load(d, to), y);
+}
 struct SinV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x) {
-    return hn::Sin(d, x);
+    return Periodic(d, x, hn::Sin(d, x), [](double a) { return std::sin(a); });
   }
 };
 struct CosV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x) {
-    return hn::Cos(d, x);
+    return Periodic(d, x, hn::Cos(d, x), [](double a) { return std::cos(a); });
   }
 };
 struct TanhV {
@@ -364,9 +389,12 @@ TileFn FindNumber(std::string_view op, bool to_bool) {
                           {"mul", Loop2<T, T, Mul>},
                           {"maximum", Loop2<T, T, Max>},
                           {"minimum", Loop2<T, T, Min>},
+                          {"neg", Loop1<T, T, Neg>},
                           {"select", Select<T>}});
   if constexpr (std::is_signed_v<T>)
-    if (!fn) fn = Search(op, {{"neg", Loop1<T, T, Neg>}, {"abs", Loop1<T, T, Abs>}, {"sign", Loop1<T, T, Sign>}});
+    if (!fn) fn = Search(op, {{"abs", Loop1<T, T, Abs>}, {"sign", Loop1<T, T, Sign>}});
+  if constexpr (std::is_integral_v<T>)
+    if (!fn) fn = Search(op, {{"div", Loop2<T, T, DivWhole>}});
   if constexpr (std::is_floating_point_v<T>)
     if (!fn)
       fn = Search(op, {{"div", Loop2<T, T, Div>},

@@ -224,7 +224,8 @@ struct TileProgram::Compiler {
       dims = d;
       found = true;
     }
-    return found ? Status() : refuse("a body without outputs");
+    if (!found) return refuse("a body without outputs");
+    return product(dims) > 0 ? Status() : refuse("an empty result");  // nothing to walk through
   }
 
   Status sum(const Node& node) {
