@@ -105,7 +105,7 @@ class _Calls:
         if key not in self.bound:
             names = entry[0].input_names
             # One counter per module: each call in training mode draws new masks.
-            state = self.state | ({"random": module.__dict__.setdefault("_random", np.zeros(2, np.int64))} if "random" in names else {})
+            state = self.state | ({_core.RANDOM_COUNTER: module.__dict__.setdefault("_random", np.zeros(2, np.int64))} if _core.RANDOM_COUNTER in names else {})
             self.bound[key] = _core.Bound(entry[0], [(i, state[n]) for i, n in enumerate(names) if n in state]), entry[1]
         return self.bound[key]
 
