@@ -214,8 +214,8 @@ Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, 
   Activate activate(session);
   std::vector<Expr> args;
   for (size_t i = 0; i < inputs.size(); ++i)
-    args.push_back(
-        session->builder.input("x" + std::to_string(i), {unwrap(parse_dtype(inputs[i].first)), inputs[i].second}));
+    args.push_back(session->builder.input(nn::input_name(module, "x" + std::to_string(i)),
+                                          {unwrap(parse_dtype(inputs[i].first)), inputs[i].second}));
   std::vector<Expr> out;
   if (function.is_none()) {
     out = module.call(*session->trace, args);
@@ -334,6 +334,7 @@ void bind_trace(nb::module_& m) {
       .def_prop_ro("reason", &Traces::reason, "Why it was traced the last time.");
   m.def("trace_module", &trace_module, nb::arg("module"), nb::arg("inputs"), nb::arg("training"),
         nb::arg("function") = nb::none(), nb::arg("traces").none() = nb::none());
+  m.attr("RANDOM_COUNTER") = nn::kRandomCounter;
   m.def("structure_version", &nn::Module::structure_version, "Changes with every module's structure or mode.");
   m.def(
       "observe_size",

@@ -91,14 +91,25 @@ class PyTrainer {
 
   nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
                std::function<void(const std::string&)> write, bool terminal, nb::object callback) {
-    ProgressBar bar("samples", terminal, write);
+    std::optional<nb::python_error> raised;
+    bool open = true;
+    // A full disk or a closed stream ends the reports, not the training.
+    const auto show = [&](const std::string& text) {
+      if (!open) return;
+      try {
+        write(text);
+      } catch (nb::python_error& error) {
+        open = false;
+        if (!error.matches(PyExc_OSError) && !error.matches(PyExc_ValueError)) raised.emplace(std::move(error));
+      }
+    };
+    ProgressBar bar("samples", terminal, show);
     train::Hooks hooks;
     hooks.message = [&](const std::string& text) {
       const nb::gil_scoped_acquire gil;
       bar.clear();
-      write(text + "\n");
+      show(text + "\n");
     };
-    std::optional<nb::python_error> raised;
     hooks.progress = [&](const train::StepReport& r) {
       const nb::gil_scoped_acquire gil;
       bar.update(r.step, r.first, r.total, r.samples, r.text);
@@ -172,7 +183,7 @@ class Step {
         options_(read_options(settings)),
         loss_(python_loss(std::move(loss))),
         state_(*model_, static_cast<uint64_t>(options_.train.seed)),
-        rate_(options_.optimizer.learning_rate) {}
+        rate_(options_.optimizer.rate()) {}
 
   nb::list profile(const Array& inputs, const Array& targets) {
     runtime::Profile profile;
@@ -189,8 +200,8 @@ class Step {
       return state_.run(*program_,
                         {{"x", x},
                          {"y", y},
-                         {"learning_rate", Tensor::scalar(DType::kF32, rate_)},
-                         {"step", Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}},
+                         {train::kLearningRate, Tensor::scalar(DType::kF32, rate_)},
+                         {train::kStepNumber, Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}},
                         false, profile);
     }();
     const std::vector<Tensor> values = unwrap(std::move(out));
@@ -378,12 +389,13 @@ void bind_training(nb::module_& m) {
       .def(
           "__init__",
           [](data::Dataset* self, const Array& inputs, const Array& targets, std::vector<std::string> class_names,
-             double scale, std::vector<double> mean, std::vector<double> stddev) {
+             double scale, std::vector<double> mean, std::vector<double> stddev, std::optional<int64_t> ignored) {
             new (self) data::Dataset{std::move(class_names), to_tensor(inputs), to_tensor(targets), scale,
                                      std::move(mean),        std::move(stddev)};
+            self->ignored = ignored;
           },
           nb::arg("inputs"), nb::arg("targets"), nb::arg("class_names"), nb::arg("scale"), nb::arg("mean"),
-          nb::arg("stddev"))
+          nb::arg("stddev"), nb::arg("ignore_index").none() = nb::none())
       .def("validate", [](const data::Dataset& d) { check(d.validate()); })
       .def("__len__", &data::Dataset::size)
       .def("read",
@@ -403,7 +415,8 @@ void bind_training(nb::module_& m) {
       .def_ro("class_names", &data::Dataset::class_names)
       .def_ro("mean", &data::Dataset::mean)
       .def_ro("stddev", &data::Dataset::stddev)
-      .def_ro("scale", &data::Dataset::scale);
+      .def_ro("scale", &data::Dataset::scale)
+      .def_ro("ignore_index", &data::Dataset::ignored, "The label of targets that do not count, if there is one.");
   m.def("open_dataset", [](const std::string& name, const std::map<std::string, std::string>& parameters) {
     data::Splits s = unwrap(data::open_dataset(name, parameters));
     return nb::make_tuple(std::move(s.train), std::move(s.validation), std::move(s.test));
@@ -445,11 +458,11 @@ void bind_training(nb::module_& m) {
       .def_prop_rw("steps", &Step::steps, &Step::set_steps, "Updates done; Adam's bias correction counts them.");
 
   m.def("metrics", [](const std::vector<std::string>& names, const std::string& task, const Array& prediction,
-                      const Array& target) {
+                      const Array& target, std::optional<int64_t> ignored) {
     const train::Task kind = task == "binary"       ? train::Task::kBinary
                              : task == "regression" ? train::Task::kRegression
                                                     : train::Task::kMulticlass;
-    train::Metrics metrics = unwrap(train::Metrics::create(names, kind));
+    train::Metrics metrics = unwrap(train::Metrics::create(names, kind, ignored));
     check(metrics.add(to_tensor(prediction), to_tensor(target)));
     nb::dict out;
     const std::vector<double> values = metrics.values();

@@ -48,28 +48,30 @@ class Dataset(_core.Dataset):
     and stay as they are. Float32, uint8 and int64 arrays are not copied.
 
     class_names: default "0", "1", ... up to the largest label.
+    ignore_index: the label of targets that do not count, in losses as in metrics, such as padding or unlabelled pixels.
     """
 
     def __init__(self, inputs: npt.ArrayLike, targets: npt.ArrayLike, class_names: Sequence[str] | None = None, scale: float = 1.0,
-                 mean: float | Sequence[float] = (), stddev: float | Sequence[float] = ()) -> None:
+                 mean: float | Sequence[float] = (), stddev: float | Sequence[float] = (), ignore_index: int | None = None) -> None:
         inputs, targets = _inputs(inputs), _array(targets, "targets")
         if targets.dtype.kind in "iub":
             targets = targets.astype(np.int64, copy=False)
             if class_names is None:
-                class_names = [str(i) for i in range(int(targets.max(initial=-1)) + 1)]
+                counted = True if ignore_index is None else targets != ignore_index
+                class_names = [str(i) for i in range(int(targets.max(initial=-1, where=counted)) + 1)]
         else:
             targets = targets.astype(np.float32, copy=False)
         super().__init__(inputs, np.ascontiguousarray(targets), list(class_names or []), float(scale),
-                         [float(m) for m in np.atleast_1d(mean)], [float(s) for s in np.atleast_1d(stddev)])
+                         [float(m) for m in np.atleast_1d(mean)], [float(s) for s in np.atleast_1d(stddev)], ignore_index)
         self.validate()
 
 
-def as_dataset(data: _core.Dataset | tuple[Any, Any] | list[Any]) -> _core.Dataset:
-    """A data set of this module, or one made of a pair (inputs, targets)."""
+def as_dataset(data: _core.Dataset | tuple[Any, Any] | list[Any], ignore_index: int | None = None) -> _core.Dataset:
+    """A data set of this module, or one made of a pair (inputs, targets), with `ignore_index` for class labels."""
     if isinstance(data, _core.Dataset):
         return data
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return Dataset(*data)
+        return Dataset(*data, ignore_index=ignore_index)
     raise TypeError(f"expected a deepseek.data.Dataset or a pair (inputs, targets), got {type(data).__name__}")
 
 

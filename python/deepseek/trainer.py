@@ -41,9 +41,8 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     elif isinstance(optimizer, Optimizer):
         optimizer = optimizer.settings
     out.update({f"optimizer.{key}": _yaml(value) for key, value in (optimizer or {}).items()})
-    if isinstance(schedule, str):
-        schedule = {"name": schedule}
-    out.update({f"schedule.{key}": _yaml(value) for key, value in (schedule or {}).items()})
+    schedule = {"name": schedule} if isinstance(schedule, str) else schedule or {}
+    out.update({f"schedule.{key}": _yaml(value) for key, value in ({"name": "constant"} | dict(schedule)).items()})
     if metrics is not None:
         out["train.metrics"] = _yaml([metrics] if isinstance(metrics, str) else list(metrics))
     train = dict(train)
@@ -67,7 +66,8 @@ class Trainer:
     model: a deepseek.nn.Module, which is trained in place.
     loss: a name, {"name": ..., parameters}, or a function (prediction, target) -> scalar of deepseek.ops; default
         cross_entropy for integer targets, mse_loss for others.
-    optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict. metrics: a list of names.
+    optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict, whose name is constant by default.
+    metrics: a list of names.
     memory: the most that a step may take, such as "8GiB", or a dict of limit and reserve ("20%" of the machine's stays free by
         default); where a step would need more, values are computed again instead of being kept.
     augmentation: a deepseek.data.ImageAugmenter, or a dict of its arguments: training images are changed anew in each epoch while they are
@@ -78,11 +78,16 @@ class Trainer:
     """
 
     def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
-                 schedule: str | Mapping[str, Any] = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
+                 schedule: str | Mapping[str, Any] | None = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
         self.model = model
+        # Of pairs; of a Dataset it is its own.
+        self._ignored = None if function else loss.get("ignore_index", -100) if isinstance(loss, dict) else -100
         self._core = _core.Trainer(model, function, settings)
         self.history: list[dict[str, Any]] = []
+
+    def _dataset(self, data: Data) -> _core.Dataset:
+        return as_dataset(data, self._ignored)
 
     def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
             progress: bool = True, callback: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:
@@ -94,17 +99,18 @@ class Trainer:
         """
         if epochs is not None:
             self._core.configure({"train.epochs": _yaml(epochs)})
-        train = as_dataset(train)
-        validation = None if validation is None else as_dataset(validation)
+        train = self._dataset(train)
+        validation = None if validation is None else self._dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
-        write = (lambda text: (sys.stderr.write(text), sys.stderr.flush())) if progress else (lambda text: None)
-        self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty(), callback)
+        stream = sys.stderr if progress else None  # None, too, where the process began without it
+        write = (lambda text: (stream.write(text), stream.flush())) if stream else (lambda text: None)
+        self.history = self._core.fit(train, validation, resume, write, bool(stream) and stream.isatty(), callback)
         return self.history
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Loss and metrics of the model as it is, and the confusion matrix [true, predicted] for classes."""
-        return self._core.evaluate(as_dataset(data))
+        return self._core.evaluate(self._dataset(data))
 
     def profile(self, data: Data, *, steps: int = 5, warmup: int = 3) -> _core.StepProfile:
         """Where the time of a training step on `data` goes: medians of `steps` steps after `warmup` ones.
@@ -115,7 +121,7 @@ class Trainer:
         if not training:
             self.model.train()
         try:
-            return self._core.profile(as_dataset(data), steps, warmup)
+            return self._core.profile(self._dataset(data), steps, warmup)
         finally:
             if not training:
                 self.model.eval()

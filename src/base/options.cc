@@ -23,7 +23,7 @@ constexpr size_t kMaxDepth = 32;
 constexpr size_t kMaxKey = 200;  // YAML itself takes no more than 1024 characters
 
 std::string type_name(const OptionTable::Target& target) {
-  constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list", "a map"};
+  constexpr const char* kNames[] = {"true or false", "an integer", "a number", "text", "a list", "a map", "a number"};
   return kNames[target.index()];
 }
 
@@ -33,10 +33,12 @@ std::string expected(const OptionTable::Target& target, const OptionMeta& meta) 
   if (!meta.choices.empty()) return "one of " + join(meta.choices, ", ");
   std::string text = type_name(target);
   if (std::isfinite(meta.min) && std::isfinite(meta.max))
-    return text + " in [" + number(meta.min) + ", " + number(meta.max) + "]";
-  if (std::isfinite(meta.min)) return text + " >= " + number(meta.min);
-  if (std::isfinite(meta.max)) return text + " <= " + number(meta.max);
-  return text;
+    text += " in [" + number(meta.min) + ", " + number(meta.max) + "]";
+  else if (std::isfinite(meta.min))
+    text += " >= " + number(meta.min);
+  else if (std::isfinite(meta.max))
+    text += " <= " + number(meta.max);
+  return std::holds_alternative<std::optional<double>*>(target) ? text + " or auto" : text;
 }
 
 template <class T>
@@ -58,6 +60,11 @@ bool assign(const OptionTable::Target& target, const OptionMeta& meta, const std
     return read_number(text, v) && in_range(static_cast<double>(v)) && (**p = v, true);
   }
   if (double* const* p = std::get_if<double*>(&target)) {
+    double v = 0;
+    return read_number(text, v) && std::isfinite(v) && in_range(v) && (**p = v, true);
+  }
+  if (std::optional<double>* const* p = std::get_if<std::optional<double>*>(&target)) {
+    if (text == "auto") return (*p)->reset(), true;
     double v = 0;
     return read_number(text, v) && std::isfinite(v) && in_range(v) && (**p = v, true);
   }
@@ -95,6 +102,7 @@ std::string value_text(const OptionTable::Target& target) {
       return out.c_str();
     }
     std::string operator()(JsonValue* p) const { return p->text; }  // which is YAML, too
+    std::string operator()(std::optional<double>* p) const { return p->has_value() ? number(**p) : "auto"; }
   };
   return std::visit(Visitor{}, target);
 }

@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -29,7 +30,9 @@ struct JsonValue {
 
 class OptionTable {
  public:
-  using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, JsonValue*>;
+  // An optional number is "auto" where it has no value.
+  using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, JsonValue*,
+                              std::optional<double>*>;
   using FreeMap = std::map<std::string, std::string>;
 
   template <class T>

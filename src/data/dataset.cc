@@ -136,9 +136,11 @@ Status Dataset::validate() const {
   const int64_t row = row_elements(targets);
   for (int64_t i = 0; i < targets.num_elements(); ++i) {
     const int64_t label = targets.as<int64_t>()[i];
-    if (label < 0 || label >= num_classes()) {
-      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes)",
-                        i / row, label, num_classes() - 1, num_classes());
+    if ((label < 0 || label >= num_classes()) && label != ignored) {
+      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes){}",
+                        i / row, label, num_classes() - 1, num_classes(),
+                        ignored ? fmt::format(" or {}, which is ignored", *ignored)
+                                : "; targets that do not count need ignore_index");
     }
   }
   return {};
@@ -193,6 +195,12 @@ Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) con
   y = gather_rows(targets, indices);
   x = std::move(out);
   return {};
+}
+
+int64_t Dataset::counted(const Tensor& rows) const {
+  if (rows.dtype() != DType::kI64) return rows.dims().empty() ? 1 : rows.dims()[0];
+  const std::span<const int64_t> labels(rows.as<int64_t>(), static_cast<size_t>(rows.num_elements()));
+  return rows.num_elements() - (ignored ? std::count(labels.begin(), labels.end(), *ignored) : 0);
 }
 
 Result<Dataset> Dataset::subset(std::span<const int64_t> indices) const {

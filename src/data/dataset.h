@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct Dataset {
   // Instead of inputs: pictures on disk, JPEG or PNG, decoded when they are read and made to cover `image`, [C, H, W].
   std::vector<std::string> files;
   graph::Dims image;
+  // The label of targets that do not count, as padding or unlabelled pixels do not; it may lie outside of the classes.
+  std::optional<int64_t> ignored = {};
 
   int64_t size() const {
     if (!files.empty()) return static_cast<int64_t>(files.size());
@@ -36,12 +39,16 @@ struct Dataset {
   int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
 
   // Everything training relies on: samples exist, counts agree, dtypes and ranks fit, labels lie in
-  // [0, class_names.size()), floats are finite, stddev is positive. The first fault is named with its sample's index.
+  // [0, class_names.size()) or are `ignored`, floats are finite, stddev is positive. The first fault is named with its
+  // sample's index.
   Status validate() const;
 
   // x becomes f32 [n, ...] (i64 stays as it is) and y the targets' rows [n, ...] in the order of `indices`; both are
   // new tensors. Errors: kInvalidArgument for an index outside [0, size()).
   Status read(std::span<const int64_t> indices, graph::Tensor& x, graph::Tensor& y) const;
+
+  // How many of `targets`, rows of this data set's, count: class labels that are not `ignored`, else rows.
+  int64_t counted(const graph::Tensor& targets) const;
 
   // The samples at `indices` as a data set of their own (a copy), with the same names and normalisation.
   Result<Dataset> subset(std::span<const int64_t> indices) const;

@@ -55,6 +55,10 @@ Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions opti
         (dataset.targets.dims().size() != 1 || dataset.num_classes() < 2))
       return invalid("[data] cutmix and mixup need labels [N] of 2 classes or more, got {} and {} classes",
                      to_string(dataset.targets.type()), dataset.num_classes());
+    if (options.augmenter->mixes() && dataset.is_classification() &&
+        dataset.counted(dataset.targets) < dataset.targets.num_elements())
+      return invalid("[data] cutmix and mixup need a class for each sample, some have the ignored label {}",
+                     *dataset.ignored);
   }
   if (options.drop_last && options.batch_size > dataset.size()) {
     return invalid("[data] batch_size {} with drop_last leaves no batch of {} samples; use a smaller one",

@@ -48,7 +48,7 @@ Result<T> number(const Params& params, const std::string& key, T otherwise) {
 
 // u8 [N, H, W] or [N, C, H, W] images and integer [N] labels as a data set.
 Result<Dataset> load_pair(const std::string& images_path, const std::string& labels_path,
-                          const std::vector<std::string>& class_names) {
+                          const std::vector<std::string>& class_names, std::optional<int64_t> ignored = {}) {
   DS_ASSIGN(graph::Tensor images, load_idx(images_path));
   DS_ASSIGN(const graph::Tensor labels, load_idx(labels_path));
   graph::Dims dims = images.dims();
@@ -65,6 +65,7 @@ Result<Dataset> load_pair(const std::string& images_path, const std::string& lab
   out.inputs = images.reshaped(std::move(dims));
   out.targets = labels.cast(DType::kI64);
   out.class_names = class_names;
+  out.ignored = ignored;
   out.scale = 1.0 / 255.0;
   Status status = out.validate();
   if (!status.ok()) return std::move(status).note(fmt::format("while reading '{}' and '{}'", images_path, labels_path));
@@ -119,9 +120,14 @@ Result<Splits> open_fashion_mnist(const Params& params) {
 }
 
 Result<Splits> open_idx(const Params& params) {
-  DS_TRY(check_keys("idx", params, {"train_images", "train_labels", "test_images", "test_labels", "class_names"}));
+  DS_TRY(check_keys("idx", params,
+                    {"train_images", "train_labels", "test_images", "test_labels", "class_names", "ignore_index"}));
   for (const char* key : {"train_images", "train_labels", "test_images", "test_labels"}) {
     if (!params.contains(key)) return invalid("[data] data set 'idx' needs the parameter '{}' (a path)", key);
+  }
+  std::optional<int64_t> ignored;
+  if (params.contains("ignore_index")) {
+    DS_ASSIGN(ignored, number<int64_t>(params, "ignore_index", 0));
   }
   std::vector<std::string> names;
   if (const std::string text = get(params, "class_names", ""); !text.empty()) {
@@ -133,15 +139,16 @@ Result<Splits> open_idx(const Params& params) {
   } else {
     DS_ASSIGN(const graph::Tensor labels, load_idx(params.at("train_labels")));
     int64_t last = 0;
-    for (int64_t i = 0; i < labels.num_elements(); ++i) last = std::max(last, static_cast<int64_t>(labels.at(i)));
+    for (int64_t i = 0; i < labels.num_elements(); ++i)
+      if (const auto label = static_cast<int64_t>(labels.at(i)); label != ignored) last = std::max(last, label);
     if (last >= 100000) {
       return make_error(ErrorCode::kDataCorrupt, "[data] '{}' holds the label {}; name the classes with 'class_names'",
                         params.at("train_labels"), last);
     }
     for (int64_t i = 0; i <= last; ++i) names.push_back(std::to_string(i));
   }
-  DS_ASSIGN(const Dataset train, load_pair(params.at("train_images"), params.at("train_labels"), names));
-  DS_ASSIGN(Dataset test, load_pair(params.at("test_images"), params.at("test_labels"), names));
+  DS_ASSIGN(const Dataset train, load_pair(params.at("train_images"), params.at("train_labels"), names, ignored));
+  DS_ASSIGN(Dataset test, load_pair(params.at("test_images"), params.at("test_labels"), names, ignored));
   return split(train, std::move(test), params);
 }
 

@@ -1,5 +1,6 @@
 #include "nn/module.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -46,7 +47,7 @@ void Trace::update(const Module& module, const std::string& name, Expr value) {
 
 Expr Trace::random_state() {
   if (!random_.defined()) {
-    random_ = builder_.state("random", {DType::kI64, {2}});
+    random_ = builder_.state(kRandomCounter, {DType::kI64, {2}});
     const int64_t step[2] = {0, 1};
     updates_.emplace_back(random_, ops::add(random_, builder_.constant(Tensor::from<int64_t>(DType::kI64, {2}, step))));
   }
@@ -76,8 +77,23 @@ std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
 }
 
 namespace {
+
 std::atomic<uint64_t> version{0};
+constexpr std::string_view kApart = "input/";
+
+bool is_plain(const std::string& name) { return !name.empty() && name.find_first_of("./") == std::string::npos; }
+
 }  // namespace
+
+std::string input_name(const Module& root, const std::string& name) {
+  const auto& own = root.own_state();
+  const bool taken = std::any_of(own.begin(), own.end(), [&](const State& s) { return s.name == name; });
+  return taken ? std::string(kApart) + name : name;
+}
+
+std::string data_name(const std::string& input_name) {
+  return input_name.starts_with(kApart) ? input_name.substr(kApart.size()) : input_name;
+}
 
 uint64_t Module::structure_version() { return version; }
 
@@ -88,8 +104,7 @@ void Module::set_training(bool training) {
 
 void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
   ++version;
-  if (!require(!name.empty() && name.find('.') == std::string::npos,
-               "expected a name without dots for a parameter or buffer, got '{}'", name))
+  if (!require(is_plain(name), "expected a name without dots and slashes for a parameter or buffer, got '{}'", name))
     return;
   for (State& s : own_)
     if (s.name == name) {
@@ -115,9 +130,7 @@ bool Module::require_possible(const char* layer, std::initializer_list<int64_t> 
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
   ++version;
-  if (!require(!name.empty() && name.find('.') == std::string::npos,
-               "expected a name without dots for a module, got '{}'", name))
-    return;
+  if (!require(is_plain(name), "expected a name without dots and slashes for a module, got '{}'", name)) return;
   for (auto& [existing, module] : children_)
     if (existing == name) {
       module = std::move(child);

@@ -32,6 +32,13 @@ struct State {
   bool trainable;
 };
 
+// Names of a graph's inputs. No name of a module or tensor holds a slash, so what a graph has of its own ("step/...",
+// "optimizer/...", the random counter) meets none of them; and a data input that a tensor of `root` is called like
+// takes a name apart, which data_name() undoes.
+constexpr const char* kRandomCounter = "random/counter";
+std::string input_name(const Module& root, const std::string& name);
+std::string data_name(const std::string& input_name);
+
 // One tracing of a module tree into a builder. State inputs appear when they are first used.
 class Trace {
  public:
@@ -75,7 +82,7 @@ class Module {
   std::vector<Expr> call(Trace& trace, const std::vector<Expr>& inputs);
   Expr operator()(Trace& trace, Expr x) { return call(trace, {x})[0]; }
 
-  // A name holds no dots, else status() tells. A second value of a name takes the first one's place.
+  // A name holds no dots and slashes, else status() tells. A second value of a name takes the first one's place.
   void register_parameter(const std::string& name, Tensor value);
   // Made only where a tensor may be so large, else status() tells.
   void register_parameter(const std::string& name, Dims dims, const std::function<Tensor(Dims)>& make);

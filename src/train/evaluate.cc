@@ -22,10 +22,11 @@ double Evaluation::value(const std::string& name) const {
 Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t batch_size, const LossFunction& loss,
                                        const std::vector<std::string>& metrics, Task task, StateStore& state,
                                        bool averaged) {
-  DS_ASSIGN(Metrics totals, Metrics::create(metrics, task));
+  DS_ASSIGN(Metrics totals, Metrics::create(metrics, task, dataset.ignored));
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(dataset, {.batch_size = batch_size}));
   data::BatchStream batches(loader, 0);
   Evaluation result;
+  int64_t counted = 0;
   Tensor x, y;
   while (true) {
     DS_ASSIGN(const bool more, batches.next(x, y));
@@ -37,11 +38,14 @@ Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t bat
     DS_ASSIGN(const auto program, programs_.get(to_string(x.type()) + " -> " + to_string(y.type()), compile));
     state.prepare(program->graph());
     DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}, {"y", y}}, averaged));
-    result.loss +=
-        out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(x.dims()[0]);
+    // A mean over no target is none.
+    if (const int64_t n = dataset.counted(y); n > 0) {
+      result.loss += out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(n);
+      counted += n;
+    }
     DS_TRY(totals.add(out[static_cast<size_t>(program->graph().find_output("prediction"))], y));
   }
-  result.loss /= static_cast<double>(dataset.size());
+  result.loss /= static_cast<double>(counted);
   const std::vector<double> values = totals.values();
   for (size_t i = 0; i < values.size(); ++i) result.metrics.emplace_back(totals.names()[i], values[i]);
   result.classes = totals.classes();

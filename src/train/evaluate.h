@@ -15,7 +15,7 @@
 namespace deepseek::train {
 
 struct Evaluation {
-  double loss = 0;                                      // mean over samples
+  double loss = 0;  // mean over samples, or over labels that count; NaN where none does
   std::vector<std::pair<std::string, double>> metrics;  // by name, in the order asked for
   int64_t classes = 0;
   std::vector<int64_t> confusion;  // [true * classes + predicted]; empty for regression

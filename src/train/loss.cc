@@ -61,6 +61,16 @@ Task task_of(const std::string& loss) {
   return Task::kMulticlass;
 }
 
+std::optional<int64_t> ignored_label(const std::string& name, const std::map<std::string, std::string>& params) {
+  const OpDef* def = ops::registry().find(name);
+  const AttrSpec* spec = def != nullptr ? def->find_attr("ignore_index") : nullptr;
+  if (spec == nullptr) return {};
+  std::optional<AttrValue> value = spec->default_value;
+  if (const auto given = params.find("ignore_index"); given != params.end()) value = read(*spec, given->second);
+  if (!value) return {};  // make_loss() tells
+  return std::get<int64_t>(*value);
+}
+
 Result<LossFunction> make_loss(const std::string& name, const std::map<std::string, std::string>& params) {
   const std::vector<std::string> names = loss_names();
   const OpDef* def =

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,5 +23,7 @@ std::string resolve_loss(const std::string& name, DType target);
 // Errors: kInvalidArgument, listing every parameter that the op lacks or that has the wrong type, with what it takes.
 Result<LossFunction> make_loss(const std::string& name, const std::map<std::string, std::string>& params);
 Task task_of(const std::string& loss);
+// The label that a loss leaves out: its parameter ignore_index, else the op's default; none for a loss without one.
+std::optional<int64_t> ignored_label(const std::string& name, const std::map<std::string, std::string>& params);
 
 }  // namespace deepseek::train

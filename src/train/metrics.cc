@@ -33,8 +33,10 @@ bool is_classification(const std::string& name) {
 
 double ratio(double a, double b) { return b == 0 ? 0 : a / b; }
 
-// Area under the ROC curve by rank sums, ties at their mean rank (Mann-Whitney U).
+// Area under the ROC curve by rank sums, ties at their mean rank (Mann-Whitney U). NaN where a score is.
 double rank_auc(std::vector<std::pair<double, bool>>& scored) {
+  for (const auto& [score, positive] : scored)
+    if (std::isnan(score)) return kNaN;  // it has no rank
   std::sort(scored.begin(), scored.end());
   double positives = 0, rank_sum = 0;
   for (size_t i = 0; i < scored.size();) {
@@ -52,9 +54,35 @@ double rank_auc(std::vector<std::pair<double, bool>>& scored) {
   return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives);
 }
 
+// log(p / (1 - p)) for p the softmax of the scores: in p's order, and distinct where p itself rounds to 0 or 1.
+void add_log_odds(const std::vector<double>& scores, size_t best, std::vector<double>& to) {
+  const auto but = [&](size_t left_out, double most) {  // log of the sum of e^(score - most) of the others
+    double sum = 0;
+    for (size_t c = 0; c < scores.size(); ++c)
+      if (c != left_out) sum += std::exp(scores[c] - most);
+    return std::log(sum);
+  };
+  double second = -std::numeric_limits<double>::infinity();
+  for (size_t c = 0; c < scores.size(); ++c)
+    if (c != best && !(scores[c] <= second)) second = scores[c];
+  // Beside the best class, whose term is 1, any other one's can be taken out of the sum without loss.
+  const double all = std::exp(but(scores.size(), scores[best]));
+  for (size_t c = 0; c < scores.size(); ++c) {
+    if (c == best)
+      to.push_back(scores[c] - second - (std::isinf(second) ? 0 : but(c, second)));
+    else
+      to.push_back(std::isinf(scores[best])
+                       ? scores[c] - scores[best]
+                       : scores[c] - scores[best] - std::log(all - std::exp(scores[c] - scores[best])));
+  }
+}
+
+// Whether a stands above b: NaN above all numbers, as NumPy's argmax has it.
+bool above(double a, double b) { return std::isnan(a) ? !std::isnan(b) : a > b; }
+
 }  // namespace
 
-Result<Metrics> Metrics::create(std::vector<std::string> names, Task task) {
+Result<Metrics> Metrics::create(std::vector<std::string> names, Task task, std::optional<int64_t> ignored) {
   std::vector<std::string> problems;
   for (const std::string& name : names) {
     const bool regression = is_regression(name);
@@ -71,6 +99,7 @@ Result<Metrics> Metrics::create(std::vector<std::string> names, Task task) {
   m.keep_scores_ = std::find(names.begin(), names.end(), "auc") != names.end();
   m.names_ = std::move(names);
   m.task_ = task;
+  m.ignored_ = ignored;
   return m;
 }
 
@@ -83,16 +112,17 @@ bool Metrics::higher_is_better(const std::string& name) { return name != "loss" 
 
 void Metrics::add_class(int64_t truth, const std::vector<double>& scores) {
   const auto n = static_cast<size_t>(classes_), t = static_cast<size_t>(truth);
-  const auto best = static_cast<size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+  size_t best = 0, rank = 0;
+  for (size_t c = 1; c < n; ++c)
+    if (above(scores[c], scores[best])) best = c;
   ++confusion_[t * n + best];
-  size_t above = 0;
-  for (size_t c = 0; c < n; ++c) above += scores[c] > scores[t] || (scores[c] == scores[t] && c < t);
-  ++ranks_[above];
+  // A NaN is no score: where the true class has one it is the last.
+  for (size_t c = 0; c < n; ++c)
+    rank += c != t && (above(scores[c], scores[t]) || std::isnan(scores[t]) || (scores[c] == scores[t] && c < t));
+  ++ranks_[rank];
   if (!keep_scores_) return;
   scores_.push_back(static_cast<double>(truth));
-  double total = 0;
-  for (double s : scores) total += std::exp(s - scores[best]);
-  for (double s : scores) scores_.push_back(std::exp(s - scores[best]) / total);
+  add_log_odds(scores, best, scores_);
 }
 
 Status Metrics::add(const Tensor& prediction, const Tensor& target) {
@@ -123,9 +153,12 @@ Status Metrics::add(const Tensor& prediction, const Tensor& target) {
           if (target.at(base + c * inner) > target.at(base + truth * inner)) truth = c;
       } else {
         truth = static_cast<int64_t>(target.at(row));
-        if (truth < 0) continue;
-        if (truth >= classes_)
-          return invalid("[metrics] target {} of row {} is out of range, there are {} classes", truth, row, classes_);
+        if (truth == ignored_) continue;
+        if (truth < 0 || truth >= classes_)
+          return invalid(
+              "[metrics] target {} of row {} is out of range, there are {} classes; ignore_index names targets that do "
+              "not count",
+              truth, row, classes_);
       }
       add_class(truth, scores);
     }
@@ -171,7 +204,7 @@ double Metrics::auc() const {
 std::vector<double> Metrics::values() const {
   const auto n = static_cast<size_t>(classes_);
   const double total = static_cast<double>(std::accumulate(confusion_.begin(), confusion_.end(), int64_t{0}));
-  double precision = 0, recall = 0, f1 = 0, correct = 0;
+  double precision = 0, recall = 0, f1 = 0, correct = 0, used = 0;
   for (size_t c = 0; c < n; ++c) {
     double predicted = 0, actual = 0;
     for (size_t k = 0; k < n; ++k) {
@@ -180,11 +213,11 @@ std::vector<double> Metrics::values() const {
     }
     const double hit = static_cast<double>(confusion_[c * n + c]);
     correct += hit;
-    if (n == 2 && c == 0) continue;
-    const double share = n == 2 ? 1 : 1 / static_cast<double>(n);
-    precision += share * ratio(hit, predicted);
-    recall += share * ratio(hit, actual);
-    f1 += share * ratio(2 * hit, predicted + actual);
+    if (n == 2 ? c == 0 : predicted + actual == 0) continue;
+    used += 1;
+    precision += ratio(hit, predicted);
+    recall += ratio(hit, actual);
+    f1 += ratio(2 * hit, predicted + actual);
   }
   const bool empty = task_ == Task::kRegression ? count_ == 0 : total == 0;
   std::vector<double> out;
@@ -194,11 +227,11 @@ std::vector<double> Metrics::values() const {
     } else if (name == "accuracy") {
       value = correct / total;
     } else if (name == "precision") {
-      value = precision;
+      value = precision / used;
     } else if (name == "recall") {
-      value = recall;
+      value = recall / used;
     } else if (name == "f1") {
-      value = f1;
+      value = f1 / used;
     } else if (name == "auc") {
       value = auc();
     } else if (name == "mae") {
@@ -206,7 +239,7 @@ std::vector<double> Metrics::values() const {
     } else if (name == "rmse") {
       value = std::sqrt(square_ / count_);
     } else if (name == "r2") {
-      value = spread_ == 0 ? kNaN : 1 - square_ / spread_;
+      if (count_ >= 2) value = spread_ != 0 ? 1 - square_ / spread_ : square_ == 0 ? 1 : 0;
     } else {
       const int64_t k = std::min(top_k(name), classes_);
       value = static_cast<double>(std::accumulate(ranks_.begin(), ranks_.begin() + k, int64_t{0})) / total;

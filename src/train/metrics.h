@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,20 +20,22 @@ enum class Task {
 
 // Known names, each with the tasks it fits:
 //   accuracy, top<k> (top5: the true class is among the k largest), precision, recall, f1: for two classes those of
-//   class 1, for more the plain mean over classes (0 where undefined); auc: area under the ROC curve, for more classes
-//   the mean of one against the rest over softmax; mae, rmse, r2.
+//   class 1, for more the plain mean over the classes that occur among targets or predictions (0 where undefined);
+//   auc: area under the ROC curve, for more classes the mean of one against the rest over softmax; mae, rmse, r2.
 class Metrics {
  public:
   // Errors: kInvalidArgument for unknown names and those that do not fit the task; all are listed.
-  static Result<Metrics> create(std::vector<std::string> names, Task task);
+  // Rows whose target class is `ignored` are left out.
+  static Result<Metrics> create(std::vector<std::string> names, Task task, std::optional<int64_t> ignored = {});
   // What a task's users look at first: accuracy; mae, rmse and r2.
   static std::vector<std::string> defaults(Task task);
   static bool higher_is_better(const std::string& name);
 
   const std::vector<std::string>& names() const { return names_; }
-  // Rows whose target class is `ignore` (negative) are left out. Errors name expected and actual shapes.
+  // Errors name expected and actual shapes, and a class out of range.
   Status add(const graph::Tensor& prediction, const graph::Tensor& target);
-  // One value per name; NaN where nothing was added or the metric is undefined (auc without both classes).
+  // One value per name; NaN where nothing was added or the metric is undefined (auc without both classes or with a
+  // prediction that is NaN, r2 of one sample).
   std::vector<double> values() const;
   // counts[true * classes + predicted]; empty for regression and before the first batch.
   const std::vector<int64_t>& confusion() const { return confusion_; }
@@ -48,10 +51,11 @@ class Metrics {
 
   std::vector<std::string> names_;
   Task task_ = Task::kMulticlass;
+  std::optional<int64_t> ignored_;
   bool keep_scores_ = false;
   int64_t classes_ = 0;
   std::vector<int64_t> confusion_, ranks_;        // ranks_[r]: the true class has r classes above it
-  std::vector<double> scores_;                    // kept rows of [truth, scores...]
+  std::vector<double> scores_;                    // kept rows of [truth, log odds...]
   double count_ = 0, absolute_ = 0, square_ = 0;  // regression sums
   double mean_ = 0, spread_ = 0;                  // Welford's mean and sum of squared deviations of the targets
 };

@@ -30,8 +30,8 @@ Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, co
     const auto begin = std::chrono::steady_clock::now();
     DS_TRY(copy.run(*program, {{"x", x},
                                {"y", y},
-                               {"learning_rate", Tensor::scalar(DType::kF32, 0)},
-                               {"step", Tensor::scalar(DType::kF32, i + 1)}})
+                               {kLearningRate, Tensor::scalar(DType::kF32, 0)},
+                               {kStepNumber, Tensor::scalar(DType::kF32, i + 1)}})
                .status());
     if (i > 0) best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }

@@ -32,21 +32,25 @@ struct ModelOptions {
 };
 
 struct RunOptimizerOptions : OptimizerOptions {
-  double learning_rate = 0.05;
   double clip_norm = 0, clip_value = 0;
   void describe(OptionTable& t) {
     t.field("name", name, {.doc = "update rule", .choices = optimizer_names()});
-    t.field("learning_rate", learning_rate, {.doc = "peak learning rate", .min = 0});
+    t.field("learning_rate", learning_rate,
+            {.doc = "peak learning rate; auto: the rule's own, sgd 0.05, adam, adamw and lamb 0.001, rmsprop and "
+                    "adagrad 0.01, lion 0.0001",
+             .min = 0});
     t.field("momentum", momentum, {.doc = "sgd, rmsprop: momentum", .min = 0, .max = 1});
     t.field("nesterov", nesterov, {.doc = "sgd: Nesterov's form of momentum"});
     t.field("beta1", beta1, {.doc = "adam family: decay of the mean", .min = 0, .max = 1});
-    t.field("beta2", beta2, {.doc = "adam family: decay of the square", .min = 0, .max = 1});
+    t.field("beta2", beta2, {.doc = "adam family: decay of the square; auto: 0.999, lion 0.99", .min = 0, .max = 1});
     t.field("alpha", alpha, {.doc = "rmsprop: decay of the square", .min = 0, .max = 1});
-    t.field("epsilon", epsilon, {.doc = "added to the denominator", .min = 0});
-    t.field("weight_decay", weight_decay, {.doc = "L2 (decoupled in adamw, lamb, lion)", .min = 0});
+    t.field("epsilon", epsilon, {.doc = "added to the denominator; auto: 1e-8, adagrad 1e-10", .min = 0});
+    t.field("weight_decay", weight_decay,
+            {.doc = "L2 (decoupled in adamw, lamb, lion); auto: 0, adamw 0.01", .min = 0});
     t.field("clip_norm", clip_norm, {.doc = "limit of the gradient's global L2 norm, 0 is off", .min = 0});
     t.field("clip_value", clip_value, {.doc = "limit of each gradient element, 0 is off", .min = 0});
   }
+  double rate() const { return *with_defaults(*this).learning_rate; }
 };
 
 struct LossOptions {

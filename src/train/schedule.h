@@ -28,11 +28,13 @@ struct ScheduleOptions {
 };
 
 // Factor of step `step` (from 0) of `total`, with `steps_per_epoch` in an epoch. one_cycle rises over the first 30 %
-// from 1/25 by a cosine and falls by a cosine (Smith and Topin, 2017); it ignores warmup. plateau is 1 here: its drops
-// depend on what validation finds, see Plateau.
+// from 1/25 by a cosine and falls by a cosine to final_factor, which the last step has (Smith and Topin, 2017, with
+// the steps of torch.optim.lr_scheduler.OneCycleLR); it ignores warmup. plateau is 1 here: its drops depend on what
+// validation finds, see Plateau.
 double schedule_factor(const ScheduleOptions& options, int64_t step, int64_t total, int64_t steps_per_epoch);
 
 // Drops by `gamma` once `patience` epochs have not been better, as torch.optim.lr_scheduler.ReduceLROnPlateau does.
+// Under other schedules nothing drops: factor stays 1.
 struct Plateau {
   double factor = 1;
   int64_t bad_epochs = 0;

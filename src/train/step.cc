@@ -17,8 +17,8 @@ namespace {
 Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss,
                             bool training) {
   Builder builder(ops::registry());
-  Expr input = builder.input("x", x);
-  Expr target = y ? builder.input("y", *y) : Expr();
+  Expr input = builder.input(nn::input_name(model, "x"), x);
+  Expr target = y ? builder.input(nn::input_name(model, "y"), *y) : Expr();
   nn::Trace trace(builder, model, training);
   Expr prediction = model(trace, input);
   if (y) {
@@ -90,8 +90,8 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
                     const std::vector<Expr>& inputs, std::vector<Expr> grads, const StepOptions& options,
                     const LossScale& loss_scale) {
   const auto write = [&](Expr state, Expr value) { write_state(builder, state, value, loss_scale); };
-  Expr rate = builder.input("learning_rate", {DType::kF32, {}});
-  Expr step = builder.input("step", {DType::kF32, {}});
+  Expr rate = builder.input(kLearningRate, {DType::kF32, {}});
+  Expr step = builder.input(kStepNumber, {DType::kF32, {}});
   // Bias corrections count the updates that were made.
   if (loss_scale.good.defined()) step = step - loss_scale.skipped;
   builder.set_scope("clip");
@@ -108,9 +108,9 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
     for (Expr& g : grads) g = g * scale;
   }
   builder.output("gradient_norm", norm);
-  Expr decay;
-  if (options.ema_decay > 0)
-    decay = ops::minimum(ops::constant_like(step, options.ema_decay), (step + 1.0) / (step + 10.0));
+  Expr fresh;
+  if (options.ema_decay > 0)  // 1 - min(ema_decay, (1 + step) / (10 + step)), to all digits
+    fresh = ops::maximum(ops::constant_like(step, 1 - options.ema_decay), 9.0 / (step + 10.0));
   for (size_t i = 0; i < parameters.size(); ++i) {
     const std::string& name = parameters[i];
     builder.set_scope("optimizer/" + name);
@@ -130,7 +130,7 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
     write(parameter, next);
     if (options.ema_decay > 0) {
       Expr average = builder.state("ema/" + name, parameter.type());
-      write(average, next + (average - next) * decay);
+      write(average, average + (next - average) * fresh);
     }
   }
   return {};
@@ -199,11 +199,16 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
 
   if (kind != StepKind::kUpdate) {
     builder.set_scope("accumulate");
-    Expr weight = builder.input("weight", {DType::kF32, {}});
+    Expr weight = builder.input(kWeight, {DType::kF32, {}}), none = builder.scalar(DType::kF32, 0), share;
+    if (kind == StepKind::kLast) share = 1.0 / builder.input(kTotalWeight, {DType::kF32, {}});
     for (size_t i = 0; i < parameters.size(); ++i) {
+      const DType dtype = grads[i].dtype();
       Expr sum = builder.state("accumulated/" + parameters[i], grads[i].type());
-      grads[i] = sum + grads[i] * ops::cast(weight, grads[i].dtype());
+      // The mean over no target is NaN, and so are its gradients.
+      grads[i] = sum + ops::select(ops::greater(weight, none), grads[i] * ops::cast(weight, dtype),
+                                   ops::constant_like(grads[i], 0));
       builder.update(sum, kind == StepKind::kAccumulate ? grads[i] : ops::zeros_like(sum));
+      if (share.defined()) grads[i] = grads[i] * ops::cast(share, dtype);
     }
   }
   if (scaled) {  // what is not finite in one batch stays so in the sum
@@ -220,7 +225,7 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   builder.set_scope("");
   for (const Update& u : backward.updates()) {
     const Input& state = backward.inputs()[u.input];
-    if (state.name == "random")
+    if (state.name == nn::kRandomCounter)
       builder.update(inputs[u.input], values[u.value.id]);
     else
       write_state(builder, inputs[u.input], values[u.value.id], loss_scale);
@@ -241,7 +246,7 @@ void StateStore::prepare(const Graph& graph) {
     Tensor t = source != tensors_.end() ? source->second.clone()
                                         : Tensor::zeros(graph.type(input.value).dtype, graph.type(input.value).dims);
     if (input.name == "loss_scale/scale") t.as<float>()[0] = static_cast<float>(kInitialLossScale);
-    if (input.name == "random") t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
+    if (input.name == nn::kRandomCounter) t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
     tensors_[input.name] = t;
   }
 }
@@ -280,9 +285,10 @@ Result<std::vector<Tensor>> StateStore::run(const runtime::Program& program, con
                                             bool averaged, runtime::Profile* profile) const {
   std::vector<Tensor> inputs;
   for (const Input& input : program.graph().inputs()) {
-    const auto& from = input.kind == InputKind::kState ? tensors_ : data;
-    auto it = from.find(input.name);
-    if (averaged && input.kind == InputKind::kState)
+    const bool state = input.kind == InputKind::kState;
+    const auto& from = state ? tensors_ : data;
+    auto it = from.find(state ? input.name : nn::data_name(input.name));
+    if (averaged && state)
       if (auto average = tensors_.find("ema/" + input.name); average != tensors_.end()) it = average;
     if (it == from.end()) return invalid("input '{}' was not given", input.name);
     inputs.push_back(it->second);

@@ -34,9 +34,13 @@ constexpr double kInitialLossScale = 65536, kLeastLossScale = 1, kMostLossScale 
 
 enum class StepKind {
   kUpdate,      // one batch, one update
-  kAccumulate,  // adds the batch's gradients to "accumulated/<parameter>"
-  kLast,        // the last batch of an update: adds, then updates with the sum and clears it
+  kAccumulate,  // adds the batch's gradients, times its weight, to "accumulated/<parameter>"
+  kLast,        // the last batch of an update: adds, then updates with the sum over the total weight and clears it
 };
+
+// What the step takes beside data, each f32[]. No name of a user's holds a slash.
+constexpr const char *kLearningRate = "step/learning_rate", *kStepNumber = "step/number";
+constexpr const char *kWeight = "step/weight", *kTotalWeight = "step/total_weight";
 
 // A model's forward pass and loss, traced for two sizes of batches at most as long as the module stays as it is and
 // treats all sizes alike; see graph/resize.h. For one model and one loss.
@@ -52,12 +56,14 @@ class ForwardTraces {
   std::vector<const void*> structure_;
 };
 
-// Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
-// unless it is kUpdate "weight" f32[], the batch's share in the update. Outputs: "loss", "prediction", and
+// Data inputs: "x", "y" (nn::input_name); unless the kind is kAccumulate kLearningRate and kStepNumber (1 in the first
+// update); unless it is kUpdate kWeight, how much the batch counts in the update (0: not at all, whatever its
+// gradients), and for kLast kTotalWeight, of all of the update's batches. Outputs: "loss", "prediction", and
 // "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
-// module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random",
-// and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped" (of all updates).
-// The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's ExponentialMovingAverage.
+// module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>",
+// nn::kRandomCounter, and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped"
+// (of all updates). The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's
+// ExponentialMovingAverage.
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
                                     const StepOptions& options, StepKind kind = StepKind::kUpdate,
                                     ForwardTraces* traces = nullptr);

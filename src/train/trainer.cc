@@ -25,6 +25,7 @@ namespace {
 
 constexpr int64_t kEvaluationBatch = 256;
 constexpr int64_t kLogEvery = 20;  // updates between TensorBoard points
+constexpr int64_t kMostUpdates = int64_t{1} << 53;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -81,9 +82,23 @@ Trainer::Trainer(nn::ModulePtr model, TrainerOptions options, LossFunction loss)
       state_(*model_, static_cast<uint64_t>(options_.train.seed)),
       evaluator_(model_) {}
 
-Result<LossFunction> Trainer::loss_for(const data::Dataset& dataset) {
+Result<data::Dataset> Trainer::with_ignored(const data::Dataset& dataset) const {
+  data::Dataset result = dataset;
+  if (custom_loss_ || !dataset.targets.defined() || dataset.targets.dtype() != DType::kI64) return result;
+  const auto& params = options_.loss.params;
+  const std::optional<int64_t> ignored = ignored_label(resolve_loss(options_.loss.name, DType::kI64), params);
+  if (dataset.ignored && ignored && *dataset.ignored != *ignored && params.contains("ignore_index"))
+    return invalid("loss.ignore_index is {}, the data's is {}; give one of them", *ignored, *dataset.ignored);
+  if (!dataset.ignored) result.ignored = ignored;
+  return result;
+}
+
+Result<LossFunction> Trainer::loss_for(const data::Dataset& dataset) const {
   if (custom_loss_) return custom_loss_;
-  return make_loss(resolve_loss(options_.loss.name, dataset.targets.dtype()), options_.loss.params);
+  const std::string name = resolve_loss(options_.loss.name, dataset.targets.dtype());
+  std::map<std::string, std::string> params = options_.loss.params;
+  if (dataset.ignored && ignored_label(name, {})) params.emplace("ignore_index", std::to_string(*dataset.ignored));
+  return make_loss(name, params);
 }
 
 Task Trainer::task_for(const data::Dataset& dataset) const {
@@ -122,7 +137,8 @@ Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const T
   return std::move(choice.reason);
 }
 
-Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& train) {
+Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& data) {
+  DS_ASSIGN(const data::Dataset train, with_ignored(data));
   DS_TRY(train.validate());
   DS_ASSIGN(const LossFunction loss, loss_for(train));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
@@ -157,8 +173,9 @@ Result<data::LoaderOptions> Trainer::loader_options() const {
                              .augmenter = std::move(augmenter)};
 }
 
-Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const runtime::ProfileOptions& options) {
+Result<runtime::StepProfile> Trainer::profile(const data::Dataset& data, const runtime::ProfileOptions& options) {
   if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  DS_ASSIGN(const data::Dataset train, with_ignored(data));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
   loading.batch_size = std::min(loading.batch_size, train.size());
@@ -183,8 +200,8 @@ Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const 
         .run(step,
              {{"x", x},
               {"y", y},
-              {"learning_rate", Tensor::scalar(DType::kF32, options_.optimizer.learning_rate)},
-              {"step", Tensor::scalar(DType::kF32, static_cast<double>(++done))}},
+              {kLearningRate, Tensor::scalar(DType::kF32, options_.optimizer.rate())},
+              {kStepNumber, Tensor::scalar(DType::kF32, static_cast<double>(++done))}},
              false, profile)
         .status();
   };
@@ -194,7 +211,8 @@ Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const 
   return profile;
 }
 
-Result<Evaluation> Trainer::evaluate(const data::Dataset& dataset) {
+Result<Evaluation> Trainer::evaluate(const data::Dataset& data) {
+  DS_ASSIGN(const data::Dataset dataset, with_ignored(data));
   DS_TRY(dataset.validate());
   DS_ASSIGN(const LossFunction loss, loss_for(dataset));
   return evaluator_.evaluate(dataset, kEvaluationBatch, loss, metrics_for(dataset), task_for(dataset), state_);
@@ -222,6 +240,12 @@ struct Trainer::Fit {
   double stepping = 0, waiting = 0;  // seconds of this epoch's updates so far, and of these without a batch
 
   const TrainOptions& options() const { return self.options_.train; }
+  // Of the update from `step`, counted from 0.
+  double rate(int64_t step) const {
+    const ScheduleOptions& s = self.options_.schedule;
+    const double plateau = s.name == "plateau" ? progress.plateau.factor : 1;
+    return self.options_.optimizer.rate() * plateau * schedule_factor(s, step, total, updates_per_epoch);
+  }
 
   void say(const std::string& text) {
     hooks.message(text);
@@ -272,7 +296,7 @@ Status Trainer::Fit::start(bool resume) {
   if (monitor != "loss" && !monitors_metric)
     return invalid("train.monitor: '{}' is neither loss nor one of train.metrics ({})", monitor,
                    join(metric_names, ", "));
-  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
+  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train), train.ignored));
   std::map<std::string, Tensor> tensors;
   self.precision_.reset();
   if (resume) {
@@ -288,7 +312,7 @@ Status Trainer::Fit::start(bool resume) {
   if (resume) {
     DS_TRY(self.state_.load(tensors));
     DS_TRY(metrics->set_state(progress.metrics));
-    if (progress.has_best) {
+    if (!progress.history.empty()) {
       DS_ASSIGN(io::TensorFile file, io::load_safetensors((folder / "best.safetensors").string()));
       best = std::move(file.tensors);
     }
@@ -309,12 +333,9 @@ Status Trainer::Fit::start(bool resume) {
 
 Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
   const double begin = seconds_now();
-  const int64_t window_end = std::min(window_begin + options().accumulate, batches);
-  const int64_t used = options().drop_last ? batches * options().batch_size : train.size();
-  const int64_t window_samples =
-      std::min(window_end * options().batch_size, used) - window_begin * options().batch_size;
-  const double rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
-                      schedule_factor(self.options_.schedule, progress.step, total, updates_per_epoch);
+  const int64_t window_end = window_begin + std::min(options().accumulate, batches - window_begin);
+  const double learning_rate = rate(progress.step);
+  int64_t window_samples = 0, window_counted = 0;
   double window_loss = 0, norm = 0;
   const auto scale = [&] {  // 0 without loss scaling
     const auto state = self.state_.tensors().find("loss_scale/scale");
@@ -332,20 +353,22 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
     const StepKind kind = window_end - window_begin == 1 ? StepKind::kUpdate
                           : last                         ? StepKind::kLast
                                                          : StepKind::kAccumulate;
+    const int64_t n = train.counted(y);
+    window_samples += x.dims()[0];
+    window_counted += n;
+    if (last && window_counted == 0) break;  // there is nothing to learn from
     DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
-    const int64_t n = x.dims()[0];
-    DS_ASSIGN(
-        const std::vector<Tensor> out,
-        self.state_.run(*program, {{"x", x},
-                                   {"y", y},
-                                   {"weight", Tensor::scalar(DType::kF32, static_cast<double>(n) /
-                                                                              static_cast<double>(window_samples))},
-                                   {"learning_rate", Tensor::scalar(DType::kF32, rate)},
-                                   {"step", Tensor::scalar(DType::kF32, static_cast<double>(progress.step + 1))}}));
+    const auto scalar = [](auto v) { return Tensor::scalar(DType::kF32, static_cast<double>(v)); };
+    DS_ASSIGN(const std::vector<Tensor> out, self.state_.run(*program, {{"x", x},
+                                                                        {"y", y},
+                                                                        {kWeight, scalar(n)},
+                                                                        {kTotalWeight, scalar(window_counted)},
+                                                                        {kLearningRate, scalar(learning_rate)},
+                                                                        {kStepNumber, scalar(progress.step + 1)}}));
     const auto result = [&](const char* name) -> const Tensor& {
       return out[static_cast<size_t>(program->graph().find_output(name))];
     };
-    const double value = result("loss").at(0);
+    const double value = n > 0 ? result("loss").at(0) : 0;
     window_loss += value * static_cast<double>(n);
     if (last && program->graph().find_output("skipped") >= 0) skipped = result("skipped").at(0) != 0;
     // An overflow at the least scale is none that scaling could cure.
@@ -356,7 +379,7 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
                                                 : fmt::format("the loss is {}", window_loss / static_cast<double>(n)),
                      progress.step, folder.empty() ? "" : " (the last good state is in " + folder.string() + ")");
     if (last) norm = result("gradient_norm").at(0);
-    if (std::isfinite(value)) DS_TRY(metrics->add(result("prediction"), y));
+    if (n > 0 && std::isfinite(value)) DS_TRY(metrics->add(result("prediction"), y));
   }
   ++progress.step;
   samples += window_samples;
@@ -367,12 +390,12 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
   }
   if (std::isfinite(window_loss)) {
     progress.loss_sum += window_loss;
-    progress.seen += window_samples;
+    progress.seen += window_counted;
   }
   if (events && progress.step % kLogEvery == 0) {
-    if (std::isfinite(window_loss))
-      DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_samples)));
-    DS_TRY(events->scalar("train/learning_rate", progress.step, rate));
+    if (std::isfinite(window_loss) && window_counted > 0)
+      DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_counted)));
+    DS_TRY(events->scalar("train/learning_rate", progress.step, learning_rate));
     if (!skipped) DS_TRY(events->scalar("train/gradient_norm", progress.step, norm));
     if (scale_before > 0) {
       DS_TRY(events->scalar("train/loss_scale", progress.step, scale()));
@@ -405,8 +428,7 @@ Status Trainer::Fit::keep_best() {
 Status Trainer::Fit::end_epoch() {
   EpochRecord record;
   record.epoch = progress.step / updates_per_epoch;
-  record.learning_rate = self.options_.optimizer.learning_rate * progress.plateau.factor *
-                         schedule_factor(self.options_.schedule, progress.step - 1, total, updates_per_epoch);
+  record.learning_rate = rate(progress.step - 1);
   record.training = named(progress.loss_sum / static_cast<double>(progress.seen), metric_names, metrics->values());
   if (self.state_.tensors().contains("loss_scale/scale"))
     record.training.emplace_back("skipped_updates", static_cast<double>(progress.skipped));
@@ -421,18 +443,20 @@ Status Trainer::Fit::end_epoch() {
   const NamedValues& judged = record.validation.empty() ? record.training : record.validation;
   const double value = monitored = find(judged, monitor);
   const double gain = Metrics::higher_is_better(monitor) ? value - progress.best : progress.best - value;
-  const bool better = !progress.has_best || gain > options().min_delta;
+  // NaN is worse than anything; until there is a number, the latest weights are kept.
+  const bool better = !std::isnan(value) && (!progress.has_best || gain > options().min_delta);
+  const bool keep = better || !progress.has_best;
   progress.plateau.epoch(self.options_.schedule, better);
   progress.bad_epochs = better ? 0 : progress.bad_epochs + 1;
   progress.loss_sum = progress.epoch_seconds = 0;
   progress.seen = progress.skipped = 0;
-  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train)));
+  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train), train.ignored));
   progress.history.push_back(record);
-  if (better && !std::isnan(value)) {
+  if (better) {
     progress.best = value;
     progress.has_best = true;
-    DS_TRY(keep_best());
   }
+  if (keep) DS_TRY(keep_best());
   progress.stopped_early = options().patience > 0 && progress.bad_epochs >= options().patience;
   const double wait = stepping > 0 ? 100 * waiting / stepping : 0;
   stepping = waiting = 0;
@@ -440,8 +464,10 @@ Status Trainer::Fit::end_epoch() {
                   record.seconds, wait, values_text(record.training),
                   record.validation.empty() ? "" : "  | validation" + values_text(record.validation)));
   if (progress.stopped_early)
-    say(fmt::format("stopped early: {} has not been better than {:.4f} for {} epochs", monitor, progress.best,
-                    progress.bad_epochs));
+    say(progress.has_best
+            ? fmt::format("stopped early: {} has not been better than {:.4f} for {} epochs", monitor, progress.best,
+                          progress.bad_epochs)
+            : fmt::format("stopped early: {} has not been a number for {} epochs", monitor, progress.bad_epochs));
   if (events) {
     DS_TRY(events->scalar("train/data_wait_percent", progress.step, wait));
     for (const auto& [name, v] : record.training)
@@ -453,9 +479,11 @@ Status Trainer::Fit::end_epoch() {
   return save();
 }
 
-Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& validation, bool resume,
+Result<FitResult> Trainer::fit(const data::Dataset& training, const data::Dataset& held_out, bool resume,
                                const Hooks& hooks) {
   if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  DS_ASSIGN(const data::Dataset train, with_ignored(training));
+  DS_ASSIGN(const data::Dataset validation, with_ignored(held_out));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, std::move(loading)));
   if (validation.size() > 0) DS_TRY(validation.validate());
@@ -463,7 +491,10 @@ Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& 
   Fit fit{*this, train, validation, hooks, loss, monitor_for(train), metrics_for(train), options_.train.output};
   if (resume && fit.folder.empty()) return invalid("resume needs train.output, the folder of the run");
   fit.batches = loader.num_batches();
-  fit.updates_per_epoch = (fit.batches + options_.train.accumulate - 1) / options_.train.accumulate;
+  fit.updates_per_epoch = (fit.batches - 1) / options_.train.accumulate + 1;
+  if (options_.train.epochs > kMostUpdates / fit.updates_per_epoch)
+    return invalid("train.epochs: {} epochs of {} updates are more than {} updates", options_.train.epochs,
+                   fit.updates_per_epoch, kMostUpdates);
   fit.total = fit.updates_per_epoch * options_.train.epochs;
   DS_TRY(fit.start(resume));
   Progress& progress = fit.progress;

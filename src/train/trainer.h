@@ -72,7 +72,9 @@ class Trainer {
  private:
   struct Fit;
   Result<data::LoaderOptions> loader_options() const;
-  Result<LossFunction> loss_for(const data::Dataset& dataset);
+  // The data set with the label that does not count: its own, else that of the loss.
+  Result<data::Dataset> with_ignored(const data::Dataset& dataset) const;
+  Result<LossFunction> loss_for(const data::Dataset& dataset) const;
   Task task_for(const data::Dataset& dataset) const;
   std::vector<std::string> metrics_for(const data::Dataset& dataset) const;
   // Sets precision_, unless it is known. Returns what to tell the user.

@@ -42,9 +42,10 @@ class Steps {
     state_->prepare(program->graph());
     const auto out = state_->run(*program, {{"x", x},
                                             {"y", y},
-                                            {"weight", Tensor::scalar(DType::kF32, 0.5)},
-                                            {"learning_rate", Tensor::scalar(DType::kF32, 0.01)},
-                                            {"step", Tensor::scalar(DType::kF32, step)}});
+                                            {kWeight, Tensor::scalar(DType::kF32, 2)},
+                                            {kTotalWeight, Tensor::scalar(DType::kF32, 4)},
+                                            {kLearningRate, Tensor::scalar(DType::kF32, 0.01)},
+                                            {kStepNumber, Tensor::scalar(DType::kF32, step)}});
     EXPECT_TRUE(out.ok()) << out.status().to_string();
     const int32_t skipped = program->graph().find_output("skipped");
     return skipped < 0 ? -1 : (*out)[static_cast<size_t>(skipped)].at(0);

@@ -105,9 +105,10 @@ class _Calls:
         if key not in self.bound:
             names = entry[0].input_names
             # One counter per module, each with a seed of its own: each call in training mode draws new masks.
-            if "random" in names and "_random" not in module.__dict__:
+            counter = _core.RANDOM_COUNTER
+            if counter in names and "_random" not in module.__dict__:
                 module.__dict__["_random"] = np.array([_core.draw_seed(), 0], np.int64)
-            state = self.state | ({"random": module.__dict__["_random"]} if "random" in names else {})
+            state = self.state | ({counter: module.__dict__["_random"]} if counter in names else {})
             self.bound[key] = _core.Bound(entry[0], [(i, state[n]) for i, n in enumerate(names) if n in state]), entry[1]
         return self.bound[key]
 
