@@ -9,12 +9,12 @@
 #include <nanobind/stl/vector.h>
 
 #include "errors.h"
-#include "tune/charts.h"
-#include "tune/gp.h"
-#include "tune/importance.h"
 #include "tune/pareto.h"
-#include "tune/report.h"
-#include "tune/sql_store.h"
+#include "tune/report/charts.h"
+#include "tune/report/importance.h"
+#include "tune/report/report.h"
+#include "tune/samplers/gp.h"
+#include "tune/stores/sql_store.h"
 #include "tune/study.h"
 
 namespace nb = nanobind;
