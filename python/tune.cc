@@ -1,5 +1,6 @@
 // The extension module `_tune`: spaces and studies. The GIL is released in every call of a study, since another thread
 // that has the study may need it: known constraints, which are Python's, take it back.
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -194,10 +195,10 @@ NB_MODULE(_tune, m) {
            })
       .def("trial", [](Study& s, int64_t number) { return fields(without_gil([&] { return s.trial(number); })); })
       .def("write_report",
-           [](Study& s, const std::string& path, const std::string& title) {
+           [](Study& s, const std::filesystem::path& path, const std::string& title) {
              without_gil([&]() -> Status {
                DS_ASSIGN(const std::vector<Trial> trials, s.trials());
-               return write_report(path, title, s.setting(), trials);
+               return write_report(path.string(), title, s.setting(), trials);
              });
            })
       .def("write_charts",

@@ -12,6 +12,7 @@ import time
 import zlib
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import deepseek
@@ -291,3 +292,21 @@ deepseek.Trainer(nn.Linear(4, 2), epochs=2, output=sys.argv[1]).fit((np.zeros((6
         done = shell(f"{sys.executable} -c \"$CODE\" {tmp_path}/run {how}", CODE=code)
         assert done.returncode == 0, (how, done)
         assert (tmp_path / "run" / "history.csv").exists()
+
+
+def test_a_path_is_any_bytes_but_0(tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    deepseek.save({"a": np.arange(3.0)}, odd + ".safetensors")
+    np.testing.assert_array_equal(deepseek.load(pathlib.Path(odd + ".safetensors"))["a"], np.arange(3.0))
+    deepseek.data.write(pa.table({"a": [1, 2]}), odd + ".parquet")
+    assert deepseek.data.read(odd + ".parquet").to_pydict() == {"a": [1, 2]}
+    pipeline = deepseek.data.Pipeline(["duplicates"])
+    pipeline.fit(pa.table({"a": [1, 2]}))
+    pipeline.save(odd + ".json")
+    assert deepseek.data.Pipeline.load(odd + ".json").fitted
+    with pytest.raises(FileNotFoundError, match="none.safetensors"):
+        deepseek.load(odd + "none.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((pathlib.Path(odd + ".safetensors")).read_bytes())
+    for read in (deepseek.load, deepseek.data.read, deepseek.data.Pipeline.load):
+        with pytest.raises((TypeError, ValueError)):
+            read(str(tmp_path / "a.safetensors") + "\0.csv")

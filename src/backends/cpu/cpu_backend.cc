@@ -11,6 +11,7 @@
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/pipeline.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "graph/builder.h"
 #include "graph/text.h"
 #include "ops/registry.h"
