@@ -17,6 +17,9 @@ else:
     from ._numpy import np
 
 
+_MAX_CLASSES = 1_000_000  # that are named by their numbers
+
+
 class Splits(typing.NamedTuple):
     train: _core.Dataset
     validation: _core.Dataset
@@ -58,7 +61,10 @@ class Dataset(_core.Dataset):
             targets = targets.astype(np.int64, copy=False)
             if class_names is None:
                 counted = True if ignore_index is None else targets != ignore_index
-                class_names = [str(i) for i in range(int(targets.max(initial=-1, where=counted)) + 1)]
+                most = int(targets.max(initial=-1, where=counted))
+                if most >= _MAX_CLASSES:
+                    raise ValueError(f"targets: label {most} would be one of {most + 1} classes; number the classes 0, 1, 2, ..., or give class_names")
+                class_names = [str(i) for i in range(most + 1)]
         else:
             targets = targets.astype(np.float32, copy=False)
         super().__init__(inputs, np.ascontiguousarray(targets), list(class_names or []), float(scale),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import typing
 
-from . import _core
+from . import _core, console
 from .data import _inputs, as_dataset
 from .optim import Optimizer
 
@@ -103,9 +102,8 @@ class Trainer:
         validation = None if validation is None else self._dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
-        stream = sys.stderr if progress else None  # None, too, where the process began without it
-        write = (lambda text: (stream.write(text), stream.flush())) if stream else (lambda text: None)
-        self.history = self._core.fit(train, validation, resume, write, bool(stream) and stream.isatty(), callback)
+        write = console.write if progress else (lambda text: None)
+        self.history = self._core.fit(train, validation, resume, write, progress and console.is_terminal(), callback)
         return self.history
 
     def evaluate(self, data: Data) -> dict[str, Any]:

@@ -169,12 +169,11 @@ Result<data::LoaderOptions> Trainer::loader_options() const {
                              .shuffle = true,
                              .seed = static_cast<uint64_t>(options_.train.seed),
                              .drop_last = options_.train.drop_last,
-                             .augment = options_.train.augment,
                              .augmenter = std::move(augmenter)};
 }
 
 Result<runtime::StepProfile> Trainer::profile(const data::Dataset& data, const runtime::ProfileOptions& options) {
-  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
   DS_ASSIGN(const data::Dataset train, with_ignored(data));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
@@ -481,7 +480,7 @@ Status Trainer::Fit::end_epoch() {
 
 Result<FitResult> Trainer::fit(const data::Dataset& training, const data::Dataset& held_out, bool resume,
                                const Hooks& hooks) {
-  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
   DS_ASSIGN(const data::Dataset train, with_ignored(training));
   DS_ASSIGN(const data::Dataset validation, with_ignored(held_out));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
