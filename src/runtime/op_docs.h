@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "graph/op_def.h"
-#include "runtime/program.h"
+#include "runtime/backend.h"
 
 namespace deepseek::runtime {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/backend.h"
 #include "runtime/cost.h"
-#include "runtime/program.h"
 
 namespace deepseek::runtime {
 

@@ -1,5 +1,5 @@
-// A compiled graph, and the backends that make one. Programs are immutable and re-entrant: each run takes an arena of
-// its own from the program's pool, so one program serves many threads. Test: tests/backends_cpu/program_test.cc
+// A compiled graph. Programs are immutable and re-entrant: each run takes an arena of its own from its backend's pool,
+// so one program serves many threads. Test: tests/backends_cpu/program_test.cc, tests/conformance
 #pragma once
 
 #include <map>
@@ -10,6 +10,7 @@
 
 #include "graph/graph.h"
 #include "graph/tensor.h"
+#include "runtime/buffer.h"
 
 namespace deepseek::runtime {
 
@@ -33,11 +34,15 @@ class Program {
   virtual ~Program() = default;
   // The graph as it runs: after all passes.
   virtual const graph::Graph& graph() const = 0;
-  // `inputs` are all graph inputs in order, row-major. State tensors are overwritten with their updates after the run
-  // has read them; on an error they may be partly updated. Returns the outputs in order. Wrong types are an error that
-  // names the input. With a profile, each node is timed.
-  virtual Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs,
-                                                 Profile* profile = nullptr) const = 0;
+  // What compiled it; buffers are made and read there.
+  virtual const Backend& backend() const = 0;
+  // Runs on the device. `data` are the graph's data inputs in order, `state` the places of its state inputs in order,
+  // which hold the next value afterwards; on an error they may be partly updated. Returns the outputs in order. Wrong
+  // operands are an error that names the input (check_operands). With a profile, each node is timed.
+  virtual Result<std::vector<Buffer>> execute(std::span<const Buffer> data, std::span<StateBuffer* const> state,
+                                              Profile* profile = nullptr) const = 0;
+  // The same on host tensors, all inputs in order; those of state are overwritten (run_on_host, runtime/backend.h).
+  Result<std::vector<graph::Tensor>> run(std::span<const graph::Tensor> inputs, Profile* profile = nullptr) const;
   virtual size_t arena_bytes() const = 0;
   // Of a run: inputs (state among them), outputs, constants and the arena.
   virtual size_t memory_bytes() const = 0;
@@ -65,18 +70,6 @@ struct CompileOptions {
   // Of Program::memory_bytes(); 0 is none. Where more would be needed, values are computed again instead of being kept
   // (passes/recompute.h); an error where that does not suffice.
   size_t memory_limit = 0;
-};
-
-class Backend {
- public:
-  virtual ~Backend() = default;
-  virtual std::string name() const = 0;
-  virtual Result<std::shared_ptr<const Program>> compile(const graph::Graph& graph,
-                                                         const CompileOptions& options) const = 0;
-  // Of the device, as far as this process may use it.
-  virtual size_t memory_bytes() const = 0;
-  // Takes about 0.3 s on all threads.
-  virtual Peak measure_peak() const = 0;
 };
 
 }  // namespace deepseek::runtime

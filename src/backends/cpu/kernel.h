@@ -116,7 +116,7 @@ class Body {
   // Once before the runs that share an arena and the fixed inputs, which are the only ones it reads.
   virtual Status prepare(std::span<void* const> inputs, void* arena) const = 0;
   // All inputs and outputs of the graph in order, none null; an output overlaps no other operand.
-  virtual Status execute(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const = 0;
+  virtual Status run_body(std::span<void* const> inputs, std::span<void* const> outputs, void* arena) const = 0;
 };
 // `fixed`: which inputs stay the same over many runs. What depends on them alone is computed by prepare().
 Result<std::shared_ptr<const Body>> compile_body(const graph::Graph& graph, runtime::CompileOptions options,

@@ -68,7 +68,7 @@ class ScanKernel : public Kernel {
           out[o] = args.out[o] == nullptr ? buffer : static_cast<char*>(args.out[o]) + t * out_bytes_[o];
         }
       }
-      DS_TRY(body_->execute(in, out, scratch));
+      DS_TRY(body_->run_body(in, out, scratch));
       for (size_t i = 0; i < carries_; ++i) in[i] = out[i];
     }
     return {};
