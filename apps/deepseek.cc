@@ -48,12 +48,13 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   train::RunOptions options;
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   const InterruptGuard interrupt;
+  // Not fmt::print, which throws where the disk is full or the stream closed: the training goes on without reports.
   ProgressBar bar("samples", isatty(STDERR_FILENO) != 0,
-                  [](const std::string& text) { fmt::print(stderr, "{}", text); });
+                  [](const std::string& text) { std::fputs(text.c_str(), stderr); });
   train::Hooks hooks;
   hooks.message = [&](const std::string& text) {
     bar.clear();
-    fmt::print("{}\n", text);
+    std::fputs((text + "\n").c_str(), stdout);
     std::fflush(stdout);
   };
   hooks.progress = [&](const train::StepReport& r) {

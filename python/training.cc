@@ -19,6 +19,7 @@
 #include "io/atomic_file.h"
 #include "runtime/program_cache.h"
 #include "train/precision.h"
+#include "train/step_options.h"
 #include "train/trainer.h"
 
 namespace deepseek::python {

@@ -58,7 +58,7 @@ class Dataset(_core.Dataset):
             targets = targets.astype(np.int64, copy=False)
             if class_names is None:
                 counted = True if ignore_index is None else targets != ignore_index
-                class_names = [str(i) for i in range(int(targets.max(initial=-1, where=counted)) + 1)]
+                class_names = [str(i) for i in range(int(targets.max(initial=0, where=counted)) + 1)]
         else:
             targets = targets.astype(np.float32, copy=False)
         super().__init__(inputs, np.ascontiguousarray(targets), list(class_names or []), float(scale),

@@ -103,7 +103,7 @@ class Trainer:
         validation = None if validation is None else self._dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
-        stream = sys.stderr if progress else None  # None, too, where the process began without it
+        stream = sys.stderr if progress and not getattr(sys.stderr, "closed", False) else None  # None, too, where the process began without it
         write = (lambda text: (stream.write(text), stream.flush())) if stream else (lambda text: None)
         self.history = self._core.fit(train, validation, resume, write, bool(stream) and stream.isatty(), callback)
         return self.history

@@ -25,6 +25,11 @@ Status write_file_atomic(const std::string& path, const std::function<Status(con
 // The whole content of a regular file. Errors: kNotFound, kIo.
 Result<std::vector<std::byte>> read_file(const std::string& path);
 
+// open(2) of a regular file that a program writes to for long: a log, a lock. Links are not followed, a FIFO is
+// refused, and the descriptor is none of standard input, output and error, where those are closed. Errors: kNotFound,
+// kIo.
+Result<int> open_regular(const std::string& path, int flags);
+
 // "cannot <action> '<path>': <system's reason>; <advice>", code kNotFound for ENOENT and kIo for everything else.
 Status system_error(const std::string& action, const std::string& path, int error_number);
 

@@ -9,8 +9,9 @@
 
 #include "data/dataset.h"
 #include "runtime/program_cache.h"
+#include "train/forward.h"
 #include "train/metrics.h"
-#include "train/step.h"
+#include "train/state_store.h"
 
 namespace deepseek::train {
 

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "backends/cpu/cpu_backend.h"
-#include "base/memory.h"
+#include "train/step_options.h"
 
 namespace deepseek::train {
 
@@ -39,41 +39,6 @@ Result<double> step_seconds(const TrainerOptions& options, nn::Module& model, co
 }
 
 }  // namespace
-
-DType precision_of(const TrainOptions& options) {
-  if (options.precision == "bfloat16") return DType::kBF16;
-  return options.precision == "float16" ? DType::kF16 : DType::kF32;
-}
-
-Result<size_t> MemoryOptions::budget(size_t machine) const {
-  Result<double> free = parse_share(reserve);
-  if (!free.ok()) return std::move(free).status().note("in memory.reserve");
-  const auto most = static_cast<size_t>(static_cast<double>(machine) * (1 - *free));
-  if (limit == "auto") return most;
-  Result<size_t> wanted = parse_bytes(limit);
-  if (!wanted.ok()) return std::move(wanted).status().note("in memory.limit");
-  return std::min(*wanted, most);
-}
-
-Result<runtime::CompileOptions> compile_options(const TrainerOptions& options) {
-  runtime::CompileOptions result;
-  result.measure_kernels = options.train.kernels == "measured";
-  DS_ASSIGN(result.memory_limit, options.memory.budget(backends::cpu::CpuBackend().memory_bytes()));
-  return result;
-}
-
-StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision) {
-  const RunOptimizerOptions& o = options.optimizer;
-  const bool scaled =
-      options.train.loss_scaling == "dynamic" || (options.train.loss_scaling == "auto" && precision == DType::kF16);
-  return {.loss = loss,
-          .optimizer = o,
-          .clip_norm = o.clip_norm,
-          .clip_value = o.clip_value,
-          .ema_decay = options.train.ema_decay,
-          .precision = precision,
-          .loss_scale_interval = scaled ? options.train.loss_scale_interval : 0};
-}
 
 Result<PrecisionChoice> choose_precision(const TrainerOptions& options, nn::Module& model, const StateStore& state,
                                          const LossFunction& loss, const Tensor& x, const Tensor& y) {

@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "runtime/program.h"
 #include "train/run_options.h"
+#include "train/state_store.h"
 
 namespace deepseek::train {
 
@@ -14,12 +14,6 @@ struct PrecisionChoice {
   std::string reason;  // of "auto", for the user; else empty
 };
 
-// Of the option train.precision; kF32 for "auto".
-DType precision_of(const TrainOptions& options);
-// How the run's programs are compiled.
-Result<runtime::CompileOptions> compile_options(const TrainerOptions& options);
-// The options of a step in that precision.
-StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision);
 // For "auto", trains a few steps in each precision on the batch x, y and a copy of the state. What a run computes then
 // depends on the measurement, so it is not the default, and a resumed run keeps what its checkpoint says.
 Result<PrecisionChoice> choose_precision(const TrainerOptions& options, nn::Module& model, const StateStore& state,

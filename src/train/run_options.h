@@ -8,8 +8,8 @@
 
 #include "base/options.h"
 #include "train/loss.h"
+#include "train/optimizer.h"
 #include "train/schedule.h"
-#include "train/step.h"
 
 namespace deepseek::train {
 
@@ -51,6 +51,7 @@ struct RunOptimizerOptions : OptimizerOptions {
     t.field("clip_value", clip_value, {.doc = "limit of each gradient element, 0 is off", .min = 0});
   }
   double rate() const { return *with_defaults(*this).learning_rate; }
+  void resolve() { static_cast<OptimizerOptions&>(*this) = with_defaults(*this); }
 };
 
 struct LossOptions {

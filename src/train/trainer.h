@@ -14,6 +14,8 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/run_options.h"
+#include "train/state_store.h"
+#include "train/step.h"
 
 namespace deepseek::train {
 
@@ -71,6 +73,7 @@ class Trainer {
 
  private:
   struct Fit;
+  static constexpr int64_t kEvaluationBatch = 256;
   Result<data::LoaderOptions> loader_options() const;
   // The data set with the label that does not count: its own, else that of the loss.
   Result<data::Dataset> with_ignored(const data::Dataset& dataset) const;

@@ -11,6 +11,9 @@
 #include "backends/cpu/cpu_backend.h"
 #include "nn/layers.h"
 #include "nn/norm.h"
+#include "train/loss_scale.h"
+#include "train/state_store.h"
+#include "train/step_options.h"
 
 namespace deepseek::train {
 namespace {
