@@ -7,7 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "backends/cpu/cpu_backend.h"
+#include "backends/builtin/register.h"
 #include "base/console.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
@@ -180,18 +180,28 @@ int profile_command(const std::string& config, const std::vector<std::string>& o
 }
 
 int devices_command(bool measure) {
-  print_out("cpu  {} threads, {}, {} of memory\n", num_threads(), backends::cpu::isa_name(),
-            format_bytes(backends::cpu::CpuBackend().memory_bytes()));
-  if (measure) print_out("     peak {}\n", runtime::to_string(backends::cpu::measure_peak()));
+  for (const runtime::BackendEntry& entry : runtime::registered_backends()) {
+    print_out("{:<6} {}\n", entry.name, entry.doc);
+    const Result<runtime::BackendPtr> device = runtime::open_backend(entry.name);
+    if (!device.ok()) {
+      print_out("       not usable: {}\n", device.status().message());
+      continue;
+    }
+    std::string properties;
+    for (const auto& [name, value] : (*device)->properties()) properties += fmt::format("{} {}, ", name, value);
+    print_out("       {}{} of memory\n", properties, format_bytes((*device)->memory_bytes()));
+    if (measure) print_out("       peak {}\n", runtime::to_string((*device)->measure_peak()));
+  }
   return 0;
 }
 
-int ops_command(const std::string& name, bool table) {
-  const backends::cpu::CpuBackend cpu;
+int ops_command(const std::string& name, bool table, const std::string& device) {
+  const Result<runtime::BackendPtr> backend = runtime::open_backend(device);
+  if (!backend.ok()) return failed(backend.status());
   const std::vector<std::string> chosen = name.empty() ? std::vector<std::string>() : std::vector<std::string>{name};
-  const Result<std::string> text = table          ? runtime::op_table(ops::registry(), cpu, chosen)
+  const Result<std::string> text = table          ? runtime::op_table(ops::registry(), **backend, chosen)
                                    : name.empty() ? runtime::op_list(ops::registry())
-                                                  : runtime::op_page(ops::registry(), name, cpu);
+                                                  : runtime::op_page(ops::registry(), name, **backend);
   if (!text.ok()) return failed(text.status());
   console_out(*text);
   return 0;
@@ -212,6 +222,7 @@ int run_beside(const std::string& name, char** arguments) {
 }
 
 int run(int argc, char** argv) {
+  backends::builtin::register_backends();
   for (const char* name : {"data", "tune"})
     if (argc > 1 && std::string_view(argv[1]) == name) return run_beside(name, argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
@@ -223,8 +234,15 @@ int run(int argc, char** argv) {
   train::RunOptions defaults;
   const std::string keys = "\nKeys of the config:\n" + train::option_table(defaults).help();
 
+  // As --set device=NAME.
+  const auto device_option = [&](CLI::App* command) {
+    command->add_option_function<std::string>(
+        "--device", [&](const std::string& name) { overrides.push_back("device=" + name); },
+        "what runs it; `deepseek devices` lists what there is");
+  };
   CLI::App* train = app.add_subcommand("train", "Train a model as a config says");
   train->add_option("config", config, "run.yaml")->required();
+  device_option(train);
   train->add_option("--set", overrides, "override a key: --set train.epochs=3")
       ->take_all()
       ->expected(1)
@@ -245,12 +263,14 @@ int run(int argc, char** argv) {
   CLI::App* explain =
       app.add_subcommand("explain", "Show the training step's graph, the kernel of each node and why others refused");
   explain->add_option("config", config, "run.yaml")->required();
+  device_option(explain);
   explain->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
   explain->footer("Example: deepseek explain examples/fashion_mnist.yaml");
 
   ProfileFlags flags;
   CLI::App* profile = app.add_subcommand("profile", "Show where the time of a training step goes");
   profile->add_option("config", config, "run.yaml")->required();
+  device_option(profile);
   profile->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
   profile->add_option("--steps", flags.how.steps, "steps that count; times are their medians")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))
@@ -284,12 +304,14 @@ int run(int argc, char** argv) {
 
   std::string op;
   bool table = false;
+  std::string device(runtime::kDefaultDevice);
   CLI::App* ops = app.add_subcommand("ops", "List the ops, or show one: operands, attributes, what runs it");
   ops->add_option("name", op, "an op");
+  ops->add_option("--device", device, "what would run it")->capture_default_str();
   ops->add_flag("--table", table, "all as Markdown: which implementation runs each op in each element type");
   ops->footer("Examples: deepseek ops softmax\n          deepseek ops --table > ops.md");
 
-  CLI::App* devices = app.add_subcommand("devices", "List the devices that can train here");
+  CLI::App* devices = app.add_subcommand("devices", "List the devices: what each is, or why it is not usable here");
   bool measure = false;
   devices->add_flag("--measure", measure, "also measure FLOP/s and memory bandwidth, in about 0.3 s");
   devices->footer("Example: deepseek devices --measure");
@@ -304,7 +326,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (*explain) return explain_command(config, overrides);
-  if (*ops) return ops_command(op, table);
+  if (*ops) return ops_command(op, table, device);
   if (*profile) return profile_command(config, overrides, flags);
   return devices_command(measure);
 }

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <thread>
 
+#include "backends/builtin/register.h"
 #include "base/interrupt.h"
 #include "base/strings.h"
 #include "program.h"
@@ -189,6 +190,7 @@ int report_command(const std::string& place, std::string name, std::string outpu
 }
 
 int run(int argc, char** argv) {
+  backends::builtin::register_backends();
   CLI::App app{"Search for the config with which a run comes out best"};
   app.name("deepseek tune");
   std::string config, place;

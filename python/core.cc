@@ -6,13 +6,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "backends/cpu/cpu_backend.h"
+#include "backends/builtin/register.h"
 #include "base/threads.h"
 #include "binding.h"
 #include "graph/builder.h"
 #include "graph/text.h"
 #include "ops/interpreter.h"
 #include "ops/registry.h"
+#include "runtime/backend.h"
 
 using namespace deepseek;
 using namespace deepseek::graph;
@@ -109,6 +110,7 @@ NB_MODULE(_core, m) {
   // a user need not hear of it.
   nb::set_leak_warnings(false);
   m.attr("version") = DEEPSEEK_VERSION;
+  backends::builtin::register_backends();
   bind_trace(m);
   bind_layers(m);
   bind_files(m);
@@ -117,14 +119,43 @@ NB_MODULE(_core, m) {
       "set_num_threads", [](int64_t n) { check(set_num_threads(n)); }, nb::arg("n"),
       "How many threads compute, in all threads of this process.");
   m.def("num_threads", &num_threads);
-  m.def("isa", &backends::cpu::isa_name);
+  m.def(
+      "devices",
+      [] {
+        nb::dict devices;
+        for (const runtime::BackendEntry& entry : runtime::registered_backends()) {
+          const Result<runtime::BackendPtr> device = runtime::open_backend(entry.name);
+          nb::dict about;
+          about["doc"] = entry.doc;
+          about["usable"] = device.ok();
+          if (device.ok()) {
+            about["memory_bytes"] = (*device)->memory_bytes();
+            for (const auto& [name, value] : (*device)->properties()) about[name.c_str()] = value;
+          } else {
+            about["reason"] = device.status().message();
+          }
+          devices[entry.name.c_str()] = about;
+        }
+        return devices;
+      },
+      "What can run models here, by the name that `device=` takes: a dict of properties each, with the reason where one "
+      "is not usable.");
+  m.def(
+      "isa",
+      [] {
+        const auto properties = unwrap(runtime::open_backend(runtime::kDefaultDevice))->properties();
+        const auto isa = properties.find("isa");
+        return isa == properties.end() ? std::string() : isa->second;
+      },
+      "The set of instructions that the CPU's kernels use.");
   m.def(
       "measure_peak",
-      [] {
+      [](const std::string& device) {
         const nb::gil_scoped_release release;
-        const runtime::Peak peak = backends::cpu::CpuBackend().measure_peak();
+        const runtime::Peak peak = unwrap(runtime::open_backend(device))->measure_peak();
         return std::map<std::string, double>{{"flops_per_second", peak.flops}, {"bytes_per_second", peak.bytes}};
       },
+      nb::arg("device") = std::string(runtime::kDefaultDevice),
       "What the threads reach together in f32 multiply-adds and in memory; takes a fraction of a second.");
   m.def("op_names", [] { return ops::registry().names(); });
   m.def("op_record", &op_record, nb::arg("op"));
@@ -196,13 +227,16 @@ NB_MODULE(_core, m) {
       .def("run", &Bound::run, nb::arg("inputs"), "Runs on the others, in order.");
   m.def(
       "compile",
-      [](const Graph& g, const std::map<std::string, Array>& constants, bool measure_kernels) {
+      [](const Graph& g, const std::map<std::string, Array>& constants, bool measure_kernels,
+         const std::string& device) {
         runtime::CompileOptions options;
         options.measure_kernels = measure_kernels;
         for (const auto& [name, array] : constants) options.constants.emplace(name, to_tensor(array));
         const nb::gil_scoped_release release;
-        return std::const_pointer_cast<runtime::Program>(unwrap(backends::cpu::CpuBackend().compile(g, options)));
+        return std::const_pointer_cast<runtime::Program>(
+            unwrap(unwrap(runtime::open_backend(device))->compile(g, options)));
       },
       nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(), nb::arg("measure_kernels") = false,
+      nb::arg("device") = std::string(runtime::kDefaultDevice),
       "`constants`: inputs by name that keep these values in every run, and are no inputs of the program.");
 }

@@ -8,7 +8,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "backends/cpu/cpu_backend.h"
 #include "base/progress.h"
 #include "base/strings.h"
 #include "binding.h"
@@ -19,6 +18,7 @@
 #include "io/atomic_file.h"
 #include "runtime/program_cache.h"
 #include "train/precision.h"
+#include "train/step_options.h"
 #include "train/trainer.h"
 
 namespace deepseek::python {
@@ -182,7 +182,8 @@ class Step {
       : model_(std::move(model)),
         options_(read_options(settings)),
         loss_(python_loss(std::move(loss))),
-        state_(*model_, static_cast<uint64_t>(options_.train.seed)),
+        backend_(unwrap(runtime::open_backend(options_.device))),
+        state_(*model_, static_cast<uint64_t>(options_.train.seed), backend_),
         rate_(options_.optimizer.rate()) {}
 
   nb::list profile(const Array& inputs, const Array& targets) {
@@ -197,7 +198,7 @@ class Step {
     Result<std::vector<Tensor>> out = [&]() -> Result<std::vector<Tensor>> {
       const nb::gil_scoped_release release;
       DS_ASSIGN(program_, program(x, y));
-      return state_.run(*program_,
+      return state_.run(program_,
                         {{"x", x},
                          {"y", y},
                          {train::kLearningRate, Tensor::scalar(DType::kF32, rate_)},
@@ -212,7 +213,8 @@ class Step {
   }
 
   // Arrays share the step's memory: writing to them sets the state.
-  nb::dict state() const {
+  nb::dict state() {
+    check(state_.download());
     nb::dict out;
     for (const auto& [name, tensor] : state_.tensors()) out[name.c_str()] = to_numpy(tensor);
     return out;
@@ -241,15 +243,16 @@ class Step {
         DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype()), options_.loss.params));
       }
       if (!precision_) {
-        DS_ASSIGN(const train::PrecisionChoice choice, train::choose_precision(options_, *model_, state_, loss, x, y));
+        DS_ASSIGN(const train::PrecisionChoice choice,
+                  train::choose_precision(options_, backend_, *model_, state_, loss, x, y));
         precision_ = choice.precision;
       }
       DS_ASSIGN(const Graph graph,
                 train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_),
                                       train::StepKind::kUpdate, &traces_));
-      DS_ASSIGN(const runtime::CompileOptions how, train::compile_options(options_));
-      DS_ASSIGN(auto program, backends::cpu::CpuBackend().compile(graph, how));
-      state_.prepare(program->graph());
+      DS_ASSIGN(const runtime::CompileOptions how, train::compile_options(options_, *backend_));
+      DS_ASSIGN(auto program, backend_->compile(graph, how));
+      DS_TRY(state_.prepare(program->graph()));
       return program;
     };
     return programs_.get(to_string(x.type()) + to_string(y.type()), compile);
@@ -258,6 +261,7 @@ class Step {
   nn::ModulePtr model_;
   train::TrainerOptions options_;
   train::LossFunction loss_;
+  runtime::BackendPtr backend_;
   train::StateStore state_;
   runtime::ProgramCache programs_;
   train::ForwardTraces traces_;

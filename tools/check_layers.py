@@ -16,12 +16,8 @@ SOURCE = {".cc", ".h"}
 # Files outside of backends/ that may name a backend: those that register it.
 MAY_INCLUDE_BACKENDS = {
     "apps/deepseek.cc",
+    "apps/deepseek_tune.cc",
     "python/core.cc",
-    "python/training.cc",
-    # Until devices are found by name:
-    "src/train/evaluate.cc",
-    "src/train/precision.cc",
-    "src/train/trainer.cc",
 }
 # In another locale "0.5" is 0 to these, or a half is "0,5" (base/strings.h: parse_number; fmt).
 LOCAL = re.compile(r"(?<![\w.:>])(?:std::)?(sto[dfil]+|stold|strto[dfl]+|strtold|ato[fil]|[fvs]?n?printf|scanf|sscanf|localeconv|setlocale)\s*\(")

@@ -75,6 +75,21 @@ Status write_file_atomic(const std::string& path, std::span<const std::byte> byt
   return write_file_atomic(path, [bytes](const WriteBytes& write) { return write(bytes); });
 }
 
+Result<int> open_regular(const std::string& path, int flags) {
+  // Without O_NONBLOCK a FIFO would wait for a reader; regular files know no waiting.
+  FileDescriptor file(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666));
+  if (file.get() < 0 && errno == ELOOP)
+    return make_error(ErrorCode::kIo, "cannot open '{}': it is a symbolic link; remove it", path);
+  if (file.get() < 0) return system_error("open", path, errno);
+  struct stat info;
+  if (::fstat(file.get(), &info) != 0) return system_error("inspect", path, errno);
+  if (!S_ISREG(info.st_mode))
+    return make_error(ErrorCode::kIo, "cannot open '{}': it is no regular file; remove it", path);
+  const int fd = ::fcntl(file.get(), F_DUPFD_CLOEXEC, 3);
+  if (fd < 0) return system_error("open", path, errno);
+  return fd;
+}
+
 Result<std::vector<std::byte>> read_file(const std::string& path) {
   DS_ASSIGN(const OpenFile opened, open_file(path));
   constexpr size_t kSmall = size_t{1} << 30;

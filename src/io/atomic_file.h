@@ -27,6 +27,11 @@ Status write_file_atomic(const std::string& path, const std::function<Status(con
 // The whole content of an ordinary file. Errors: kNotFound, kIo, kInvalidArgument for what is no file.
 Result<std::vector<std::byte>> read_file(const std::string& path);
 
+// open(2) of a regular file that a program writes to for long: a log, a lock. Links are not followed, a FIFO is
+// refused, and the descriptor is none of standard input, output and error, where those are closed. Errors: kNotFound,
+// kIo.
+Result<int> open_regular(const std::string& path, int flags);
+
 using deepseek::system_error;
 
 }  // namespace deepseek::io

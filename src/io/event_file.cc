@@ -113,8 +113,7 @@ Result<EventFile> EventFile::create(const std::string& folder) {
   const double now = seconds_now();
   state->path = fmt::format("{}/events.out.tfevents.{:010d}.{}.{}.{}", folder, static_cast<int64_t>(now), host,
                             ::getpid(), counter.fetch_add(1));
-  state->fd = ::open(state->path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-  if (state->fd < 0) return system_error("create", state->path, errno);
+  DS_ASSIGN(state->fd, open_regular(state->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND));
   std::string event;
   put_double(event, 1, now);
   put_bytes(event, 3, "brain.Event:2");  // the version record every reader looks for first

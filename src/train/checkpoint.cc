@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/strings.h"
+#include "nn/module.h"
 
 namespace deepseek::train {
 
@@ -60,6 +61,7 @@ Status save_checkpoint(const std::string& path, std::map<std::string, Tensor> te
                          {"plateau_factor", number(p.plateau.factor)},
                          {"plateau_bad_epochs", p.plateau.bad_epochs},
                          {"epoch_seconds", number(p.epoch_seconds)},
+                         {"settings", p.settings},
                          {"history", history}};
   tensors[kMetrics] = Tensor::from<double>(DType::kF64, {static_cast<int64_t>(p.metrics.size())}, std::span(p.metrics));
   return io::save_safetensors(path, {std::move(tensors), {{"progress", dump_json(progress)}}});
@@ -85,6 +87,7 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
     p.plateau.factor = to_double(j.at("plateau_factor"));
     j.at("plateau_bad_epochs").get_to(p.plateau.bad_epochs);
     p.epoch_seconds = to_double(j.at("epoch_seconds"));
+    p.settings = j.value("settings", Settings());
     p.history.clear();
     for (const Json& r : j.at("history"))
       p.history.push_back({r.at("epoch").get<int64_t>(), to_double(r.at("seconds")), to_double(r.at("learning_rate")),
@@ -95,6 +98,11 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
   p.metrics.clear();
   for (int64_t i = 0; i < metrics->second.num_elements(); ++i) p.metrics.push_back(metrics->second.at(i));
   file.tensors.erase(metrics);
+  // Older files, which have no settings, call the random counter as a parameter might be.
+  if (auto counter = p.settings.empty() ? file.tensors.extract("random") : decltype(file.tensors)::node_type()) {
+    counter.key() = nn::kRandomCounter;
+    file.tensors.insert(std::move(counter));
+  }
   tensors = std::move(file.tensors);
   return {};
 }

@@ -20,10 +20,13 @@ struct EpochRecord {
   NamedValues training, validation;  // "loss" and the metrics; validation is empty where there is no such data
 };
 
+// What a run was begun with, by name; see resume.h.
+using Settings = std::map<std::string, std::string>;
+
 struct Progress {
   int64_t step = 0;     // updates done
-  double loss_sum = 0;  // of the running epoch, by samples
-  int64_t seen = 0;     // samples of the running epoch
+  double loss_sum = 0;  // of the running epoch, over the targets that count
+  int64_t seen = 0;     // which the running epoch had so far
   double best = 0;      // of the monitored value, once has_best
   bool has_best = false;
   int64_t skipped = 0;     // updates of the running epoch whose gradients overflowed
@@ -34,6 +37,7 @@ struct Progress {
   double epoch_seconds = 0;     // spent in the running epoch before it was interrupted
   std::vector<double> metrics;  // state of the running epoch's metrics
   std::vector<EpochRecord> history;
+  Settings settings;  // empty in older files
 };
 
 // The tensors, and the progress as metadata and one tensor.

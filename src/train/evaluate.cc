@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "backends/cpu/cpu_backend.h"
 #include "data/loader.h"
 
 namespace deepseek::train {
@@ -19,7 +18,8 @@ double Evaluation::value(const std::string& name) const {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t batch_size, const LossFunction& loss,
+Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const data::Dataset& dataset,
+                                       int64_t batch_size, const LossFunction& loss,
                                        const std::vector<std::string>& metrics, Task task, StateStore& state,
                                        bool averaged) {
   DS_ASSIGN(Metrics totals, Metrics::create(metrics, task, dataset.ignored));
@@ -33,11 +33,10 @@ Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t bat
     if (!more) break;
     const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
       DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), &y.type(), loss, &traces_));
-      return backends::cpu::CpuBackend().compile(graph, {});
+      return backend.compile(graph, {});
     };
     DS_ASSIGN(const auto program, programs_.get(to_string(x.type()) + " -> " + to_string(y.type()), compile));
-    state.prepare(program->graph());
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}, {"y", y}}, averaged));
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}, {"y", y}}, averaged));
     // A mean over no target is none.
     if (const int64_t n = dataset.counted(y); n > 0) {
       result.loss += out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(n);
@@ -53,7 +52,8 @@ Result<Evaluation> Evaluator::evaluate(const data::Dataset& dataset, int64_t bat
   return result;
 }
 
-Result<Tensor> Evaluator::predict(const Tensor& inputs, int64_t batch_size, StateStore& state) {
+Result<Tensor> Evaluator::predict(const runtime::Backend& backend, const Tensor& inputs, int64_t batch_size,
+                                  StateStore& state) {
   if (inputs.dims().empty()) return invalid("predict: expected inputs [N, ...], got a scalar");
   const int64_t n = inputs.dims()[0];
   if (n == 0) return invalid("predict: no inputs were given");
@@ -62,11 +62,10 @@ Result<Tensor> Evaluator::predict(const Tensor& inputs, int64_t batch_size, Stat
     const Tensor x = inputs.rows(begin, std::min(begin + batch_size, n));
     const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
       DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), nullptr, {}, &traces_));
-      return backends::cpu::CpuBackend().compile(graph, {});
+      return backend.compile(graph, {});
     };
     DS_ASSIGN(const auto program, programs_.get(to_string(x.type()), compile));
-    state.prepare(program->graph());
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(*program, {{"x", x}}));
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}}));
     const Tensor& y = out[0];
     if (y.dims().empty() || y.dims()[0] != x.dims()[0])
       return invalid("predict: expected one prediction per input ({}), the model gives {}", x.dims()[0],

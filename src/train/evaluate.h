@@ -9,8 +9,9 @@
 
 #include "data/dataset.h"
 #include "runtime/program_cache.h"
+#include "train/forward.h"
 #include "train/metrics.h"
-#include "train/step.h"
+#include "train/state_store.h"
 
 namespace deepseek::train {
 
@@ -30,11 +31,12 @@ class Evaluator {
 
   // Metrics that are named wrongly or do not fit the task are errors. `state` holds the model's tensors (and moving
   // averages, which `averaged` asks for).
-  Result<Evaluation> evaluate(const data::Dataset& dataset, int64_t batch_size, const LossFunction& loss,
-                              const std::vector<std::string>& metrics, Task task, StateStore& state,
-                              bool averaged = false);
+  Result<Evaluation> evaluate(const runtime::Backend& backend, const data::Dataset& dataset, int64_t batch_size,
+                              const LossFunction& loss, const std::vector<std::string>& metrics, Task task,
+                              StateStore& state, bool averaged = false);
   // Predictions [N, ...] for inputs as the model takes them, f32 or i64 [N, ...].
-  Result<graph::Tensor> predict(const graph::Tensor& inputs, int64_t batch_size, StateStore& state);
+  Result<graph::Tensor> predict(const runtime::Backend& backend, const graph::Tensor& inputs, int64_t batch_size,
+                                StateStore& state);
 
  private:
   nn::ModulePtr model_;

@@ -1,11 +1,11 @@
-// Which element type a training step computes in. "auto" is f32, but for CPUs with bf16 instructions on which the very
+// Which element type a training step computes in. "auto" is f32, but for devices with bf16 instructions on which the very
 // step measures at least 10 % faster in bf16. Test: tests/train/precision_test.cc
 #pragma once
 
 #include <string>
 
-#include "runtime/program.h"
 #include "train/run_options.h"
+#include "train/state_store.h"
 
 namespace deepseek::train {
 
@@ -14,15 +14,10 @@ struct PrecisionChoice {
   std::string reason;  // of "auto", for the user; else empty
 };
 
-// Of the option train.precision; kF32 for "auto".
-DType precision_of(const TrainOptions& options);
-// How the run's programs are compiled.
-Result<runtime::CompileOptions> compile_options(const TrainerOptions& options);
-// The options of a step in that precision.
-StepOptions step_options(const TrainerOptions& options, const LossFunction& loss, DType precision);
 // For "auto", trains a few steps in each precision on the batch x, y and a copy of the state. What a run computes then
 // depends on the measurement, so it is not the default, and a resumed run keeps what its checkpoint says.
-Result<PrecisionChoice> choose_precision(const TrainerOptions& options, nn::Module& model, const StateStore& state,
-                                         const LossFunction& loss, const graph::Tensor& x, const graph::Tensor& y);
+Result<PrecisionChoice> choose_precision(const TrainerOptions& options, const runtime::BackendPtr& backend,
+                                         nn::Module& model, StateStore& state, const LossFunction& loss,
+                                         const graph::Tensor& x, const graph::Tensor& y);
 
 }  // namespace deepseek::train

@@ -55,6 +55,7 @@ Result<RunResult> run_training(const RunOptions& options, bool resume, const Hoo
   Trainer trainer(model, options);
   hooks.message(fmt::format("model {} on {}", options.model.name, options.data.name));
   RunOptions resolved = options;
+  resolved.optimizer.resolve();
   trainer.set_config(option_table(resolved).to_yaml());
   RunResult result;
   result.class_names = splits.test.class_names;

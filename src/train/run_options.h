@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "base/options.h"
+#include "runtime/backend.h"
 #include "train/loss.h"
+#include "train/optimizer.h"
 #include "train/schedule.h"
-#include "train/step.h"
 
 namespace deepseek::train {
 
@@ -51,6 +52,7 @@ struct RunOptimizerOptions : OptimizerOptions {
     t.field("clip_value", clip_value, {.doc = "limit of each gradient element, 0 is off", .min = 0});
   }
   double rate() const { return *with_defaults(*this).learning_rate; }
+  void resolve() { static_cast<OptimizerOptions&>(*this) = with_defaults(*this); }
 };
 
 struct LossOptions {
@@ -156,6 +158,7 @@ struct AugmentationOptions {
 
 // What training needs beside a model and data: the keywords of Python's Trainer.
 struct TrainerOptions {
+  std::string device{runtime::kDefaultDevice};
   LossOptions loss;
   RunOptimizerOptions optimizer;
   ScheduleOptions schedule;
@@ -163,6 +166,7 @@ struct TrainerOptions {
   MemoryOptions memory;
   AugmentationOptions augmentation;
   void describe(OptionTable& t) {
+    t.field("device", device, {.doc = "what runs the model; `deepseek devices` lists what there is"});
     t.group("loss", loss, "what to minimise");
     t.group("optimizer", optimizer, "how to update");
     t.group("schedule", schedule, "the learning rate over time");

@@ -1,16 +1,10 @@
 // The training step as one graph: forward, loss, backward, clipping, optimiser update. Parameters, moments, running
-// statistics and the random counter are its state. Test: tests/train/trainer_test.cc
+// statistics and the random counter are its state (state_store.h). Test: tests/train/trainer_test.cc
 #pragma once
 
-#include <map>
-#include <memory>
 #include <string>
-#include <vector>
 
-#include "graph/resize.h"
-#include "nn/module.h"
-#include "runtime/program.h"
-#include "train/loss.h"
+#include "train/forward.h"
 #include "train/optimizer.h"
 
 namespace deepseek::train {
@@ -27,11 +21,6 @@ struct StepOptions {
   int64_t loss_scale_interval = 0;  // dynamic loss scaling: updates without an overflow before a doubling; 0 is off
 };
 
-// Dynamic loss scaling (Micikevicius et al., "Mixed Precision Training", 2017, with NVIDIA Apex's constants): the loss
-// is multiplied before it is differentiated, gradients are divided before anything reads them. Where one is not finite,
-// the update is skipped, that is all state but the random counter stays, and the scale is halved.
-constexpr double kInitialLossScale = 65536, kLeastLossScale = 1, kMostLossScale = 16777216;
-
 enum class StepKind {
   kUpdate,      // one batch, one update
   kAccumulate,  // adds the batch's gradients, times its weight, to "accumulated/<parameter>"
@@ -41,20 +30,6 @@ enum class StepKind {
 // What the step takes beside data, each f32[]. No name of a user's holds a slash.
 constexpr const char *kLearningRate = "step/learning_rate", *kStepNumber = "step/number";
 constexpr const char *kWeight = "step/weight", *kTotalWeight = "step/total_weight";
-
-// A model's forward pass and loss, traced for two sizes of batches at most as long as the module stays as it is and
-// treats all sizes alike; see graph/resize.h. For one model and one loss.
-class ForwardTraces {
- public:
-  Result<graph::Graph> get(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
-                           const LossFunction& loss, bool training);
-  int64_t count() const;  // how often the model was traced
-
- private:
-  graph::Traces traces_[2][2];  // by training, and whether there is a y
-  uint64_t version_ = 0;
-  std::vector<const void*> structure_;
-};
 
 // Data inputs: "x", "y" (nn::input_name); unless the kind is kAccumulate kLearningRate and kStepNumber (1 in the first
 // update); unless it is kUpdate kWeight, how much the batch counts in the update (0: not at all, whatever its
@@ -67,31 +42,4 @@ class ForwardTraces {
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
                                     const StepOptions& options, StepKind kind = StepKind::kUpdate,
                                     ForwardTraces* traces = nullptr);
-// Data inputs: "x", and "y" if given. Outputs: "prediction", and "loss" if y is given.
-Result<graph::Graph> evaluation_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType* y,
-                                      const LossFunction& loss, ForwardTraces* traces = nullptr);
-
-// Tensors by state name, shared with the module. Makes what a graph needs and the module does not own: moments and
-// sums (zeros), averages (the parameter's value) and the random counter (seed, 0).
-class StateStore {
- public:
-  StateStore(const nn::Module& model, uint64_t seed);
-  void prepare(const graph::Graph& graph);
-  const std::map<std::string, graph::Tensor>& tensors() const { return tensors_; }
-  // The same values in memory of its own, not shared with the module.
-  StateStore clone() const;
-  // What a checkpoint holds: all but the gradients' sums, which are zero between updates.
-  std::map<std::string, graph::Tensor> persistent() const;
-  // Overwrites what persistent() has, by name. The error lists all that don't fit.
-  Status load(const std::map<std::string, graph::Tensor>& values);
-  // Runs with data inputs by name; with `averaged`, parameters that have a moving average are read from it.
-  Result<std::vector<graph::Tensor>> run(const runtime::Program& program,
-                                         const std::map<std::string, graph::Tensor>& data, bool averaged = false,
-                                         runtime::Profile* profile = nullptr) const;
-
- private:
-  std::map<std::string, graph::Tensor> tensors_;
-  uint64_t seed_;
-};
-
 }  // namespace deepseek::train

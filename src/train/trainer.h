@@ -14,6 +14,8 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/run_options.h"
+#include "train/state_store.h"
+#include "train/step.h"
 
 namespace deepseek::train {
 
@@ -71,6 +73,10 @@ class Trainer {
 
  private:
   struct Fit;
+  // Opens the device that the options name.
+  Result<runtime::BackendPtr> backend();
+  Result<StateStore*> state();
+  static constexpr int64_t kEvaluationBatch = 256;
   Result<data::LoaderOptions> loader_options() const;
   // The data set with the label that does not count: its own, else that of the loss.
   Result<data::Dataset> with_ignored(const data::Dataset& dataset) const;
@@ -86,8 +92,9 @@ class Trainer {
   TrainerOptions options_;
   LossFunction custom_loss_;
   std::string config_;
-  StateStore state_;
-  std::optional<DType> precision_;  // of the steps, once resolved
+  runtime::BackendPtr backend_;      // once opened
+  std::optional<StateStore> state_;  // on it
+  std::optional<DType> precision_;   // of the steps, once resolved
   Evaluator evaluator_;
   runtime::ProgramCache programs_;  // by batch types, kind and precision
   ForwardTraces traces_;

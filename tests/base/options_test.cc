@@ -179,5 +179,19 @@ TEST(Options, HelpNamesKeyMeaningDefaultAndRange) {
   EXPECT_THAT(f.table.help(), HasSubstr("inner.*     whatever else the rule takes\n"));
 }
 
+TEST(Options, AnOptionalNumberIsAutoWithoutAValue) {
+  std::optional<double> rate;
+  OptionTable table;
+  table.field("rate", rate, {.doc = "step size", .min = 0});
+  EXPECT_EQ(table.to_yaml(), "rate: auto\n");
+  EXPECT_THAT(table.help(), HasSubstr("rate  step size (default auto; a number >= 0 or auto)"));
+  ASSERT_TRUE(table.set("rate=0.5", "test").ok());
+  EXPECT_EQ(rate, 0.5);
+  EXPECT_EQ(table.to_yaml(), "rate: 0.5\n");
+  EXPECT_EQ(table.set("rate=-1", "test").message(), "test: 'rate' expected a number >= 0 or auto, got '-1'");
+  ASSERT_TRUE(table.set("rate=auto", "test").ok());
+  EXPECT_FALSE(rate.has_value());
+}
+
 }  // namespace
 }  // namespace deepseek

@@ -90,7 +90,7 @@ TEST(Module, ABadNameFailsTheTrace) {
   Sequential model({activation("relu")});
   model.register_parameter("a.b", Tensor::zeros(DType::kF32, {2}));
   EXPECT_THAT(trace(model, {DType::kF32, {2}}).status().message(),
-              HasSubstr("expected a name without dots for a parameter or buffer, got 'a.b'"));
+              HasSubstr("expected a name without dots and slashes for a parameter or buffer, got 'a.b'"));
 }
 
 TEST(Module, ATensorOfAModuleOutsideTheTreeIsAnError) {

@@ -1,7 +1,7 @@
 """Metrics against scikit-learn on random predictions, with ties and missing classes."""
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 from sklearn import metrics as sk
 
 from deepseek import metrics
@@ -79,17 +79,11 @@ def test_auc_ranks_scores_that_softmax_rounds_to_one():
     assert binary == pytest.approx(sk.roc_auc_score(y, scores), rel=1e-12)
     two = metrics.compute("auc", np.stack([np.zeros(200), scores], 1).astype(np.float32), y)["auc"]
     assert two == pytest.approx(sk.roc_auc_score(y, scores), rel=1e-12)
-    # Where class 2 is out of reach, one against the rest is the other two against each other.
     y[:2] = 2
-    three = np.stack([np.zeros(200), scores, np.full(200, -1000.0)], 1).astype(np.float32)
-    three[:2] = [0, -400, 900]
-    ovr = [sk.roc_auc_score(y == 0, -scores_of(three)), sk.roc_auc_score(y == 1, scores_of(three)), 1.0]
-    assert metrics.compute("auc", three, y)["auc"] == pytest.approx(np.mean(ovr), rel=1e-12)
-
-
-def scores_of(three):
-    """Class 1's log-odds, and class 0's negative: of rows of class 2 both are far below all others."""
-    return np.where(three[:, 2] > 0, np.nan_to_num(-1e9), three[:, 1] - three[:, 0])
+    three = np.stack([np.zeros(200), scores, 400 - scores], 1).astype(np.float32)
+    wide = three.astype(np.float64)
+    odds = [wide[:, c] - logsumexp(np.delete(wide, c, 1), 1) for c in range(3)]
+    assert metrics.compute("auc", three, y)["auc"] == pytest.approx(np.mean([sk.roc_auc_score(y == c, odds[c]) for c in range(3)]), rel=1e-12)
 
 
 @pytest.mark.parametrize("scores, auc", [([0, np.inf, 1], 1), ([np.inf, -np.inf, 0], 0), ([0, np.nan, 1], np.nan)])

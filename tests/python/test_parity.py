@@ -78,7 +78,7 @@ OPTIMIZERS = {
     "adamw": (dict(weight_decay=1e-2), lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=1e-2), 1e-3),
     # With a small epsilon the first steps are the gradients' signs, which rounding decides where a gradient is nearly zero.
     "rmsprop": (dict(momentum=0.5, epsilon=1e-3), lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.5, eps=1e-3), 1e-3),
-    "adagrad": (dict(), lambda p: torch.optim.Adagrad(p, 1e-2, eps=1e-8), 1e-2),
+    "adagrad": (dict(epsilon=1e-8), lambda p: torch.optim.Adagrad(p, 1e-2, eps=1e-8), 1e-2),
 }
 
 

@@ -8,9 +8,11 @@
 #include <limits>
 #include <optional>
 
-#include "backends/cpu/cpu_backend.h"
 #include "nn/layers.h"
 #include "nn/norm.h"
+#include "train/loss_scale.h"
+#include "train/state_store.h"
+#include "train/step_options.h"
 
 namespace deepseek::train {
 namespace {
@@ -27,7 +29,7 @@ class Steps {
     options_.train.ema_decay = 0.9;
     model_ = std::make_shared<nn::Sequential>(std::vector<nn::ModulePtr>{
         std::make_shared<nn::Linear>(3, 4), std::make_shared<nn::BatchNorm>(4), std::make_shared<nn::Linear>(4, 1)});
-    state_.emplace(*model_, 0);
+    state_.emplace(*model_, 0, *runtime::open_backend("cpu"));
   }
 
   // One batch of constant targets; returns the output "skipped", -1 where there is none.
@@ -38,21 +40,20 @@ class Steps {
     Result<graph::Graph> graph =
         training_graph(*model_, x.type(), y.type(), step_options(options_, loss, precision_of(options_.train)), kind);
     EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-    const auto program = *backends::cpu::CpuBackend().compile(*graph, {});
-    state_->prepare(program->graph());
-    const auto out = state_->run(*program, {{"x", x},
-                                            {"y", y},
-                                            {kWeight, Tensor::scalar(DType::kF32, 2)},
-                                            {kTotalWeight, Tensor::scalar(DType::kF32, 4)},
-                                            {kLearningRate, Tensor::scalar(DType::kF32, 0.01)},
-                                            {kStepNumber, Tensor::scalar(DType::kF32, step)}});
+    const auto program = *(*runtime::open_backend("cpu"))->compile(*graph, {});
+    const auto out = state_->run(program, {{"x", x},
+                                           {"y", y},
+                                           {kWeight, Tensor::scalar(DType::kF32, 2)},
+                                           {kTotalWeight, Tensor::scalar(DType::kF32, 4)},
+                                           {kLearningRate, Tensor::scalar(DType::kF32, 0.01)},
+                                           {kStepNumber, Tensor::scalar(DType::kF32, step)}});
     EXPECT_TRUE(out.ok()) << out.status().to_string();
     const int32_t skipped = program->graph().find_output("skipped");
     return skipped < 0 ? -1 : (*out)[static_cast<size_t>(skipped)].at(0);
   }
 
   double at(const std::string& name) const { return state_->tensors().at(name).at(0); }
-  StateStore copy() const { return state_->clone(); }
+  StateStore copy() { return *state_->clone(); }
   // Names of state, the scale's aside, that differ from `other`.
   std::string changed(const StateStore& other) const {
     std::string names;
@@ -137,13 +138,14 @@ TEST(Precision, AutoSaysWhatItMeasured) {
   TrainerOptions o = options("auto");
   nn::manual_seed(3);
   nn::Linear model(3, 1);
-  const StateStore state(model, 0);
-  const StateStore before = state.clone();
+  const runtime::BackendPtr cpu = *runtime::open_backend("cpu");
+  StateStore state(model, 0, cpu);
+  const StateStore before = *state.clone();
   const Tensor x = Tensor::full(DType::kF32, {2, 3}, 1), y = Tensor::full(DType::kF32, {2, 1}, 1);
-  const Result<PrecisionChoice> choice = choose_precision(o, model, state, *make_loss("mse_loss", {}), x, y);
+  const Result<PrecisionChoice> choice = choose_precision(o, cpu, model, state, *make_loss("mse_loss", {}), x, y);
   ASSERT_TRUE(choice.ok()) << choice.status().to_string();
   EXPECT_TRUE(choice->reason.starts_with("precision ")) << choice->reason;
-  const bool may = backends::cpu::isa_name() == "avx512_bf16";
+  const bool may = cpu->has_fast(DType::kBF16);
   EXPECT_TRUE(choice->precision == DType::kF32 || may);
   for (const auto& [name, tensor] : before.tensors())
     EXPECT_EQ(0, std::memcmp(tensor.data(), state.tensors().at(name).data(), tensor.num_bytes())) << name;

@@ -239,6 +239,63 @@ TEST_F(TrainerTest, AnEarlierRunIsMovedAway) {
   EXPECT_TRUE(fs::exists(folder_ / "run.1/best.safetensors"));
 }
 
+// A config that cannot train, or a second training, leaves the folder as it is.
+TEST_F(TrainerTest, AnEarlierRunStaysWhereTheNextCannotBegin) {
+  RunOptions o = options("run");
+  o.train.epochs = 1;
+  o.train.output += "/";
+  ASSERT_TRUE(run_training(o, false, quiet()).ok());
+  const auto time = fs::last_write_time(folder_ / "run/last.safetensors");
+  RunOptions wrong = o;
+  wrong.train.monitor = "acuracy";
+  EXPECT_FALSE(run_training(wrong, false, quiet()).ok());
+  wrong = o;
+  wrong.loss.params["label_smoothing"] = "2";
+  EXPECT_FALSE(run_training(wrong, false, quiet()).ok());
+  wrong = o;
+  wrong.memory.limit = "1KiB";
+  EXPECT_FALSE(run_training(wrong, false, quiet()).ok());
+  EXPECT_EQ(fs::last_write_time(folder_ / "run/last.safetensors"), time);
+  EXPECT_FALSE(fs::exists(folder_ / "run.1"));
+  wrong.train.output = (folder_ / "fresh").string();
+  EXPECT_FALSE(run_training(wrong, false, quiet()).ok());
+  EXPECT_FALSE(fs::exists(folder_ / "fresh"));
+  Status second;
+  Hooks hooks = quiet();
+  hooks.progress = [&](const StepReport& r) {
+    if (r.step == 1) second = run_training(o, false, quiet()).status();
+    return true;
+  };
+  ASSERT_TRUE(run_training(o, false, hooks).ok());
+  EXPECT_THAT(second.message(), HasSubstr("another training"));
+  EXPECT_TRUE(fs::exists(folder_ / "run.1/best.safetensors"));
+  EXPECT_FALSE(fs::exists(folder_ / "run.2"));
+}
+
+TEST_F(TrainerTest, ResumesWithTheSettingsItBeganWith) {
+  ASSERT_TRUE(run_training(options("run"), false, quiet(4))->fit.interrupted);
+  RunOptions o = options("run");
+  o.train.batch_size = 16;
+  o.train.accumulate = 2;
+  o.train.seed = 3;
+  o.train.metrics = {"f1"};
+  o.train.precision = "bfloat16";
+  o.data.params["validation_fraction"] = "0.2";
+  const std::string message = run_training(o, true, quiet()).status().message();
+  for (const char* text : {"train.batch_size: 32 when the run began, 16 now", "train.accumulate: 1", "train.seed: 0",
+                           "train.metrics: ", "train.monitor: ", "train.precision: ", "training data: 288 samples",
+                           "256 samples", "validation data: 32"})
+    EXPECT_THAT(message, HasSubstr(text));
+  o = options("run");
+  o.optimizer.learning_rate = 0.001;
+  std::string said;
+  Hooks hooks = quiet();
+  hooks.message = [&](const std::string& text) { said += text + "\n"; };
+  ASSERT_TRUE(run_training(o, true, hooks).ok());
+  EXPECT_THAT(said,
+              HasSubstr("changed since the run began: optimizer.learning_rate: 0.01 when the run began, 0.001 now"));
+}
+
 TEST_F(TrainerTest, StopsEarly) {
   RunOptions o = options("run");
   o.train.epochs = 50;
@@ -352,13 +409,22 @@ TEST(ScheduleTest, PlateauDropsAfterPatience) {
   EXPECT_EQ(factors, (std::vector<double>{1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2}));
 }
 
+TEST(ScheduleTest, OnlyPlateauDropsByWhatIsMonitored) {
+  for (const char* name : {"constant", "step", "cosine", "one_cycle"}) {
+    Plateau p;
+    for (int i = 0; i < 20; ++i) p.epoch({.name = name, .patience = 0}, false);
+    EXPECT_EQ(p.factor, 1) << name;
+  }
+}
+
 TEST(ScheduleTest, ClosedForms) {
   EXPECT_DOUBLE_EQ(schedule_factor({.name = "cosine"}, 0, 100, 10), 1);
   EXPECT_NEAR(schedule_factor({.name = "cosine"}, 50, 100, 10), 0.5, 1e-12);
   EXPECT_DOUBLE_EQ(schedule_factor({.name = "constant", .warmup = 0.1}, 4, 100, 10), 0.5);
   EXPECT_NEAR(schedule_factor({.name = "step", .step_epochs = 2, .gamma = 0.1}, 45, 100, 10), 0.01, 1e-12);
-  EXPECT_NEAR(schedule_factor({.name = "one_cycle"}, 30, 100, 10), 1, 1e-12);
+  EXPECT_NEAR(schedule_factor({.name = "one_cycle"}, 29, 100, 10), 1, 1e-12);
   EXPECT_NEAR(schedule_factor({.name = "one_cycle"}, 0, 100, 10), 0.04, 1e-12);
+  EXPECT_NEAR(schedule_factor({.name = "one_cycle", .final_factor = 0.01}, 99, 100, 10), 0.01, 1e-12);
 }
 
 }  // namespace

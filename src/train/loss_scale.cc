@@ -1,0 +1,51 @@
+#include "train/loss_scale.h"
+
+#include "ops/dsl.h"
+#include "ops/registry.h"
+
+namespace deepseek::train {
+
+using namespace graph;
+
+Result<Graph> with_scaled_loss(const Graph& graph) {
+  Builder builder(ops::registry());
+  std::vector<Expr> inputs;
+  for (const Input& input : graph.inputs())
+    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+  Expr scale = builder.state(kLossScale, {DType::kF32, {}});
+  const std::vector<Expr> values = builder.inline_values(graph, inputs);
+  for (const Output& output : graph.outputs()) builder.output(output.name, values[output.value.id]);
+  for (const Update& u : graph.updates()) builder.update(inputs[u.input], values[u.value.id]);
+  builder.set_scope("loss_scale");
+  builder.output("scaled_loss",
+                 ops::cast(values[graph.outputs()[graph.find_output("loss")].value.id], DType::kF32) * scale);
+  return builder.finish();
+}
+
+// x * 0 is 0 where x is, else NaN, which a sum keeps.
+Expr all_finite(Builder& builder, const std::vector<Expr>& tensors) {
+  Expr probe = builder.scalar(DType::kF32, 0);
+  for (Expr t : tensors) probe = probe + ops::cast(ops::sum(t * 0.0), DType::kF32);
+  return ops::equal(probe, builder.scalar(DType::kF32, 0));
+}
+
+void write_loss_scale(Builder& builder, const LossScale& s, int64_t interval) {
+  const auto& [scale, skipped, good] = s;
+  const auto number = [&](double v) { return builder.scalar(DType::kF32, v); };
+  builder.set_scope("loss_scale");
+  Expr count = builder.state("loss_scale/good", {DType::kF32, {}});
+  Expr next = count + 1.0;
+  Expr full = ops::greater_equal(next, number(static_cast<double>(interval)));
+  Expr grown = ops::select(full, ops::minimum(scale * 2.0, number(kMostLossScale)), scale);
+  builder.update(scale, ops::select(good, grown, ops::maximum(scale * 0.5, number(kLeastLossScale))));
+  builder.update(count, ops::select(good, ops::select(full, number(0), next), number(0)));
+  Expr missed = ops::select(good, number(0), number(1));
+  builder.update(skipped, skipped + missed);
+  builder.output("skipped", missed);
+}
+
+void write_state(Builder& builder, Expr state, Expr value, const LossScale& loss_scale) {
+  builder.update(state, loss_scale.good.defined() ? ops::select(loss_scale.good, value, state) : value);
+}
+
+}  // namespace deepseek::train
