@@ -151,8 +151,8 @@ class PyTrainer {
     return out;
   }
 
-  runtime::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
-    Result<runtime::StepProfile> result = [&] {
+  explain::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
+    Result<explain::StepProfile> result = [&] {
       const nb::gil_scoped_release release;
       return trainer_->profile(train, {.warmup = warmup, .steps = steps});
     }();
@@ -273,7 +273,7 @@ class Step {
 };
 
 void bind_profile(nb::module_& m) {
-  using runtime::StepProfile;
+  using explain::StepProfile;
   nb::class_<StepProfile>(m, "StepProfile", "Where the time of a training step goes; print() shows it.")
       .def("__str__", [](const StepProfile& p) { return profile_text(p); })
       .def(
@@ -293,7 +293,7 @@ void bind_profile(nb::module_& m) {
             check(io::write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size()))));
           },
           nb::arg("path"), "Writes one step for chrome://tracing or https://ui.perfetto.dev.")
-      .def_prop_ro("hints", &runtime::profile_hints, "What stands out, in sentences.");
+      .def_prop_ro("hints", &explain::profile_hints, "What stands out, in sentences.");
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ struct Cost {
 using CostFn = std::function<void(const OpContext&, std::span<const TensorType> outputs, Cost&)>;
 
 // Output 0 once more, where inputs and other outputs (statistics, say) are at hand: less work than the whole node.
-struct Again {
+struct Rematerialize {
   std::vector<int32_t> inputs, outputs;  // which are read
   // Entries of what is not read may be undefined.
   std::function<Expr(const OpContext&, std::span<const Expr> inputs, std::span<const Expr> outputs)> fn;
@@ -189,7 +189,7 @@ struct OpDef {
   Required<Gradient> gradient;
   Required<Reference> reference;
   DecomposeFn decompose = {};
-  std::optional<Again> again = {};  // what passes/recompute.h uses
+  std::optional<Rematerialize> rematerialize = {};  // what passes/recompute.h uses
   CostFn cost = {};                 // where the default is not right
   Traits traits = {};
   std::optional<Precision> precision =

@@ -112,7 +112,7 @@ TEST_P(Samples, EmptyAxes) {
     std::vector<RefTensor> inputs = testing::sample_inputs(variant);
     expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
     if (!def->gradient.value.differentiable()) continue;
-    Result<Graph> derivative = passes::vjp(*graph, ops::registry());
+    Result<Graph> derivative = passes::vjp(*graph);
     ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
     for (const Output& output : graph->outputs())
       if (RefTensor seed(graph->type(output.value)); is_float(seed.dtype)) {
@@ -123,25 +123,25 @@ TEST_P(Samples, EmptyAxes) {
   }
 }
 
-// What OpDef::again gives is the first output, from the operands that it says it reads.
-TEST_P(Samples, AgainEqualsReference) {
+// What OpDef::rematerialize gives is the first output, from the operands that it says it reads.
+TEST_P(Samples, RematerializedEqualsReference) {
   const auto [def, sample] = GetParam();
-  if (!def->again) return;  // has no shorter way
+  if (!def->rematerialize) return;  // has no shorter way
   Builder builder(ops::registry());
   std::vector<Expr> inputs;
   for (size_t i = 0; i < sample->inputs.size(); ++i)
     inputs.push_back(builder.input(std::to_string(i), sample->inputs[i].type));
   const std::vector<Expr> outputs = builder.emit(def->name.value, inputs, sample->attrs);
   std::vector<Expr> in(inputs.size()), out(outputs.size());
-  for (int32_t i : def->again->inputs) in[static_cast<size_t>(i)] = inputs[static_cast<size_t>(i)];
-  for (int32_t i : def->again->outputs) out[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
+  for (int32_t i : def->rematerialize->inputs) in[static_cast<size_t>(i)] = inputs[static_cast<size_t>(i)];
+  for (int32_t i : def->rematerialize->outputs) out[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
   OpContext context{def, {}, &builder.data().nodes.back().attrs};
   for (const Expr& e : inputs) context.inputs.push_back(e.type());
   builder.output("first", outputs[0]);
   // The attributes live in the builder, which moves them as it grows.
   const Attrs attrs = *context.attrs;
   context.attrs = &attrs;
-  builder.output("again", def->again->fn(context, in, out));
+  builder.output("again", def->rematerialize->fn(context, in, out));
   Result<Graph> graph = builder.finish();
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
   Result<std::vector<RefTensor>> results = ops::evaluate_reference(*graph, testing::sample_inputs(*sample));

@@ -92,11 +92,9 @@ KernelOrRefusal make_kernel_by(const Implementation& implementation, const NodeI
   return implementation.make(node);
 }
 
-passes::Around loops_around(const graph::Node& node) {
-  const std::string& op = node.op_name();
-  if (op == "batch_norm" || op == "batch_norm_inference") return {.after = node.attrs.integer("channel_block") > 0};
-  if (op == "batch_norm_grad") return {.before = node.attrs.integer("channel_block") > 0};
-  return {.after = op == "blocked_conv"};
+bool is_disabled(const runtime::CompileOptions& options, std::string_view implementation) {
+  const auto& off = options.disabled_implementations;
+  return std::find(off.begin(), off.end(), implementation) != off.end();
 }
 
 std::vector<Implementation> implementations(const graph::OpDef& op) {

@@ -11,8 +11,7 @@
 #include <vector>
 
 #include "graph/graph.h"
-#include "passes/block_channels.h"
-#include "passes/fuse_around.h"
+#include "passes/target.h"
 #include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
@@ -104,8 +103,8 @@ KernelOrRefusal make_widened(const NodeInfo&);
 // The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
 passes::ChannelBlocks channel_blocks(const NodeInfo& node);
 
-// The loops that kernels of an op can do beside it.
-passes::Around loops_around(const graph::Node& node);
+// Whether the options rule the implementation out.
+bool is_disabled(const runtime::CompileOptions& options, std::string_view implementation);
 
 // A graph compiled for use inside a kernel, on memory that the kernel owns.
 class Body {

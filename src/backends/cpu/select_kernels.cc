@@ -66,8 +66,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     for (const Implementation& implementation : implementations(*node.op)) {
       const bool slow = implementation.name == "widened" || implementation.name == "reference";
       if (!taken.empty() && (slow || !options.measure_kernels)) break;
-      const auto& off = options.disabled_implementations;
-      if (std::find(off.begin(), off.end(), implementation.name) != off.end()) {
+      if (is_disabled(options, implementation.name)) {
         report.refusals.push_back(std::string(implementation.name) + ": disabled by option");
         continue;
       }

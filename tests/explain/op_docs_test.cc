@@ -1,5 +1,5 @@
 // Pages and tables made of the op records, with the CPU backend's choices.
-#include "runtime/op_docs.h"
+#include "explain/op_docs.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "ops/registry.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 namespace {
 
 using ::testing::AnyOf;
@@ -80,4 +80,4 @@ TEST(OpDocs, TheTableHasARowAndASectionPerOp) {
 }
 
 }  // namespace
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

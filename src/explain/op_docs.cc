@@ -1,4 +1,4 @@
-#include "runtime/op_docs.h"
+#include "explain/op_docs.h"
 
 #include <set>
 
@@ -6,9 +6,10 @@
 #include "graph/cloner.h"
 #include "graph/text.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 
 using namespace graph;
+using runtime::NodeReport;
 
 namespace {
 
@@ -236,4 +237,4 @@ Result<std::string> op_table(const OpRegistry& registry, const Backend& backend,
       backend.name(), head, bar, rows, sections);
 }
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain
