@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 
 namespace deepseek::graph {
 namespace {
@@ -70,6 +72,19 @@ TEST(Tensor, CastRounds) {
   EXPECT_EQ(a.cast(DType::kF32).at(0), 1.0);
   EXPECT_EQ(Tensor::full(DType::kF32, {1}, 1.00390625).cast(DType::kBF16).at(0), 1.0);  // half way, to even
   EXPECT_EQ(Tensor::zeros(DType::kBool, {2}).cast(DType::kF32).at(1), 0);
+}
+
+TEST(Tensor, IntegersOf64BitsAreExact) {
+  const int64_t values[] = {(int64_t{1} << 53) + 1, INT64_MAX, INT64_MIN, -7};
+  const Tensor t = Tensor::from<int64_t>(DType::kI64, {4}, values);
+  EXPECT_TRUE(std::equal(values, values + 4, t.as<int64_t>()));
+}
+
+TEST(Tensor, ImpossibleSizesAreNoMemory) {
+  EXPECT_THROW(Tensor(DType::kF32, {int64_t{1} << 31, int64_t{1} << 31}), std::bad_alloc);
+  EXPECT_THROW(Tensor::zeros(DType::kF64, {int64_t{1} << 40, int64_t{1} << 40}),
+               std::bad_alloc);  // the product overflows
+  EXPECT_THROW(Tensor(DType::kF32, {-4}), std::bad_alloc);
 }
 
 }  // namespace

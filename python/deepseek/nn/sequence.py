@@ -34,7 +34,7 @@ class MultiheadAttention(_core.MultiheadAttention):
     """Returns the output and, with need_weights, the attention weights (mean over the heads, or [N, heads, L, S]), else None.
 
     Masks: bool, true where a key is hidden, or floats that are added to the scores. A row whose keys are all hidden
-    attends evenly, where PyTorch gives NaN. is_causal alone hides the later keys; it needs no attn_mask.
+    attends evenly, where PyTorch gives zeros or NaN. is_causal alone hides the later keys; it needs no attn_mask.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False) -> None:
