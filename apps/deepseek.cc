@@ -1,26 +1,23 @@
 // The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted.
 #include <dlfcn.h>
-#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "backends/cpu/cpu_backend.h"
+#include "base/console.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
-#include "base/progress.h"
 #include "base/threads.h"
-#include "failed.h"
 #include "graph/text.h"
 #include "io/atomic_file.h"
 #include "io/image.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
+#include "program.h"
 #include "runtime/op_docs.h"
 #include "runtime/profile_report.h"
 #include "train/run.h"
@@ -48,13 +45,11 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   train::RunOptions options;
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   const InterruptGuard interrupt;
-  ProgressBar bar("samples", isatty(STDERR_FILENO) != 0,
-                  [](const std::string& text) { fmt::print(stderr, "{}", text); });
+  ProgressBar bar = progress_bar("samples");
   train::Hooks hooks;
   hooks.message = [&](const std::string& text) {
     bar.clear();
-    fmt::print("{}\n", text);
-    std::fflush(stdout);
+    print_out("{}\n", text);
   };
   hooks.progress = [&](const train::StepReport& r) {
     bar.update(r.step, r.first, r.total, r.samples, r.text);
@@ -65,19 +60,19 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   if (!result.ok()) return failed(result.status());
   if (result->fit.interrupted) return 130;
   const std::string& folder = options.train.output;
-  fmt::print("\n{}\n", evaluation_text(result->test));
+  print_out("\n{}\n", evaluation_text(result->test));
   std::string pictures;
   for (const char* name : {"loss.png", "accuracy.png", "confusion.png"})
-    if (std::filesystem::exists(std::filesystem::path(folder) / name)) pictures += std::string(" ") + name;
-  fmt::print("run folder    {} (history.csv{})\n", folder, pictures);
-  fmt::print("predict       deepseek predict {} --index 0\n", folder);
-  fmt::print("              deepseek predict {} --image PICTURE.png\n", folder);
+    if (::access((folder + "/" + name).c_str(), F_OK) == 0) pictures += std::string(" ") + name;
+  print_out("run folder    {} (history.csv{})\n", folder, pictures);
+  print_out("predict       deepseek predict {} --index 0\n", folder);
+  print_out("              deepseek predict {} --image PICTURE.png\n", folder);
   std::string same;  // what this call had overridden
   for (const std::string& o : overrides)
     if (!o.starts_with("train.epochs=")) same += " --set " + o;
-  fmt::print("train longer  deepseek train {} --resume{} --set train.epochs={}\n", config, same,
-             options.train.epochs + 1);
-  fmt::print("see curves    xdg-open {}/loss.png   or   tensorboard --logdir {}\n", folder, folder);
+  print_out("train longer  deepseek train {} --resume{} --set train.epochs={}\n", config, same,
+            options.train.epochs + 1);
+  print_out("see curves    xdg-open {}/loss.png   or   tensorboard --logdir {}\n", folder, folder);
   return 0;
 }
 
@@ -86,7 +81,7 @@ int evaluate_command(const std::string& folder) {
   if (!run.ok()) return failed(run.status());
   const Result<train::Evaluation> result = train::Trainer(run->model, run->options).evaluate(run->data.test);
   if (!result.ok()) return failed(result.status());
-  fmt::print("{}\n", evaluation_text(*result));
+  print_out("{}\n", evaluation_text(*result));
   return 0;
 }
 
@@ -132,14 +127,14 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
     for (int64_t i = 0; i < out->num_elements(); ++i) total += std::exp(out->at(i) - out->at(best));
     const std::string& name = test.class_names[static_cast<size_t>(best)];
     if (image.empty())
-      fmt::print("test sample {}: {} ({:.1f} %), labelled {}\n", index, name, 100 / total,
-                 test.class_names[static_cast<size_t>(y.as<int64_t>()[0])]);
+      print_out("test sample {}: {} ({:.1f} %), labelled {}\n", index, name, 100 / total,
+                test.class_names[static_cast<size_t>(y.as<int64_t>()[0])]);
     else
-      fmt::print("{}: {} ({:.1f} %)\n", image, name, 100 / total);
+      print_out("{}: {} ({:.1f} %)\n", image, name, 100 / total);
     return 0;
   }
-  for (int64_t i = 0; i < out->num_elements(); ++i) fmt::print("{}{}", i == 0 ? "" : " ", out->at(i));
-  fmt::print("\n");
+  for (int64_t i = 0; i < out->num_elements(); ++i) print_out("{}{}", i == 0 ? "" : " ", out->at(i));
+  print_out("\n");
   return 0;
 }
 
@@ -148,13 +143,13 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   Result<std::shared_ptr<const runtime::Program>> program = train::training_program(options);
   if (!program.ok()) return failed(program.status());
-  fmt::print("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
-             (*program)->graph().nodes().size(), format_bytes((*program)->memory_bytes()),
-             format_bytes((*program)->arena_bytes()));
-  for (const std::string& note : (*program)->notes()) fmt::print("{}\n", note);
+  print_out("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
+            (*program)->graph().nodes().size(), format_bytes((*program)->memory_bytes()),
+            format_bytes((*program)->arena_bytes()));
+  for (const std::string& note : (*program)->notes()) print_out("{}\n", note);
   for (const runtime::NodeReport& r : (*program)->report()) {
-    fmt::print("{:<40} {:<20} {:<28} {}\n", r.scope, r.op, r.implementation, r.types);
-    for (const std::string& refusal : r.refusals) fmt::print("{:<40}   refused by {}\n", "", refusal);
+    print_out("{:<40} {:<20} {:<28} {}\n", r.scope, r.op, r.implementation, r.types);
+    for (const std::string& refusal : r.refusals) print_out("{:<40}   refused by {}\n", "", refusal);
   }
   return 0;
 }
@@ -174,20 +169,20 @@ int profile_command(const std::string& config, const std::vector<std::string>& o
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
   const Result<runtime::StepProfile> profile = train::profile_training(options, flags.how);
   if (!profile.ok()) return failed(profile.status());
-  fmt::print("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));
+  print_out("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));
   if (!flags.json.empty())
     if (Status s = write_file(flags.json, runtime::profile_json(*profile, flags.depth)); !s.ok()) return failed(s);
   if (!flags.trace.empty()) {
     if (Status s = write_file(flags.trace, runtime::chrome_trace(*profile)); !s.ok()) return failed(s);
-    fmt::print("\ntrace of one step in {}: open it in https://ui.perfetto.dev or chrome://tracing\n", flags.trace);
+    print_out("\ntrace of one step in {}: open it in https://ui.perfetto.dev or chrome://tracing\n", flags.trace);
   }
   return 0;
 }
 
 int devices_command(bool measure) {
-  fmt::print("cpu  {} threads, {}, {} of memory\n", num_threads(), backends::cpu::isa_name(),
-             format_bytes(backends::cpu::CpuBackend().memory_bytes()));
-  if (measure) fmt::print("     peak {}\n", runtime::to_string(backends::cpu::measure_peak()));
+  print_out("cpu  {} threads, {}, {} of memory\n", num_threads(), backends::cpu::isa_name(),
+            format_bytes(backends::cpu::CpuBackend().memory_bytes()));
+  if (measure) print_out("     peak {}\n", runtime::to_string(backends::cpu::measure_peak()));
   return 0;
 }
 
@@ -198,7 +193,7 @@ int ops_command(const std::string& name, bool table) {
                                    : name.empty() ? runtime::op_list(ops::registry())
                                                   : runtime::op_page(ops::registry(), name, cpu);
   if (!text.ok()) return failed(text.status());
-  fmt::print("{}", *text);
+  console_out(*text);
   return 0;
 }
 
@@ -216,9 +211,7 @@ int run_beside(const std::string& name, char** arguments) {
   return failed(make_error(ErrorCode::kIo, "cannot start '{}': {}", path, std::strerror(errno)));
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   for (const char* name : {"data", "tune"})
     if (argc > 1 && std::string_view(argv[1]) == name) return run_beside(name, argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
@@ -242,7 +235,9 @@ int main(int argc, char** argv) {
   CLI::App* predict = app.add_subcommand("predict", "Classify a picture or a test sample with a trained run");
   predict->add_option("run", folder, "run folder")->required();
   predict->add_option("--index", index, "which test sample");
-  predict->add_option("--image", image, "PNG file of the training data's size");
+  predict->add_option(
+      "--image", image,
+      "a PNG or JPEG file; made to fit where the run trained on pictures on disk, else of their very size");
   predict->footer(
       "Examples: deepseek predict runs/fashion_mnist --index 7\n          deepseek predict runs/fashion_mnist --image "
       "shirt.png");
@@ -299,21 +294,23 @@ int main(int argc, char** argv) {
   devices->add_flag("--measure", measure, "also measure FLOP/s and memory bandwidth, in about 0.3 s");
   devices->footer("Example: deepseek devices --measure");
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
+  if (const auto code = parse_arguments(app, argc, argv)) return *code;
   if (*train) return train_command(config, overrides, resume);
   if (*predict) return predict_command(folder, index, image);
   if (*evaluate) return evaluate_command(folder);
   if (*models) {
     for (const std::string& name : deepseek::models::names())
-      fmt::print("{:<16} {}\n", name, deepseek::models::summary(name));
+      print_out("{:<16} {}\n", name, deepseek::models::summary(name));
     return 0;
   }
   if (*explain) return explain_command(config, overrides);
   if (*ops) return ops_command(op, table);
   if (*profile) return profile_command(config, overrides, flags);
   return devices_command(measure);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_main([&] { return run(argc, argv); });
 }

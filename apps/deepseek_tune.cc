@@ -1,25 +1,23 @@
 // The command `deepseek tune`: a program of its own, which loads database clients; `deepseek tune ...` starts it.
-#include <fmt/core.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
-#include <cstring>
-#include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
+#include <system_error>
 #include <thread>
 
 #include "base/interrupt.h"
 #include "base/strings.h"
-#include "failed.h"
-#include "tune/charts.h"
-#include "tune/report.h"
+#include "program.h"
+#include "tune/report/charts.h"
+#include "tune/report/report.h"
 #include "tune/run_tuning.h"
-#include "tune/sql_store.h"
+#include "tune/stores/sql_store.h"
 
 using namespace deepseek;
 using namespace deepseek::tune;
@@ -40,6 +38,8 @@ int run_workers(int64_t workers, const InterruptGuard& interrupt, const std::str
   const std::string threads = std::to_string(std::max<int64_t>(1, static_cast<int64_t>(cores) / workers));
   setenv("OMP_NUM_THREADS", threads.c_str(), 0);
   std::vector<pid_t> running;
+  const pid_t parent = getpid();
+  Status status;
   for (int64_t k = 0; k < workers; ++k) {
     std::vector<std::string> arguments = {"deepseek tune", config, "--worker", std::to_string(k)};
     for (const std::string& o : overrides) arguments.insert(arguments.end(), {"--set", o});
@@ -49,16 +49,22 @@ int run_workers(int64_t workers, const InterruptGuard& interrupt, const std::str
     const pid_t child = fork();
     if (child == 0) {
       setpgid(0, 0);  // a terminal's Ctrl-C comes to the parent, which passes it on once
+      // A parent that is killed takes them along: they save and end, rather than go on unseen.
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (getppid() != parent) _exit(130);
       execv("/proc/self/exe", argv.data());
       _exit(127);
     }
-    if (child < 0) return failed(make_error(ErrorCode::kIo, "cannot start a worker: {}", std::strerror(errno)));
+    if (child < 0) {
+      status = make_error(ErrorCode::kIo, "cannot start a worker: {}", std::generic_category().message(errno));
+      break;
+    }
     running.push_back(child);
   }
-  int code = 0;
+  int code = status.ok() ? 0 : failed(status);
   bool told = false;
   while (!running.empty()) {
-    if (interrupt.requested() && !told) {
+    if ((interrupt.requested() || !status.ok()) && !told) {
       for (const pid_t child : running) kill(child, SIGTERM);
       told = true;
     }
@@ -71,7 +77,7 @@ int run_workers(int64_t workers, const InterruptGuard& interrupt, const std::str
     }
     running.erase(std::remove(running.begin(), running.end(), ended), running.end());
     if (WIFSIGNALED(status)) {
-      fmt::print(stderr, "worker {} was killed by signal {}; another takes over its trial\n", ended, WTERMSIG(status));
+      print_err("worker {} was killed by signal {}; another takes over its trial\n", ended, WTERMSIG(status));
       code = std::max(code, 1);
     } else {
       code = std::max(code, WEXITSTATUS(status));
@@ -85,13 +91,13 @@ void print_summary(const TuneRunOptions& options, const TuneResult& result) {
   for (const Trial& t : result.trials) ++states[to_string(t.state)];
   std::vector<std::string> counts;
   for (const auto& [state, count] : states) counts.push_back(fmt::format("{} {}", count, state));
-  fmt::print("trials      {}\n", join(counts, ", "));
+  print_out("trials      {}\n", join(counts, ", "));
   if (result.best) {
-    fmt::print("best        {} {:.5g}, trial {}\n", result.monitor, result.best->values[0], result.best->number);
-    fmt::print("train it    deepseek train {}\n", result.best_config);
+    print_out("best        {} {:.5g}, trial {}\n", result.monitor, result.best->values[0], result.best->number);
+    print_out("train it    deepseek train {}\n", result.best_config);
   }
-  fmt::print("look at it  deepseek tune report {}\n",
-             options.tune.storage.empty() ? options.tune.output : options.tune.storage);
+  print_out("look at it  deepseek tune report {}\n",
+            options.tune.storage.empty() ? options.tune.output : options.tune.storage);
 }
 
 // `worker`: which of those that run_workers() started, which has the summary; none: -1.
@@ -113,38 +119,37 @@ int tune_command(const std::string& config, const std::vector<std::string>& over
     result.interrupted = interrupted();
   } else {
     TuneHooks hooks;
-    hooks.message = [](const std::string& text) {
-      fmt::print("{}\n", text);
-      std::fflush(stdout);
-    };
+    hooks.message = [](const std::string& text) { print_out("{}\n", text); };
     hooks.interrupted = interrupted;
     Result<TuneResult> ran = tune_runs(options, hooks);
     if (!ran.ok()) return failed(ran.status());
     result = std::move(*ran);
   }
   if (result.interrupted) {
-    if (worker < 0) fmt::print("interrupted; go on with: deepseek tune {}\n", config);
+    if (worker < 0) print_out("interrupted; go on with: deepseek tune {}\n", config);
     return 130;
   }
-  if (worker <= 0 && !result.over.empty()) fmt::print("{}\n", result.over);
+  if (worker <= 0 && !result.over.empty()) print_out("{}\n", result.over);
   if (worker < 0 && !result.monitor.empty()) print_summary(options, result);
   return code;
 }
 
+bool is_folder(const std::string& place) {
+  std::error_code none;  // what can't be looked at is a database's matter
+  return std::filesystem::is_directory(place, none);
+}
+
 // A folder of `deepseek tune`, a database's file, or a URL.
 std::string url_of(const std::string& place) {
-  return std::filesystem::is_directory(place) ? (std::filesystem::path(place) / "study.db").string() : place;
+  return is_folder(place) ? (std::filesystem::path(place) / "study.db").string() : place;
 }
 
 int list_command(const std::string& place) {
   const Result<std::vector<StudySummary>> studies = list_studies(url_of(place));
   if (!studies.ok()) return failed(studies.status());
-  fmt::print("{:<24}{:>8}{:>10}  made\n", "study", "trials", "finished");
+  print_out("{:<24}{:>8}{:>10}  made\n", "study", "trials", "finished");
   for (const StudySummary& s : *studies) {
-    const auto seconds = static_cast<std::time_t>(s.created);
-    char when[32] = "";
-    std::strftime(when, sizeof(when), "%Y-%m-%d %H:%M", std::localtime(&seconds));
-    fmt::print("{:<24}{:>8}{:>10}  {}\n", s.name, s.trials, s.finished, when);
+    print_out("{:<24}{:>8}{:>10}  {}\n", s.name, s.trials, s.finished, moment_text(s.created));
   }
   return 0;
 }
@@ -172,21 +177,18 @@ int report_command(const std::string& place, std::string name, std::string outpu
   if (!read.ok()) return failed(read);
   const Setting setting{options->space, options->directions, options->seed, {}};
   if (output.empty())
-    output =
-        std::filesystem::is_directory(place) ? (std::filesystem::path(place) / "report.html").string() : "report.html";
+    output = is_folder(place) ? (std::filesystem::path(place) / "report.html").string() : "report.html";
   if (Status s = write_report(output, name, setting, trials); !s.ok()) return failed(s);
-  fmt::print("{}\n", output);
+  print_out("{}\n", output);
   if (!pictures.empty()) {
     const Result<std::vector<std::string>> files = write_charts(pictures, setting, trials);
     if (!files.ok()) return failed(files.status());
-    for (const std::string& file : *files) fmt::print("{}\n", file);
+    for (const std::string& file : *files) print_out("{}\n", file);
   }
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app{"Search for the config with which a run comes out best"};
   app.name("deepseek tune");
   std::string config, place;
@@ -226,16 +228,18 @@ int main(int argc, char** argv) {
   report->add_option("--png", pictures, "also each chart as PNG, in this folder");
   report->footer("Example: deepseek tune report runs/tune --png charts");
   app.require_subcommand(0, 1);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
+  if (const auto code = parse_arguments(app, argc, argv)) return *code;
   if (*list) return list_command(place);
   if (*report) return report_command(place, name, output, pictures);
   if (config.empty()) {
-    fmt::print(stderr, "error: expected a config or a subcommand; see deepseek tune --help\n");
+    print_err("error: expected a config or a subcommand; see deepseek tune --help\n");
     return 2;
   }
   return tune_command(config, overrides, workers, worker);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_main([&] { return run(argc, argv); });
 }

@@ -113,7 +113,9 @@ NB_MODULE(_core, m) {
   bind_layers(m);
   bind_files(m);
   bind_training(m);
-  m.def("set_num_threads", &set_num_threads, nb::arg("n"));
+  m.def(
+      "set_num_threads", [](int64_t n) { check(set_num_threads(n)); }, nb::arg("n"),
+      "How many threads compute, in all threads of this process.");
   m.def("num_threads", &num_threads);
   m.def("isa", &backends::cpu::isa_name);
   m.def(

@@ -21,7 +21,12 @@ inline void check(const Status& status) {
     case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
     case ErrorCode::kInternal: break;
   }
-  PyErr_SetString(type, status.to_string().c_str());
+  // A path in it may be any bytes.
+  const std::string text = status.to_string();
+  if (PyObject* message = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace")) {
+    PyErr_SetObject(type, message);
+    Py_DECREF(message);
+  }
   throw nanobind::python_error();
 }
 template <class T>

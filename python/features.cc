@@ -1,4 +1,5 @@
 // Feature synthesis in the extension module `_tables`.
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -63,10 +64,12 @@ void bind_features(nb::module_& m) {
           },
           nb::arg("yaml"), nb::arg("where"))
       .def_static(
-          "load", [](const std::string& path) { return without_gil([&] { return Synthesis::load(path); }); },
+          "load",
+          [](const std::filesystem::path& path) { return without_gil([&] { return Synthesis::load(path.string()); }); },
           nb::arg("path"))
       .def(
-          "save", [](const Synthesis& s, const std::string& path) { check(s.save(path)); }, nb::arg("path"))
+          "save", [](const Synthesis& s, const std::filesystem::path& path) { check(s.save(path.string())); },
+          nb::arg("path"))
       .def_prop_ro("fitted", &Synthesis::fitted)
       .def_prop_ro("features", &Synthesis::features)
       .def_prop_ro("target", [](const Synthesis& s) { return s.config().options.target; })

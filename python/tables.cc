@@ -1,10 +1,12 @@
 // The extension module `_tables`: files, pipelines. Tables come in and go out as Arrow streams (the C data interface),
 // so that no column is copied. A module of its own, since it loads Arrow.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "base/memory.h"
 #include "capsules.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
@@ -22,14 +24,14 @@ NB_MODULE(_tables, m) {
   deepseek::python::bind_features(m);
   m.def(
       "open",
-      [](const std::string& path, const std::string& format, std::map<std::string, std::string> types,
+      [](const std::filesystem::path& path, const std::string& format, std::map<std::string, std::string> types,
          std::vector<std::string> columns, const std::string& delimiter, bool header, const std::string& encoding,
          std::vector<std::string> null_values, bool whole) {
         FileOptions options{format, std::move(types), std::move(columns),    delimiter,
                             header, encoding,         std::move(null_values)};
         return to_capsule(without_gil([&]() -> Result<std::shared_ptr<arrow::RecordBatchReader>> {
-          if (!whole) return open_table(path, options);
-          DS_ASSIGN(const Table table, read_table(path, options));
+          if (!whole) return open_table(path.string(), options);
+          DS_ASSIGN(const Table table, read_table(path.string(), options));
           return std::shared_ptr<arrow::RecordBatchReader>(std::make_shared<arrow::TableBatchReader>(table));
         }));
       },
@@ -37,15 +39,16 @@ NB_MODULE(_tables, m) {
       nb::arg("encoding"), nb::arg("null_values"), nb::arg("whole"),
       "An Arrow stream of the file's batches; `whole`: read at once.");
   m.def("null_values", [] { return FileOptions().null_values; });
+  m.def("machine_memory", [] { return machine_memory(); });
   m.def(
       "write",
-      [](nb::handle stream, const std::string& path, const std::string& format, const std::string& delimiter,
+      [](nb::handle stream, const std::filesystem::path& path, const std::string& format, const std::string& delimiter,
          bool header) {
         const Table table = from_capsule(stream);
         Status status;
         {
           nb::gil_scoped_release release;
-          status = write_table(*table, path, {.format = format, .delimiter = delimiter, .header = header});
+          status = write_table(*table, path.string(), {.format = format, .delimiter = delimiter, .header = header});
         }
         python::check(status);
       },
@@ -98,10 +101,12 @@ NB_MODULE(_tables, m) {
           },
           nb::arg("yaml"), nb::arg("where"))
       .def_static(
-          "load", [](const std::string& path) { return without_gil([&] { return Pipeline::load(path); }); },
+          "load",
+          [](const std::filesystem::path& path) { return without_gil([&] { return Pipeline::load(path.string()); }); },
           nb::arg("path"))
       .def(
-          "save", [](const Pipeline& p, const std::string& path) { python::check(p.save(path)); }, nb::arg("path"))
+          "save", [](const Pipeline& p, const std::filesystem::path& path) { python::check(p.save(path.string())); },
+          nb::arg("path"))
       .def(
           "to_sql",
           [](const Pipeline& p, const std::string& dialect, const std::string& from) {

@@ -1,5 +1,6 @@
 // The extension module `_tune`: spaces and studies. The GIL is released in every call of a study, since another thread
 // that has the study may need it: known constraints, which are Python's, take it back.
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -9,12 +10,12 @@
 #include <nanobind/stl/vector.h>
 
 #include "errors.h"
-#include "tune/charts.h"
-#include "tune/gp.h"
-#include "tune/importance.h"
 #include "tune/pareto.h"
-#include "tune/report.h"
-#include "tune/sql_store.h"
+#include "tune/report/charts.h"
+#include "tune/report/importance.h"
+#include "tune/report/report.h"
+#include "tune/samplers/gp.h"
+#include "tune/stores/sql_store.h"
 #include "tune/study.h"
 
 namespace nb = nanobind;
@@ -194,10 +195,10 @@ NB_MODULE(_tune, m) {
            })
       .def("trial", [](Study& s, int64_t number) { return fields(without_gil([&] { return s.trial(number); })); })
       .def("write_report",
-           [](Study& s, const std::string& path, const std::string& title) {
+           [](Study& s, const std::filesystem::path& path, const std::string& title) {
              without_gil([&]() -> Status {
                DS_ASSIGN(const std::vector<Trial> trials, s.trials());
-               return write_report(path, title, s.setting(), trials);
+               return write_report(path.string(), title, s.setting(), trials);
              });
            })
       .def("write_charts",

@@ -17,6 +17,9 @@ else:
     from ._numpy import np
 
 
+_MAX_CLASSES = 1_000_000  # that are named by their numbers
+
+
 class Splits(typing.NamedTuple):
     train: _core.Dataset
     validation: _core.Dataset
@@ -56,6 +59,8 @@ class Dataset(_core.Dataset):
         if targets.dtype.kind in "iub":
             targets = targets.astype(np.int64, copy=False)
             if class_names is None:
+                if targets.max(initial=-1) >= _MAX_CLASSES:
+                    raise ValueError(f"targets: label {targets.max()} would be one of {targets.max() + 1} classes; number the classes 0, 1, 2, ..., or give class_names")
                 class_names = [str(i) for i in range(int(targets.max(initial=-1)) + 1)]
         else:
             targets = targets.astype(np.float32, copy=False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import typing
 
-from . import _core
+from . import _core, console
 from .data import _inputs, as_dataset
 from .optim import Optimizer
 
@@ -98,8 +97,8 @@ class Trainer:
         validation = None if validation is None else as_dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
-        write = (lambda text: (sys.stderr.write(text), sys.stderr.flush())) if progress else (lambda text: None)
-        self.history = self._core.fit(train, validation, resume, write, progress and sys.stderr.isatty(), callback)
+        write = console.write if progress else (lambda text: None)
+        self.history = self._core.fit(train, validation, resume, write, progress and console.is_terminal(), callback)
         return self.history
 
     def evaluate(self, data: Data) -> dict[str, Any]:

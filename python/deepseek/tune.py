@@ -18,7 +18,7 @@ import threading
 import typing
 import warnings
 
-from . import _tune
+from . import _tune, console
 from ._tune import hypervolume, pareto_front, pruner_names, sampler_names
 
 if typing.TYPE_CHECKING:
@@ -445,7 +445,7 @@ class Study:
                     self._evaluate(objective, trial, catch)
                     for best in self.best_trials if progress else ():
                         if best.number == trial.number:
-                            print(f"trial {trial.number}: {', '.join(f'{v:.6g}' for v in best.values)} {trial.params}", file=sys.stderr)
+                            console.write(f"trial {trial.number}: {', '.join(f'{v:.6g}' for v in best.values)} {trial.params}\n")
                     if callback is not None:
                         callback(self._frozen(self._study.trial(trial.number)))
                 except BaseException as error:

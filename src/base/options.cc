@@ -7,11 +7,10 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
+#include "base/files.h"
 #include "base/json.h"
 #include "base/strings.h"
 
@@ -286,15 +285,15 @@ Status OptionTable::set(std::string_view assignment, std::string_view where) {
 }
 
 Status OptionTable::load_file(const std::string& path, const std::vector<std::string>& overrides) {
-  std::ifstream file(path);
-  if (!file) return invalid("{}: no such file", path);
-  std::stringstream text;
-  text << file.rdbuf();
+  const Result<std::string> text = read_text(path);
+  if (!text.ok())
+    return text.status().code() == ErrorCode::kNotFound ? invalid("{}: no such file", path)
+                                                        : invalid("{}", text.status().message());
   std::vector<std::string> mistakes;
   const auto collect = [&](const Status& s) {
     if (!s.ok()) mistakes.push_back(s.message());
   };
-  collect(load_yaml(text.str(), path));
+  collect(load_yaml(*text, path));
   for (const std::string& o : overrides) collect(set(o, "--set " + o));
   return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(mistakes, "\n"));
 }

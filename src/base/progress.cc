@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 
 namespace deepseek {
 
@@ -12,6 +13,16 @@ std::string duration_text(double seconds) {
   const int64_t s = std::llround(seconds);
   return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
                    : fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::string moment_text(double seconds) {
+  constexpr double kFirst = -62135596800, kLast = 253402300799;  // of the years 1 and 9999
+  if (!(seconds >= kFirst && seconds <= kLast)) return "-";
+  const std::time_t time = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  if (!gmtime_r(&time, &parts)) return "-";
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02} UTC", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
+                     parts.tm_hour, parts.tm_min);
 }
 
 std::string progress_line(int64_t done, int64_t first, int64_t total, int64_t items, double seconds,

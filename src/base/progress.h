@@ -14,6 +14,8 @@ std::string progress_line(int64_t done, int64_t first, int64_t total, int64_t it
                           const std::string& unit, const std::string& text);
 // 42 -> "0:42", 3723 -> "1:02:03", unknown (negative or not finite) -> "?".
 std::string duration_text(double seconds);
+// Seconds since 1970 as "2024-01-31 12:00 UTC"; what is in no year from 1 to 9999 as "-".
+std::string moment_text(double seconds);
 
 // Draws the line: on a terminal it is redrawn five times a second, elsewhere a new line appears every ten seconds.
 class ProgressBar {

@@ -5,11 +5,11 @@
 #include <cstring>
 #include <numbers>
 
+#include "base/random.h"
 #include "base/simd.h"
 #include "base/strings.h"
 #include "base/threads.h"
 #include "data/color.h"
-#include "data/random.h"
 
 namespace deepseek::data {
 
@@ -17,6 +17,7 @@ namespace {
 
 using graph::Tensor;
 
+constexpr int64_t kMaxPadding = 1 << 20, kMaxOps = 1000;
 constexpr uint64_t kStream = 0x41756721;  // tells these numbers from those of loaders
 
 bool is_mix(const std::string& method) { return method == "cutmix" || method == "mixup"; }
@@ -344,10 +345,12 @@ Result<ImageAugmenter> ImageAugmenter::create(AugmentOptions o) {
     return invalid("probabilities: those of cutmix and mixup add up to {}, at most 1: a sample gets one of them",
                    mixed);
   if (!(o.alpha > 0) || !std::isfinite(o.alpha)) return invalid("alpha: {} is not above 0", o.alpha);
-  if (o.crop_padding < 0) return invalid("crop_padding: {} is below 0", o.crop_padding);
+  if (o.crop_padding < 0 || o.crop_padding > kMaxPadding)
+    return invalid("crop_padding: {} is not in [0, {}]", o.crop_padding, kMaxPadding);
   if (!(o.cutout_size >= 0 && o.cutout_size <= 1)) return invalid("cutout_size: {} is not in [0, 1]", o.cutout_size);
   if (!(o.color >= 0 && o.color <= 1)) return invalid("color: {} is not in [0, 1]", o.color);
-  if (o.randaugment_ops < 1) return invalid("randaugment_ops: {} is below 1", o.randaugment_ops);
+  if (o.randaugment_ops < 1 || o.randaugment_ops > kMaxOps)
+    return invalid("randaugment_ops: {} is not in [1, {}]", o.randaugment_ops, kMaxOps);
   if (o.randaugment_magnitude < 0 || o.randaugment_magnitude > 30)
     return invalid("randaugment_magnitude: {} is not in [0, 30]", o.randaugment_magnitude);
   if (!std::isfinite(o.rotation)) return invalid("rotation: {} is no angle", o.rotation);

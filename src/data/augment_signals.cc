@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/random.h"
 #include "base/strings.h"
 #include "base/threads.h"
-#include "data/random.h"
 
 namespace deepseek::data {
 

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "base/guard.h"
 #include "base/threads.h"
 #include "io/image.h"
 
@@ -215,7 +216,7 @@ Result<Dataset> Dataset::subset(std::span<const int64_t> indices) const {
 Result<Dataset> Dataset::in_memory(std::span<const int64_t> indices) const {
   DS_ASSIGN(Dataset out, subset(indices));
   if (files.empty()) return out;
-  DS_ASSIGN(out.inputs, decode(out));
+  DS_ASSIGN(out.inputs, guarded("[data] while reading pictures", [&] { return decode(out); }));
   out.files.clear();
   return out;
 }

@@ -1,6 +1,7 @@
 // Reader of IDX files, the format of MNIST and its kin (yann.lecun.com/exdb/mnist): two zero bytes, a type code, the
 // rank, big-endian 32-bit dims, then big-endian elements. Plain or gzip, told apart by content.
-// Invariant: memory is bounded by max_bytes whatever the header claims. Test: tests/data/idx_test.cc
+// Invariant: memory is bounded by max_bytes, and by what the header claims, whatever follows. Test:
+// tests/data/idx_test.cc
 #pragma once
 
 #include <cstddef>

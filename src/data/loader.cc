@@ -4,30 +4,17 @@
 #include <exception>
 #include <span>
 
+#include "base/random.h"
 #include "base/threads.h"
-#include "data/random.h"
 
 namespace deepseek::data {
 namespace {
 
-constexpr int64_t kMaxShift = 4;
 // Independent streams of random numbers from one seed.
 constexpr uint64_t kShuffleStream = 0x5348, kAugmentStream = 0x4147;
 
 uint64_t key_of(uint64_t stream, uint64_t seed, int64_t epoch) {
   return hash_of(stream, seed, static_cast<uint64_t>(epoch));
-}
-
-// Image row y of the result comes from row y + dy of the source, mirrored where asked; outside lies `fill`.
-void shift_plane(const float* from, float* to, int64_t height, int64_t width, int64_t dy, int64_t dx, bool flip,
-                 float fill) {
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) {
-      const int64_t sy = y + dy, sx = (flip ? width - 1 - x : x) + dx;
-      const bool inside = sy >= 0 && sy < height && sx >= 0 && sx < width;
-      to[y * width + x] = inside ? from[sy * width + sx] : fill;
-    }
-  }
 }
 
 }  // namespace
@@ -38,17 +25,8 @@ DataLoader::DataLoader(const Dataset& dataset, LoaderOptions options)
 Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions options) {
   DS_TRY(dataset.validate());
   if (options.batch_size < 1) return invalid("[data] batch_size is {}, expected at least 1", options.batch_size);
-  if (options.augment != "none" && options.augment != "flip" && options.augment != "crop_flip") {
-    return invalid("[data] augment is '{}', expected none, flip or crop_flip", options.augment);
-  }
-  if (options.augment != "none" && dataset.input_type().rank() != 4) {
-    return invalid("[data] augment '{}' needs images [N,C,H,W], got {}; use augment 'none'", options.augment,
-                   to_string(dataset.input_type()));
-  }
   if (options.augmenter) {
     const graph::TensorType type = dataset.input_type();
-    if (options.augment != "none")
-      return invalid("[data] augment is '{}' beside an augmenter; use one of them", options.augment);
     if (type.rank() != 4 || (type.dtype != DType::kU8 && type.dtype != DType::kF32))
       return invalid("[data] augmentation needs images [N,C,H,W] of u8 or f32, got {}", to_string(type));
     if (options.augmenter->mixes() && dataset.is_classification() &&
@@ -93,9 +71,7 @@ Status DataLoader::batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::
     std::iota(samples.begin(), samples.end(), begin);
   }
   if (options_.augmenter) return read_augmented(epoch, index, samples, x, y);
-  DS_TRY(dataset_->read(samples, x, y));
-  if (options_.augment != "none") augment(epoch, samples, x);
-  return {};
+  return dataset_->read(samples, x, y);
 }
 
 Status DataLoader::read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
@@ -130,35 +106,6 @@ Status DataLoader::read_augmented(int64_t epoch, int64_t index, std::span<const 
   }
   y = std::move(weights);
   return {};
-}
-
-void DataLoader::augment(int64_t epoch, std::span<const int64_t> samples, graph::Tensor& x) const {
-  const graph::Dims& dims = x.dims();
-  const int64_t channels = dims[1], height = dims[2], width = dims[3], plane = height * width;
-  std::vector<float> fill(static_cast<size_t>(channels));
-  const auto at = [](const std::vector<double>& v, size_t c, double otherwise) {
-    return v.empty() ? otherwise : v[v.size() == 1 ? 0 : c];
-  };
-  for (size_t c = 0; c < fill.size(); ++c) {
-    fill[c] = static_cast<float>(-at(dataset_->mean, c, 0.0) / at(dataset_->stddev, c, 1.0));
-  }
-  const uint64_t key = key_of(kAugmentStream, options_.seed, epoch);
-  const bool crop = options_.augment == "crop_flip";
-  parallel_for(static_cast<int64_t>(samples.size()), 16, [&](int64_t begin, int64_t end) {
-    std::vector<float> old(static_cast<size_t>(plane));
-    for (int64_t i = begin; i < end; ++i) {
-      const auto sample = static_cast<uint64_t>(samples[static_cast<size_t>(i)]);
-      const bool flip = bounded(hash_of(key, sample, 0), 2) == 1;
-      const int64_t dy = crop ? bounded(hash_of(key, sample, 1), 2 * kMaxShift + 1) - kMaxShift : 0;
-      const int64_t dx = crop ? bounded(hash_of(key, sample, 2), 2 * kMaxShift + 1) - kMaxShift : 0;
-      if (!flip && dy == 0 && dx == 0) continue;
-      for (int64_t c = 0; c < channels; ++c) {
-        float* image = x.as<float>() + (i * channels + c) * plane;
-        std::copy(image, image + plane, old.begin());
-        shift_plane(old.data(), image, height, width, dy, dx, flip, fill[static_cast<size_t>(c)]);
-      }
-    }
-  });
 }
 
 BatchStream::BatchStream(const DataLoader& loader, int64_t epoch, int64_t first, size_t depth)

@@ -23,11 +23,8 @@ struct LoaderOptions {
   bool shuffle = false;
   uint64_t seed = 0;
   bool drop_last = false;  // leave out the last batch where it is smaller
-  // For images [N, C, H, W]. "flip": mirrored left-right with probability 1/2. "crop_flip": also moved by up to
-  // 4 pixels each way, raw zeros coming in (He et al., 2015, section 4.2).
-  std::string augment = "none";
-  // Instead: what changes images, raw as they are. Where it mixes, samples of a batch are mixed with each other, and y
-  // becomes f32 [b, classes], weights of classes that sum to 1.
+  // What changes images [N, C, H, W] of u8 or f32, raw as they are. Where it mixes, samples of a batch are mixed with
+  // each other, and y becomes f32 [b, classes], weights of classes that sum to 1.
   std::shared_ptr<const ImageAugmenter> augmenter = nullptr;
 };
 
@@ -46,7 +43,6 @@ class DataLoader {
   using Order = std::shared_ptr<const std::vector<int64_t>>;
   DataLoader(const Dataset& dataset, LoaderOptions options);
   Order order_of(int64_t epoch) const;
-  void augment(int64_t epoch, std::span<const int64_t> samples, graph::Tensor& x) const;
   Status read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
                         graph::Tensor& y) const;
 

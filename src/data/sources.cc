@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <span>
 
+#include "base/random.h"
 #include "data/idx.h"
-#include "data/random.h"
 #include "io/image.h"
 
 namespace deepseek::data {

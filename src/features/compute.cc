@@ -8,9 +8,9 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "base/random.h"
 #include "base/strings.h"
 #include "base/threads.h"
-#include "data/random.h"
 
 namespace deepseek::features {
 
@@ -53,7 +53,7 @@ class Numbering {
   int32_t number(int64_t segment, double key) {
     if (std::isnan(key)) return -1;
     const auto bits = std::bit_cast<uint64_t>(key + 0.0), s = static_cast<uint64_t>(segment);
-    size_t at = data::hash_of(bits, s) & (slots_.size() - 1);
+    size_t at = hash_of(bits, s) & (slots_.size() - 1);
     for (; slots_[at].number >= 0; at = (at + 1) & (slots_.size() - 1))
       if (slots_[at].bits == bits && slots_[at].segment == s) return slots_[at].number;
     slots_[at] = {bits, s, count_};

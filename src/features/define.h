@@ -73,6 +73,7 @@ class Definitions {
   static Result<Definitions> from_json(const nlohmann::json& json, const Entities& entities);
 
  private:
+  static Result<Definitions> read_json(const nlohmann::json& json, const Entities& entities);
   friend class Synthesizer;
   std::vector<Feature> features_;
   std::vector<int> targets_;

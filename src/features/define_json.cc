@@ -57,6 +57,14 @@ Json Definitions::to_json(const Entities& entities) const {
 }
 
 Result<Definitions> Definitions::from_json(const Json& json, const Entities& entities) {
+  try {
+    return read_json(json, entities);
+  } catch (const Json::exception& e) {  // a key that is missing, or holds something else
+    return make_error(ErrorCode::kDataCorrupt, "definitions of features are damaged: {}", e.what());
+  }
+}
+
+Result<Definitions> Definitions::read_json(const Json& json, const Entities& entities) {
   Definitions made;
   DS_ASSIGN(made.entity_, entities.find(json.at("table").get<std::string>()));
   const Json& list = json.at("features");

@@ -7,47 +7,12 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
-#include <system_error>
+
+#include "base/guard.h"
+#include "base/memory.h"
 
 namespace deepseek::io {
 namespace {
-
-const char* advice_for(int error_number) {
-  switch (error_number) {
-    case ENOENT: return "check the path; its folder must exist";
-    case EACCES:
-    case EPERM: return "check the permissions of the file and of its folder";
-    case ENOSPC:
-    case EDQUOT: return "free space on the disk or choose another folder; the old file, if any, is untouched";
-    case EROFS: return "the file system is read-only; choose another folder";
-    case EISDIR: return "the path is a folder; give a file name";
-    case ENOTDIR: return "a part of the path is a file, not a folder";
-    case ENAMETOOLONG: return "choose a shorter name";
-    case EMFILE:
-    case ENFILE: return "too many open files; raise the limit (ulimit -n)";
-    case EIO: return "the device reports a fault; check the disk and the system log";
-    default: return "check the path and the device";
-  }
-}
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return fd_; }
-  int close() {
-    const int fd = fd_;
-    fd_ = -1;
-    return ::close(fd);
-  }
-
- private:
-  int fd_;
-};
 
 Status write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
   while (!bytes.empty()) {
@@ -80,18 +45,18 @@ Status write_temporary(const std::string& temporary, mode_t mode, const std::str
 
 }  // namespace
 
-Status system_error(const std::string& action, const std::string& path, int error_number) {
-  return make_error(error_number == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "cannot {} '{}': {}; {}", action,
-                    path, std::generic_category().message(error_number), advice_for(error_number));
-}
-
 Status write_file_atomic(const std::string& path, const std::function<Status(const WriteBytes&)>& writer) {
   static std::atomic<uint64_t> counter{0};
+  DS_TRY(check_path(path));
   struct stat old;
   const bool exists = ::stat(path.c_str(), &old) == 0;
   if (exists && S_ISDIR(old.st_mode)) return system_error("write", path, EISDIR);
+  if (exists && !S_ISREG(old.st_mode))  // the rename would put a file in the place of /dev/null
+    return invalid("'{}' is a device or a pipe, expected the name of a file", path);
   const std::string temporary = fmt::format("{}.tmp-{}-{}", path, ::getpid(), counter.fetch_add(1));
-  Status status = write_temporary(temporary, exists ? (old.st_mode & 0777) : 0666, path, writer);
+  Status status = guarded(fmt::format("while writing '{}'", path), [&] {
+    return write_temporary(temporary, exists ? (old.st_mode & 0777) : 0666, path, writer);
+  });
   if (!status.ok()) {
     // Fails when the temporary file was never made; the first error is the one that matters.
     (void)::unlink(temporary.c_str());
@@ -111,22 +76,24 @@ Status write_file_atomic(const std::string& path, std::span<const std::byte> byt
 }
 
 Result<std::vector<std::byte>> read_file(const std::string& path) {
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return system_error("open", path, errno);
-  struct stat info;
-  if (::fstat(file.get(), &info) != 0) return system_error("inspect", path, errno);
-  if (S_ISDIR(info.st_mode)) return system_error("read", path, EISDIR);
-  std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::read(file.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return system_error("read", path, errno);
-    if (n == 0) break;  // shrunk while being read; the format's own checks name the truncation
-    done += static_cast<size_t>(n);
-  }
-  bytes.resize(done);
-  return bytes;
+  DS_ASSIGN(const OpenFile opened, open_file(path));
+  constexpr size_t kSmall = size_t{1} << 30;
+  if (opened.bytes > kSmall && opened.bytes > machine_memory())
+    return make_error(ErrorCode::kIo, "cannot read '{}': its {} are more than the memory there is", path,
+                      format_bytes(opened.bytes));
+  return guarded(fmt::format("while reading '{}'", path), [&]() -> Result<std::vector<std::byte>> {
+    std::vector<std::byte> bytes(opened.bytes);
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t n = ::read(opened.file.get(), bytes.data() + done, bytes.size() - done);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return system_error("read", path, errno);
+      if (n == 0) break;  // shrunk while being read; the format's own checks name the truncation
+      done += static_cast<size_t>(n);
+    }
+    bytes.resize(done);
+    return bytes;
+  });
 }
 
 }  // namespace deepseek::io

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/files.h"
 #include "base/status.h"
 
 namespace deepseek::io {
@@ -17,15 +18,15 @@ namespace deepseek::io {
 using WriteBytes = std::function<Status(std::span<const std::byte>)>;
 
 // Replaces `path` with the bytes. Errors: kIo (the system's reason and what to do about it). Symbolic links at `path`
-// are replaced, not followed. A process killed midway may leave a file named "<path>.tmp-<pid>-<n>" behind.
+// are replaced, not followed; devices and pipes are kInvalidArgument. A process killed midway may leave a file named
+// "<path>.tmp-<pid>-<n>" behind.
 Status write_file_atomic(const std::string& path, std::span<const std::byte> bytes);
 // The same with content produced piece by piece; an error from `writer` leaves `path` untouched and is passed on.
 Status write_file_atomic(const std::string& path, const std::function<Status(const WriteBytes&)>& writer);
 
-// The whole content of a regular file. Errors: kNotFound, kIo.
+// The whole content of an ordinary file. Errors: kNotFound, kIo, kInvalidArgument for what is no file.
 Result<std::vector<std::byte>> read_file(const std::string& path);
 
-// "cannot <action> '<path>': <system's reason>; <advice>", code kNotFound for ENOENT and kIo for everything else.
-Status system_error(const std::string& action, const std::string& path, int error_number);
+using deepseek::system_error;
 
 }  // namespace deepseek::io

@@ -9,8 +9,8 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
+#include "base/strings.h"
 #include "io/atomic_file.h"
 
 namespace deepseek::io {
@@ -70,14 +70,7 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-bool is_utf8(std::string_view text) {
-  try {
-    (void)nlohmann::json(std::string(text)).dump();
-    return true;
-  } catch (const nlohmann::json::exception&) {
-    return false;
-  }
-}
+bool is_utf8(std::string_view text) { return first_invalid_utf8(text) == text.size(); }
 
 }  // namespace
 
@@ -110,6 +103,7 @@ EventFile::~EventFile() {
 
 Result<EventFile> EventFile::create(const std::string& folder) {
   static std::atomic<int> counter{0};
+  DS_TRY(check_path(folder));
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return system_error("create folder", folder, error.value());

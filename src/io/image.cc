@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/guard.h"
+#include "base/strings.h"
 #include "io/atomic_file.h"
 #include "io/jpeg.h"
 #include "io/png.h"
@@ -53,12 +55,26 @@ Weights triangle(int64_t from, int64_t to) {
 
 uint8_t rounded(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
+// Grey repeated, or colour as luma.
+Result<Tensor> with_channels(const Tensor& image, int64_t channels) {
+  const int64_t plane = image.dims()[1] * image.dims()[2];
+  Tensor out(DType::kU8, {channels, image.dims()[1], image.dims()[2]});
+  const uint8_t* const from = image.as<uint8_t>();
+  for (int64_t p = 0; p < plane; ++p) {
+    if (channels == 3)
+      for (int64_t c = 0; c < 3; ++c) out.as<uint8_t>()[c * plane + p] = from[p];
+    else
+      out.as<uint8_t>()[p] =
+          static_cast<uint8_t>((from[p] * 19595 + from[plane + p] * 38470 + from[2 * plane + p] * 7471 + 0x8000) >> 16);
+  }
+  return out;
+}
+
 }  // namespace
 
 bool is_image_name(std::string_view name) {
-  std::string lower(name);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
-  return lower.ends_with(".jpg") || lower.ends_with(".jpeg") || lower.ends_with(".png");
+  const std::string end = lower(name);
+  return end.ends_with(".jpg") || end.ends_with(".jpeg") || end.ends_with(".png");
 }
 
 Result<Tensor> load_image(const std::string& path, int64_t channels, int64_t least) {
@@ -74,17 +90,7 @@ Result<Tensor> load_image(const std::string& path, int64_t channels, int64_t lea
   else if (starts({0x89, 'P', 'N', 'G'}))
     image = parse_png(bytes, path);
   if (!image.ok() || image->dims()[0] == channels) return image;
-  const int64_t plane = image->dims()[1] * image->dims()[2];
-  Tensor out(DType::kU8, {channels, image->dims()[1], image->dims()[2]});
-  const uint8_t* const from = image->as<uint8_t>();
-  for (int64_t p = 0; p < plane; ++p) {
-    if (channels == 3)
-      for (int64_t c = 0; c < 3; ++c) out.as<uint8_t>()[c * plane + p] = from[p];
-    else
-      out.as<uint8_t>()[p] =
-          static_cast<uint8_t>((from[p] * 19595 + from[plane + p] * 38470 + from[2 * plane + p] * 7471 + 0x8000) >> 16);
-  }
-  return out;
+  return guarded(fmt::format("while reading '{}'", path), [&] { return with_channels(*image, channels); });
 }
 
 Tensor resize_image(const Tensor& image, int64_t height, int64_t width) {

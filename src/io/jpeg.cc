@@ -6,6 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "base/guard.h"
+#include "io/png.h"
+
 namespace deepseek::io {
 
 Result<graph::Tensor> parse_jpeg(std::span<const std::byte> bytes, std::string_view where, int64_t least,
@@ -26,6 +29,7 @@ Result<graph::Tensor> parse_jpeg(std::span<const std::byte> bytes, std::string_v
   if (width > max_side || height > max_side)
     return invalid("[jpeg] '{}' is {}x{} pixels, at most {} a side are allowed; scale it down first", where, width,
                    height, max_side);
+  if (static_cast<int64_t>(width) * height > kMaxPixels) return too_many_pixels("jpeg", where, width, height);
   if (colours == TJCS_CMYK || colours == TJCS_YCCK)
     return Status(ErrorCode::kUnsupported,
                   fmt::format("[jpeg] '{}' has the four colours of print (CMYK); convert it to RGB", where));
@@ -36,19 +40,21 @@ Result<graph::Tensor> parse_jpeg(std::span<const std::byte> bytes, std::string_v
       height = TJSCALED(height, (tjscalingfactor{1, divisor}));
       break;
     }
-  const int channels = colours == TJCS_GRAY ? 1 : 3;
-  std::vector<unsigned char> pixels(static_cast<size_t>(channels) * static_cast<size_t>(width) *
-                                    static_cast<size_t>(height));
-  // A warning, of a file that ends early for instance, is an error: the rest of the picture would be grey.
-  if (tjDecompress2(decoder.get(), data, bytes.size(), pixels.data(), width, 0, height,
-                    channels == 1 ? TJPF_GRAY : TJPF_RGB, TJFLAG_ACCURATEDCT) != 0)
-    return corrupt();
-  graph::Tensor out(DType::kU8, {channels, height, width});
-  const int64_t plane = static_cast<int64_t>(width) * height;
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t p = 0; p < plane; ++p)
-      out.as<uint8_t>()[c * plane + p] = pixels[static_cast<size_t>(p * channels + c)];
-  return out;
+  return guarded(fmt::format("while reading '{}'", where), [&]() -> Result<graph::Tensor> {
+    const int channels = colours == TJCS_GRAY ? 1 : 3;
+    std::vector<unsigned char> pixels(static_cast<size_t>(channels) * static_cast<size_t>(width) *
+                                      static_cast<size_t>(height));
+    // A warning, of a file that ends early for instance, is an error: the rest of the picture would be grey.
+    if (tjDecompress2(decoder.get(), data, bytes.size(), pixels.data(), width, 0, height,
+                      channels == 1 ? TJPF_GRAY : TJPF_RGB, TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS) != 0)
+      return corrupt();
+    graph::Tensor out(DType::kU8, {channels, height, width});
+    const int64_t plane = static_cast<int64_t>(width) * height;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t p = 0; p < plane; ++p)
+        out.as<uint8_t>()[c * plane + p] = pixels[static_cast<size_t>(p * channels + c)];
+    return out;
+  });
 }
 
 }  // namespace deepseek::io

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "base/guard.h"
 #include "io/atomic_file.h"
 
 namespace deepseek::io {
@@ -29,19 +30,38 @@ Result<graph::Tensor> parse_png(std::span<const std::byte> bytes, std::string_vi
     return invalid("[png] '{}' is {}x{} pixels, at most {} a side are allowed; scale it down first", where, image.width,
                    image.height, max_side);
   }
-  const bool colour = (image.format & PNG_FORMAT_FLAG_COLOR) != 0;
-  image.format = colour ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
-  const int64_t channels = colour ? 3 : 1, height = image.height, width = image.width, plane = height * width;
-  std::vector<uint8_t> pixels(static_cast<size_t>(channels * plane));
-  const png_color white{255, 255, 255};
-  if (png_image_finish_read(&image, &white, pixels.data(), 0, nullptr) == 0) return corrupt(image.message);
-  graph::Tensor out(DType::kU8, {channels, height, width});
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t p = 0; p < plane; ++p) {
-      out.as<uint8_t>()[c * plane + p] = pixels[static_cast<size_t>(p * channels + c)];
+  if (static_cast<int64_t>(image.width) * image.height > kMaxPixels)
+    return too_many_pixels("png", where, image.width, image.height);
+  return guarded(fmt::format("while reading '{}'", where), [&]() -> Result<graph::Tensor> {
+    const bool colour = (image.format & PNG_FORMAT_FLAG_COLOR) != 0;
+    const bool alpha = (image.format & PNG_FORMAT_FLAG_ALPHA) != 0;
+    // Without this samples of 16 bits are taken for linear light, and with a background libpng blends in linear light.
+    image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
+    image.format = (colour ? PNG_FORMAT_FLAG_COLOR : 0u) | (alpha ? PNG_FORMAT_FLAG_ALPHA : 0u);
+    const int64_t channels = colour ? 3 : 1, height = image.height, width = image.width, plane = height * width;
+    const int64_t stored = channels + (alpha ? 1 : 0);
+    std::vector<uint8_t> pixels(static_cast<size_t>(stored * plane));
+    if (png_image_finish_read(&image, nullptr, pixels.data(), 0, nullptr) == 0) return corrupt(image.message);
+    graph::Tensor out(DType::kU8, {channels, height, width});
+    for (int64_t c = 0; c < channels; ++c) {
+      uint8_t* const to = out.as<uint8_t>() + c * plane;
+      const uint8_t* from = pixels.data() + c;
+      if (!alpha) {
+        for (int64_t p = 0; p < plane; ++p) to[p] = from[p * stored];
+        continue;
+      }
+      for (int64_t p = 0; p < plane; ++p, from += stored) {
+        const uint32_t opaque = from[channels - c], sum = from[0] * opaque + 255 * (255 - opaque);
+        to[p] = static_cast<uint8_t>((sum + 127) / 255);
+      }
     }
-  }
-  return out;
+    return out;
+  });
+}
+
+Status too_many_pixels(std::string_view format, std::string_view where, int64_t width, int64_t height) {
+  return invalid("[{}] '{}' is {}x{}, at most {} pixels are allowed; scale it down first", format, where, width, height,
+                 kMaxPixels);
 }
 
 Result<graph::Tensor> load_png(const std::string& path, int64_t max_side) {

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "base/guard.h"
 #include "io/atomic_file.h"
 
 namespace deepseek::io {
@@ -16,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxHeader = 100'000'000;  // the reference implementation's limit
-constexpr int kMaxDepth = 4;                  // the format itself needs 3
+constexpr size_t kMaxDepth = 4;               // the format itself needs 3
 constexpr size_t kMaxRank = 32;
 constexpr const char* kMetadataKey = "__metadata__";
 
@@ -45,43 +46,59 @@ struct Entry {
   uint64_t begin, end;  // within the data section
 };
 
-// JSON allows a key twice and keeps the last; here that would let two readers see two different files.
-struct KeyCheck {
+// What is wrong with a header as text, before anything is made of it. JSON allows a key twice and keeps the last; here
+// that would let two readers see two different files.
+struct HeaderCheck : nlohmann::json_sax<json> {
   std::vector<std::set<std::string>> seen;
-  std::string duplicate;
-  bool has_duplicate = false;
-  bool too_deep = false;
+  size_t depth = 0;
+  std::string wrong;
 
-  bool operator()(int depth, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::object_start) {
-      seen.emplace_back();
-    } else if (event == json::parse_event_t::object_end) {
-      if (!seen.empty()) seen.pop_back();
-    } else if (event == json::parse_event_t::key && !seen.empty()) {
-      const std::string& key = value.get_ref<const std::string&>();
-      if (!seen.back().insert(key).second && !has_duplicate) {
-        has_duplicate = true;
-        duplicate = key;
-      }
-    }
-    if (depth > kMaxDepth) too_deep = true;
+  bool deeper() {
+    if (++depth <= kMaxDepth) return true;
+    wrong = fmt::format("nests deeper than {} levels", kMaxDepth);
+    return false;
+  }
+  bool start_object(size_t) override {
+    seen.emplace_back();
+    return deeper();
+  }
+  bool end_object() override {
+    seen.pop_back();
+    --depth;
     return true;
   }
+  bool start_array(size_t) override { return deeper(); }
+  bool end_array() override {
+    --depth;
+    return true;
+  }
+  bool key(std::string& name) override {
+    if (seen.back().insert(name).second) return true;
+    wrong = fmt::format("names '{}' twice", name);
+    return false;
+  }
+  bool parse_error(size_t, const std::string&, const json::exception& e) override {
+    wrong = fmt::format("is not valid JSON: {}", e.what());
+    return false;
+  }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(json::binary_t&) override { return true; }
 };
 
+// By two passes, since a parser that asks a callback looks at all values again for each one that ends.
 Result<json> parse_header(std::string_view text, std::string_view where) {
   if (text.empty() || text.front() != '{') {
     return corrupt(where, "the header must start with '{{'; is this a safetensors file?");
   }
-  KeyCheck check;
-  json header;
-  try {
-    header = json::parse(text.begin(), text.end(), std::ref(check));
-  } catch (const json::exception& e) {
-    return corrupt(where, "the header is not valid JSON: {}", e.what());
-  }
-  if (check.too_deep) return corrupt(where, "the header nests deeper than {} levels", kMaxDepth);
-  if (check.has_duplicate) return corrupt(where, "the header names '{}' twice", check.duplicate);
+  HeaderCheck check;
+  if (!json::sax_parse(text.begin(), text.end(), &check)) return corrupt(where, "the header {}", check.wrong);
+  json header = json::parse(text.begin(), text.end(), nullptr, false);
+  if (header.is_discarded()) return corrupt(where, "the header is not valid JSON");
   return header;
 }
 
@@ -186,7 +203,7 @@ Status check_coverage(std::vector<Entry>& entries, uint64_t data_size, std::stri
 
 }  // namespace
 
-Result<TensorFile> parse_safetensors(std::span<const std::byte> bytes, std::string_view where) {
+static Result<TensorFile> parse(std::span<const std::byte> bytes, std::string_view where) {
   if (bytes.size() < 8) {
     return corrupt(where, "is {} bytes long, a header length alone takes 8; the file is truncated", bytes.size());
   }
@@ -229,6 +246,10 @@ Result<TensorFile> parse_safetensors(std::span<const std::byte> bytes, std::stri
     file.tensors.emplace(std::move(entry.name), std::move(tensor));
   }
   return file;
+}
+
+Result<TensorFile> parse_safetensors(std::span<const std::byte> bytes, std::string_view where) {
+  return guarded(fmt::format("[safetensors] '{}'", where), [&] { return parse(bytes, where); });
 }
 
 Result<TensorFile> load_safetensors(const std::string& path) {

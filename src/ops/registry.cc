@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "base/console.h"
+
 namespace deepseek::ops {
 
 const graph::OpRegistry& registry() {
@@ -15,7 +17,7 @@ const graph::OpRegistry& registry() {
                          register_rnn, register_interpolate, register_loss, register_ctc}) {
       if (Status s = family(*r); !s.ok()) {
         // A contradictory record is a bug of ours that every test would hit; there is no caller to tell.
-        fmt::print(stderr, "{}\n", s.to_string());
+        print_err("{}\n", s.to_string());
         std::abort();
       }
     }

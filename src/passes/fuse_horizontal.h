@@ -2,7 +2,8 @@
 // of many parameters: what it costs to start a loop on all threads is then paid once. The body has a component for
 // each. Loops join that are equally far from the end of the graph, which rules out cycles; nobody waits for a result
 // longer than before. Large loops stay alone, because they gain nothing and would keep their inputs alive until the
-// last of them is there. Given:  %3 = fused(%0) {body=graph {..}}; %4 = fused(%1) {body=graph {..}}; output %3, %4
+// last of them is there.
+// Given:  %3 = fused(%0) {body=graph {..}}; %4 = fused(%1) {body=graph {..}}; output %3, %4
 // Result: %3, %4 = fused(%0, %1) {body=graph {.., ..}}
 // Test: tests/passes/golden_test.cc
 #pragma once

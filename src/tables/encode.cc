@@ -5,7 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "data/random.h"
+#include "base/random.h"
 #include "tables/columns.h"
 #include "tables/edit.h"
 #include "tables/numbers.h"
@@ -326,7 +326,7 @@ class Target : public Categories {
   };
   size_t fold_of(int64_t row) const {
     return static_cast<size_t>(
-        data::bounded(data::hash_of(0x746172, static_cast<uint64_t>(seed_), static_cast<uint64_t>(row)), folds_));
+        bounded(hash_of(0x746172, static_cast<uint64_t>(seed_), static_cast<uint64_t>(row)), folds_));
   }
   Result<int> find_target(const arrow::Schema& schema) const {
     DS_ASSIGN(const int c, find_column(schema, target_, "target"));

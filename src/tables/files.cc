@@ -6,7 +6,6 @@
 #include <arrow/ipc/api.h>
 #include <arrow/json/api.h>
 #include <arrow/util/compression.h>
-#include <arrow/util/io_util.h>
 #include <iconv.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
@@ -15,8 +14,11 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "base/files.h"
+#include "base/guard.h"
 #include "base/strings.h"
 #include "io/atomic_file.h"
+#include "tables/guards.h"
 
 namespace deepseek::tables {
 
@@ -112,15 +114,13 @@ class Decoder {
 // As a stream, unpacked and in UTF-8; errors of the system name the file.
 Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path, const Kind& kind,
                                                             const std::string& encoding = "utf-8") {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return invalid("'{}' is a folder, expected a file", path);
-  auto opened = arrow::io::ReadableFile::Open(path);
-  if (!opened.ok()) return io::system_error("read", path, arrow::internal::ErrnoFromStatus(opened.status()));
-  std::shared_ptr<arrow::io::InputStream> stream = *opened;
+  DS_ASSIGN(OpenFile file, open_file(path));
+  DS_ARROW_ASSIGN(std::shared_ptr<arrow::io::InputStream> stream,
+                  arrow::io::ReadableFile::Open(file.file.release(), capped_pool()));
   if (kind.compression != arrow::Compression::UNCOMPRESSED) {
     DS_ARROW_ASSIGN(std::unique_ptr<arrow::util::Codec> codec, arrow::util::Codec::Create(kind.compression));
     // The stream keeps what it needs of the codec.
-    DS_ARROW_ASSIGN(stream, arrow::io::CompressedInputStream::Make(codec.get(), stream));
+    DS_ARROW_ASSIGN(stream, arrow::io::CompressedInputStream::Make(codec.get(), stream, capped_pool()));
   }
   if (const std::string name = lower(encoding); name == "utf-8" || name == "utf8") return stream;
   DS_ASSIGN(const auto decoder, Decoder::make(path, encoding));
@@ -172,6 +172,14 @@ Result<T> named(arrow::Result<T> result, const std::string& path) {
   if (!result.ok()) return named(from_arrow(result.status()), path);
   return std::move(result).ValueUnsafe();
 }
+
+// The same the other way, for what Arrow calls.
+template <class T>
+arrow::Result<T> to_arrow(Result<T> result) {
+  if (!result.ok()) return arrow::Status::Invalid(result.status().message());
+  return std::move(result).value();
+}
+arrow::io::IOContext capped_io() { return arrow::io::IOContext(capped_pool()); }
 
 // Keeps the reader that its batches come from, and puts the file's name into their errors.
 class NamedReader : public arrow::RecordBatchReader {
@@ -246,58 +254,101 @@ bool is_text_file(const std::string& path, const FileOptions& options) {
   return kind.ok() && kind->format != "parquet" && kind->format != "arrow";
 }
 
-Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options) {
+static Result<Reader> open_reader(const std::string& path, const FileOptions& options) {
   DS_ASSIGN(const Kind kind, kind_of(path, options));
   if (kind.format == "parquet" || kind.format == "arrow") {
     if (!options.types.empty())
       return invalid("'{}': {} files carry their types; `types` is for text", path, kind.format);
     DS_ASSIGN(const auto stream, open_stream(path, kind));
     const auto file = std::static_pointer_cast<arrow::io::ReadableFile>(stream);
+    Reader reader;
+    std::shared_ptr<void> keeps;
     if (kind.format == "arrow") {
-      DS_ASSIGN(auto ipc, named(arrow::ipc::RecordBatchFileReader::Open(file), path));
-      return choose(std::make_shared<NamedReader>(path, std::make_shared<IpcReader>(std::move(ipc))), options.columns);
+      auto how = arrow::ipc::IpcReadOptions::Defaults();
+      how.memory_pool = capped_pool();
+      DS_ASSIGN(auto ipc, named(arrow::ipc::RecordBatchFileReader::Open(file, how), path));
+      reader = std::make_shared<IpcReader>(std::move(ipc));
+    } else {
+      DS_ASSIGN(auto parquet, named(parquet::arrow::OpenFile(file, capped_pool()), path));
+      parquet->set_use_threads(true);
+      DS_ASSIGN(reader, named(parquet->GetRecordBatchReader(), path));
+      keeps = std::move(parquet);
     }
-    DS_ASSIGN(auto parquet, named(parquet::arrow::OpenFile(file, arrow::default_memory_pool()), path));
-    parquet->set_use_threads(true);
-    DS_ASSIGN(auto batches, named(parquet->GetRecordBatchReader(), path));
-    return choose(
-        std::make_shared<NamedReader>(path, Reader(std::move(batches)), std::shared_ptr<void>(std::move(parquet))),
-        options.columns);
+    return choose(std::make_shared<NamedReader>(path, validated(std::move(reader)), std::move(keeps)), options.columns);
   }
-  DS_ASSIGN(const auto stream, open_stream(path, kind, options.encoding));
+  OpenBlocks open;
   if (kind.format == "jsonl") {
     auto parse = arrow::json::ParseOptions::Defaults();
     parse.newlines_in_values = false;
     DS_ASSIGN(parse.explicit_schema, wanted_types(options));
-    DS_ASSIGN(auto json,
-              named(arrow::json::StreamingReader::Make(stream, arrow::json::ReadOptions::Defaults(), parse), path));
-    return choose(std::make_shared<NamedReader>(path, std::move(json)), options.columns);
+    open = [path, kind, encoding = options.encoding, parse](
+               int64_t block, const std::shared_ptr<arrow::Schema>& schema) -> arrow::Result<Reader> {
+      ARROW_ASSIGN_OR_RAISE(auto stream, to_arrow(open_stream(path, kind, encoding)));
+      auto read = arrow::json::ReadOptions::Defaults();
+      read.block_size = static_cast<int32_t>(block);
+      auto as_before = parse;
+      if (schema) {
+        as_before.explicit_schema = schema;
+        as_before.unexpected_field_behavior = arrow::json::UnexpectedFieldBehavior::Error;
+      }
+      ARROW_ASSIGN_OR_RAISE(auto reader, arrow::json::StreamingReader::Make(checked_json_lines(std::move(stream)), read,
+                                                                            as_before, capped_io()));
+      return validated(std::move(reader));
+    };
+  } else {
+    DS_ASSIGN(const CsvOptions csv, csv_options(kind, options));
+    open = [path, kind, encoding = options.encoding, csv](
+               int64_t block, const std::shared_ptr<arrow::Schema>& schema) -> arrow::Result<Reader> {
+      ARROW_ASSIGN_OR_RAISE(auto stream, to_arrow(open_stream(path, kind, encoding)));
+      CsvOptions as_before = csv;
+      as_before.read.block_size = static_cast<int32_t>(block);
+      if (schema)
+        for (const auto& field : schema->fields()) as_before.convert.column_types[field->name()] = field->type();
+      return arrow::csv::StreamingReader::Make(capped_io(), std::move(stream), as_before.read, as_before.parse,
+                                               as_before.convert);
+    };
   }
-  DS_ASSIGN(CsvOptions csv, csv_options(kind, options));
-  DS_ASSIGN(auto reader, named(arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), stream, csv.read,
-                                                                 csv.parse, csv.convert),
-                               path));
-  return Reader(std::make_shared<NamedReader>(path, std::move(reader)));
+  // The file that is not there, or is none, is an error of ours, not of Arrow's.
+  DS_TRY(open_file(path).status());
+  DS_ASSIGN(Reader reader, named(growing(std::move(open)), path));
+  reader = std::make_shared<NamedReader>(path, std::move(reader));
+  return kind.format == "jsonl" ? choose(std::move(reader), options.columns) : Result<Reader>(std::move(reader));
 }
 
-Result<Table> read_table(const std::string& path, const FileOptions& options) {
+Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options) {
+  return guarded(fmt::format("while reading '{}'", path), [&] { return open_reader(path, options); });
+}
+
+static Result<Table> read_whole(const std::string& path, const FileOptions& options) {
   DS_ASSIGN(const Kind kind, kind_of(path, options));
   if (kind.format == "csv" || kind.format == "tsv") {  // blocks in parallel, and types from all of them
     DS_ASSIGN(CsvOptions csv, csv_options(kind, options));
-    const auto read = [&]() -> Result<Table> {
-      DS_ASSIGN(const auto stream, open_stream(path, kind, options.encoding));
-      DS_ASSIGN(auto reader, named(arrow::csv::TableReader::Make(arrow::io::default_io_context(), stream, csv.read,
-                                                                 csv.parse, csv.convert),
-                                   path));
-      return named(reader->Read(), path);
+    DS_TRY(open_file(path).status());
+    const auto read = [&]() -> arrow::Result<Table> {
+      ARROW_ASSIGN_OR_RAISE(const auto stream, to_arrow(open_stream(path, kind, options.encoding)));
+      ARROW_ASSIGN_OR_RAISE(const auto reader,
+                            arrow::csv::TableReader::Make(capped_io(), stream, csv.read, csv.parse, csv.convert));
+      return reader->Read();
     };
-    Result<Table> table = read();
-    if (table.ok() || table.status().code() == ErrorCode::kNotFound) return table;
-    csv.read.use_threads = false;  // once more in order: only then errors name the row
-    return read();
+    auto table = read();
+    for (int64_t block = kBlock; !table.ok() && is_long_row(table.status()) && block < kLongestRow;) {
+      block = larger(block);
+      csv.read.block_size = static_cast<int32_t>(block);
+      table = read();
+    }
+    if (!table.ok() && !is_long_row(table.status())) {
+      csv.read.use_threads = false;  // once more in order: only then errors name the row
+      table = read();
+    }
+    if (!table.ok()) return named(from_arrow(explained(table.status())), path);
+    return *table;
   }
-  DS_ASSIGN(const auto reader, open_table(path, options));
+  DS_ASSIGN(const auto reader, open_reader(path, options));
   return from_arrow(reader->ToTable());
+}
+
+Result<Table> read_table(const std::string& path, const FileOptions& options) {
+  return guarded(fmt::format("while reading '{}'", path), [&] { return read_whole(path, options); });
 }
 
 namespace {

@@ -1,5 +1,5 @@
 // Tables in files: CSV, JSON lines, Parquet, Arrow IPC (Feather), whole or as a stream of batches that is never whole
-// in memory. Test: tests/tables/files_test.cc
+// in memory. What is in them is validated before it is given out (guards.h). Test: tests/tables/files_test.cc
 #pragma once
 
 #include <functional>

@@ -5,8 +5,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/random.h"
 #include "base/threads.h"
-#include "data/random.h"
 #include "tables/columns.h"
 #include "tables/selection.h"
 #include "tables/step.h"

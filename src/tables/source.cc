@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/random.h"
 #include "base/threads.h"
-#include "data/random.h"
 #include "tables/columns.h"
 #include "tables/numbers.h"
 
@@ -38,14 +38,14 @@ class Reservoir {
         next_ = count + 1;
         if (static_cast<int64_t>(values.size()) == kQuantileSample) skip();
       } else {
-        values[static_cast<size_t>(data::bounded(random(), kQuantileSample))] = x[i];
+        values[static_cast<size_t>(bounded(random(), kQuantileSample))] = x[i];
         skip();
       }
     }
   }
 
  private:
-  uint64_t random() { return data::splitmix64(state_++); }
+  uint64_t random() { return splitmix64(state_++); }
   double uniform() { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; }
   void skip() {
     weight_ *= std::exp(std::log(uniform()) / static_cast<double>(kQuantileSample));

@@ -9,8 +9,8 @@
 
 namespace deepseek::tables {
 
-// `open` with its batches kept at `path` (Arrow IPC), which is removed in the end. A reading that is broken off keeps
-// nothing.
-OpenStream spilled(OpenStream open, const std::string& path);
+// `open` with its batches kept in a nameless file (Arrow IPC) on the disk of `folder`. A reading that is broken off
+// keeps nothing.
+OpenStream spilled(OpenStream open, const std::string& folder);
 
 }  // namespace deepseek::tables

@@ -5,7 +5,7 @@
 #include <map>
 #include <numeric>
 
-#include "data/random.h"
+#include "base/random.h"
 #include "tables/columns.h"
 #include "tables/values.h"
 
@@ -48,7 +48,7 @@ Result<std::map<int64_t, std::vector<int64_t>>> groups_of(const arrow::Table& ta
 }
 
 std::vector<int64_t> shuffled(std::vector<int64_t> rows, uint64_t key) {
-  const std::vector<int64_t> order = data::permutation(static_cast<int64_t>(rows.size()), key);
+  const std::vector<int64_t> order = permutation(static_cast<int64_t>(rows.size()), key);
   std::vector<int64_t> result;
   for (const int64_t i : order) result.push_back(rows[static_cast<size_t>(i)]);
   return result;
@@ -60,7 +60,7 @@ void deal_groups(const std::map<int64_t, std::vector<int64_t>>& groups, const st
   std::vector<const std::vector<int64_t>*> list;
   for (const auto& [first, members] : groups) list.push_back(&members);
   std::vector<const std::vector<int64_t>*> order;
-  for (const int64_t i : data::permutation(static_cast<int64_t>(list.size()), data::hash_of(seed, 3)))
+  for (const int64_t i : permutation(static_cast<int64_t>(list.size()), hash_of(seed, 3)))
     order.push_back(list[static_cast<size_t>(i)]);
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->size() > b->size(); });
   const std::vector<int64_t> sizes = shares(rows, fractions);
@@ -127,11 +127,11 @@ Result<std::vector<std::vector<int64_t>>> split(const arrow::Table& table, const
     // In one line, class after class: a cut of all of them cuts each, and rounding evens out over the classes.
     std::vector<std::pair<double, int64_t>> line;
     for (const auto& [first, members] : classes) {
-      const auto rows = shuffled(members, data::hash_of(o.seed, 1, static_cast<uint64_t>(first)));
+      const auto rows = shuffled(members, hash_of(o.seed, 1, static_cast<uint64_t>(first)));
       for (size_t i = 0; i < rows.size(); ++i)
         line.emplace_back((static_cast<double>(i) + 0.5) / static_cast<double>(rows.size()), rows[i]);
     }
-    const std::vector<int64_t> ties = data::permutation(table.num_rows(), data::hash_of(o.seed, 2));
+    const std::vector<int64_t> ties = permutation(table.num_rows(), hash_of(o.seed, 2));
     std::sort(line.begin(), line.end(), [&](const auto& a, const auto& b) {
       return std::make_pair(a.first, ties[static_cast<size_t>(a.second)]) <
              std::make_pair(b.first, ties[static_cast<size_t>(b.second)]);
@@ -139,7 +139,7 @@ Result<std::vector<std::vector<int64_t>>> split(const arrow::Table& table, const
     for (size_t i = 0; i < line.size(); ++i) all[i] = line[i].second;
     deal(all, o.fractions, parts);
   } else {
-    deal(shuffled(all, data::hash_of(o.seed, 0)), o.fractions, parts);
+    deal(shuffled(all, hash_of(o.seed, 0)), o.fractions, parts);
   }
   for (size_t p = 0; p < parts.size(); ++p) {
     if (parts[p].empty())

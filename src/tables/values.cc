@@ -6,8 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/random.h"
 #include "base/threads.h"
-#include "data/random.h"
 
 namespace deepseek::tables {
 
@@ -42,7 +42,7 @@ void Values::add_hashes(std::vector<uint64_t>& rows) const {
     parallel_for(part.length, 1 << 14, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         uint64_t& row = rows[static_cast<size_t>(part.begin + i)];
-        row = data::hash_of(row, hash(part, i));
+        row = hash_of(row, hash(part, i));
       }
     });
 }
@@ -89,7 +89,7 @@ std::string_view Values::text(const Part& part, int64_t i) const {
 
 uint64_t Values::hash(const Part& part, int64_t i) const {
   if (is_missing(part, i)) return kMissing;
-  return is_text(id_) ? std::hash<std::string_view>()(text(part, i)) : data::splitmix64(bits(part, i));
+  return is_text(id_) ? std::hash<std::string_view>()(text(part, i)) : splitmix64(bits(part, i));
 }
 
 Result<std::vector<int64_t>> first_equal(const arrow::Table& table, const std::vector<std::string>& names,

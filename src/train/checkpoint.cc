@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
 
 #include "base/json.h"
+#include "base/strings.h"
 
 namespace deepseek::train {
 
@@ -17,7 +20,12 @@ constexpr const char* kMetrics = "training/metrics";
 
 // JSON has no NaN and infinities; as text they survive.
 Json number(double v) { return fmt::format("{}", v); }
-double to_double(const Json& j) { return std::stod(j.get<std::string>()); }
+// Not by stod, for which "0.5" may be 0 in another locale.
+double to_double(const Json& j) {
+  const std::optional<double> value = parse_number(j.get_ref<const std::string&>());
+  if (!value) throw std::invalid_argument("expected a number, got '" + j.get<std::string>() + "'");
+  return *value;
+}
 
 Json values(const NamedValues& named) {
   Json out = Json::array();
@@ -81,7 +89,7 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
     for (const Json& r : j.at("history"))
       p.history.push_back({r.at("epoch").get<int64_t>(), to_double(r.at("seconds")), to_double(r.at("learning_rate")),
                            to_values(r.at("training")), to_values(r.at("validation"))});
-  } catch (const std::exception& e) {  // nlohmann's errors and those of stod
+  } catch (const std::exception& e) {  // nlohmann's errors and to_double's
     return make_error(ErrorCode::kDataCorrupt, "{}: the training progress is damaged: {}", path, e.what());
   }
   p.metrics.clear();

@@ -1,9 +1,8 @@
 #include "train/run.h"
 
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
+#include "base/files.h"
 #include "io/atomic_file.h"
 #include "io/plot.h"
 #include "models/zoo.h"
@@ -95,11 +94,11 @@ Result<runtime::StepProfile> profile_training(const RunOptions& options, const r
 Result<TrainedRun> load_run(const std::string& folder) {
   TrainedRun run;
   const std::string config = folder + "/config.yaml";
-  std::ifstream file(config);
-  if (!file) return make_error(ErrorCode::kNotFound, "{}: cannot be read; is it a run folder?", config);
-  std::stringstream text;
-  text << file.rdbuf();
-  DS_TRY(option_table(run.options).load_yaml(text.str(), config));
+  const Result<std::string> text = read_text(config);
+  if (!text.ok()) return Status(text.status()).note("is '" + folder + "' a run folder?");
+  OptionTable table = option_table(run.options);
+  table.ignore("train.augment");  // of older runs; it says nothing of a model that is trained
+  DS_TRY(table.load_yaml(*text, config));
   DS_ASSIGN(run.data, data::open_dataset(run.options.data.name, run.options.data.params));
   DS_ASSIGN(run.model, make_model(run.options, run.data.train));
   DS_ASSIGN(const io::TensorFile weights, io::load_safetensors(folder + "/best.safetensors"));

@@ -64,7 +64,6 @@ struct TrainOptions {
   int64_t batch_size = 64;
   int64_t accumulate = 1;
   bool drop_last = false;
-  std::string augment = "none";
   std::string precision = "float32", loss_scaling = "auto";
   int64_t loss_scale_interval = 2000;
   std::string kernels = "listed";
@@ -82,9 +81,6 @@ struct TrainOptions {
     t.field("batch_size", batch_size, {.doc = "samples per forward and backward pass", .min = 1});
     t.field("accumulate", accumulate, {.doc = "batches whose mean gradient makes one update", .min = 1});
     t.field("drop_last", drop_last, {.doc = "leave out an epoch's last batch where it is smaller"});
-    t.field(
-        "augment", augment,
-        {.doc = "images: random mirroring, and moving by up to 4 pixels", .choices = {"none", "flip", "crop_flip"}});
     t.field("precision", precision,
             {.doc = "of forward and backward; weights, their update and validation are float32 in any case; auto: "
                     "bfloat16 on a CPU with instructions for it where the step measures faster, else float32",
@@ -144,12 +140,12 @@ struct AugmentationOptions {
                     "Empty: none"});
     t.field("probabilities", probabilities, {.doc = "one for each method; empty: 0.5 each"});
     t.field("alpha", alpha, {.doc = "cutmix and mixup weigh by Beta(alpha, alpha)", .min = 0});
-    t.field("crop_padding", crop_padding, {.doc = "crop: pixels each way", .min = 0});
+    t.field("crop_padding", crop_padding, {.doc = "crop: pixels each way", .min = 0, .max = 1 << 20});
     t.field("cutout_size", cutout_size, {.doc = "cutout: its side, of the shorter side", .min = 0, .max = 1});
     t.field("rotation", rotation, {.doc = "rotate: degrees each way"});
     t.field("color", color,
             {.doc = "color: brightness, contrast and saturation by up to this share each way", .min = 0, .max = 1});
-    t.field("randaugment_ops", randaugment_ops, {.doc = "randaugment: changes of an image", .min = 1});
+    t.field("randaugment_ops", randaugment_ops, {.doc = "randaugment: changes of an image", .min = 1, .max = 1000});
     t.field("randaugment_magnitude", randaugment_magnitude, {.doc = "randaugment: of 30", .min = 0, .max = 30});
   }
 };

@@ -153,12 +153,11 @@ Result<data::LoaderOptions> Trainer::loader_options() const {
                              .shuffle = true,
                              .seed = static_cast<uint64_t>(options_.train.seed),
                              .drop_last = options_.train.drop_last,
-                             .augment = options_.train.augment,
                              .augmenter = std::move(augmenter)};
 }
 
 Result<runtime::StepProfile> Trainer::profile(const data::Dataset& train, const runtime::ProfileOptions& options) {
-  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
   loading.batch_size = std::min(loading.batch_size, train.size());
@@ -455,7 +454,7 @@ Status Trainer::Fit::end_epoch() {
 
 Result<FitResult> Trainer::fit(const data::Dataset& train, const data::Dataset& validation, bool resume,
                                const Hooks& hooks) {
-  if (options_.train.threads > 0) set_num_threads(static_cast<int>(options_.train.threads));
+  if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, std::move(loading)));
   if (validation.size() > 0) DS_TRY(validation.validate());

@@ -6,8 +6,8 @@
 #include <map>
 #include <optional>
 
+#include "base/random.h"
 #include "base/strings.h"
-#include "data/random.h"
 
 namespace deepseek::tune {
 namespace {
@@ -130,7 +130,7 @@ class SuccessiveHalving : public Pruner {
                         static_cast<double>(brackets) / static_cast<double>(brackets - b));
       total += weights.back();
     }
-    double at = data::uniform(data::hash_of(0x68626e64, static_cast<uint64_t>(number))) * total;
+    double at = deepseek::uniform(hash_of(0x68626e64, static_cast<uint64_t>(number))) * total;
     for (int64_t b = 0; b < brackets; ++b)
       if ((at -= weights[static_cast<size_t>(b)]) < 0) return b;
     return brackets - 1;

@@ -169,7 +169,7 @@ class Worker {
     }
     DS_ASSIGN(const bool first, study_.tell(trial.number, state, values, {}, error));
     if (!outcome.ok() && state == TrialState::kWaiting) return Status(outcome.status()).note("in " + folder);
-    if (!first) end = "another worker has done it";
+    if (!first) end = "another worker has it";
     DS_TRY(read_trials(study_, result_));
     std::string so_far;
     if (result_.best) {

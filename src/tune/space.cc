@@ -6,8 +6,8 @@
 #include <set>
 
 #include "base/json.h"
+#include "base/random.h"
 #include "base/strings.h"
-#include "data/random.h"
 
 namespace deepseek::tune {
 namespace {
@@ -404,7 +404,7 @@ std::vector<Point> Space::grid(int64_t levels, size_t limit) const {
 
 size_t PointHash::operator()(const Point& point) const {
   uint64_t hash = point.size();
-  for (const double v : point) hash = data::splitmix64(hash ^ std::bit_cast<uint64_t>(std::isnan(v) ? 0.0 : v + 1));
+  for (const double v : point) hash = splitmix64(hash ^ std::bit_cast<uint64_t>(std::isnan(v) ? 0.0 : v + 1));
   return hash;
 }
 

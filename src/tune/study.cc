@@ -14,7 +14,7 @@
 
 #include "base/json.h"
 #include "tune/pareto.h"
-#include "tune/sql_store.h"
+#include "tune/stores/sql_store.h"
 
 namespace deepseek::tune {
 namespace {
@@ -277,6 +277,7 @@ Result<std::optional<Trial>> Study::ask() {
     trial.point = std::move(*point);
     return give(std::move(trial));
   }));
+  if (given) given_[given->number] = token;
   if (given && heart_) {
     const std::lock_guard beating(heart_->mutex);
     heart_->running.insert(given->number);
@@ -315,6 +316,8 @@ Result<bool> Study::tell(int64_t number, TrialState state, std::vector<double> v
     const std::vector<Trial>& trials = t.trials();
     Trial trial = trials[static_cast<size_t>(number)];
     if (is_finished(trial.state)) return {};
+    // A worker that was stopped for long must not lay down, or fail, what another goes on with.
+    if (lost(trial) && state != TrialState::kComplete) return {};
     first = true;
     trial.state = state;
     if (state != TrialState::kFailed) trial.values = values;
@@ -323,11 +326,17 @@ Result<bool> Study::tell(int64_t number, TrialState state, std::vector<double> v
     trial.ended = is_finished(state) ? t.now() : 0;
     return t.put(std::move(trial));
   }));
+  given_.erase(number);
   if (heart_) {
     const std::lock_guard beating(heart_->mutex);
     heart_->running.erase(number);
   }
   return first;
+}
+
+bool Study::lost(const Trial& trial) const {
+  const auto own = given_.find(trial.number);
+  return own != given_.end() && (trial.state != TrialState::kRunning || trial.worker != own->second);
 }
 
 Result<bool> Study::report(int64_t number, int64_t step, double value) {
@@ -337,6 +346,8 @@ Result<bool> Study::report(int64_t number, int64_t step, double value) {
     DS_TRY(check_number(t, number));
     const std::vector<Trial>& trials = t.trials();
     Trial trial = trials[static_cast<size_t>(number)];
+    stops = lost(trial);
+    if (stops) return {};
     if (trial.state != TrialState::kRunning)
       return invalid("trial {}: expected a running one to report on, it is {}", number, to_string(trial.state));
     // A step that comes again, after a restart, replaces what it was.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -10,8 +11,8 @@
 #include <vector>
 
 #include "tune/pruner.h"
-#include "tune/sampler.h"
-#include "tune/store.h"
+#include "tune/samplers/sampler.h"
+#include "tune/stores/store.h"
 
 namespace deepseek::tune {
 
@@ -49,10 +50,12 @@ class Study {
   // on with, or a new one. None where the search is over (over() says why).
   Result<std::optional<Trial>> ask();
   // Ends a trial, or lays it down (paused: until its pruner wants it; waiting: until somebody asks). Values that aren't
-  // finite make it failed. False where it had ended before: the first end stays.
+  // finite make it failed. False where it had ended before: the first end stays; or where this study has asked for the
+  // trial and another worker has it by now: only a value counts then.
   Result<bool> tell(int64_t number, TrialState state, std::vector<double> values, std::vector<double> constraints = {},
                     std::string error = {});
-  // An intermediate value of a running trial (one objective); true where its pruner would stop it here.
+  // An intermediate value of a running trial (one objective); true where its pruner would stop it here, or where
+  // another worker has it by now, whose it stays.
   Result<bool> report(int64_t number, int64_t step, double value);
   // A point to be tried next (JSON; {} or a part: the sampler does the rest).
   Status enqueue(const Point& point);
@@ -86,8 +89,11 @@ class Study {
   std::shared_ptr<Store> store_;
   std::shared_ptr<Sampler> sampler_;
   std::shared_ptr<Pruner> pruner_;
-  std::mutex mutex_;  // of the store and the sampler
+  std::mutex mutex_;                    // of the store and the sampler
+  bool lost(const Trial& trial) const;  // given here, and then to another
+
   std::string worker_, over_;
+  std::map<int64_t, std::string> given_;  // the token of each trial that runs here
   int64_t asked_ = 0;
   double started_ = 0;  // the first ask()
   bool others_run_ = false;

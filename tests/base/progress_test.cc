@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace deepseek {
 namespace {
 
@@ -28,6 +30,13 @@ TEST(ProgressTest, DrawsTheLastLineAndAsksForTextOnlyThen) {
   EXPECT_NE(out.find("1000/1000"), std::string::npos);
   bar.clear();
   EXPECT_EQ(out.back(), '\n');
+}
+
+TEST(Progress, MomentsOfAnyNumber) {
+  EXPECT_EQ(moment_text(0), "1970-01-01 00:00 UTC");
+  EXPECT_EQ(moment_text(1709208000.9), "2024-02-29 12:00 UTC");
+  EXPECT_EQ(moment_text(-62135596800), "0001-01-01 00:00 UTC");
+  for (const double none : {1e18, -1e18, 1e300, std::nan(""), HUGE_VAL, -HUGE_VAL}) EXPECT_EQ(moment_text(none), "-");
 }
 
 }  // namespace

@@ -1,10 +1,13 @@
 #include "base/threads.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -15,8 +18,8 @@ namespace {
 // Sets the thread count for a test and puts the old one back.
 class Threads {
  public:
-  explicit Threads(int n) : before_(num_threads()) { set_num_threads(n); }
-  ~Threads() { set_num_threads(before_); }
+  explicit Threads(int n) : before_(num_threads()) { EXPECT_TRUE(set_num_threads(n).ok()); }
+  ~Threads() { EXPECT_TRUE(set_num_threads(before_).ok()); }
 
  private:
   int before_;
@@ -90,9 +93,51 @@ TEST(ParallelFor, MayBeCalledFromSeveralThreadsAtOnce) {
   for (const int64_t sum : sums) EXPECT_EQ(sum, 999 * 1000 / 2);
 }
 
-TEST(Threads, LessThanOneMeansOne) {
-  const Threads set(0);
-  EXPECT_EQ(num_threads(), 1);
+TEST(ParallelFor, WhatABodyThrowsReachesTheCaller) {
+  const Threads set(4);
+  std::atomic<int64_t> done{0};
+  EXPECT_THROW(parallel_for(1000, 1,
+                            [&](int64_t begin, int64_t end) {
+                              if (begin == 0) throw std::bad_alloc();
+                              done += end - begin;
+                            }),
+               std::bad_alloc);
+  EXPECT_EQ(done, 750);  // the others' ranges are whole
+  parallel_for(1000, 1, [&](int64_t begin, int64_t end) { done += end - begin; });
+  EXPECT_EQ(done, 1750);
+}
+
+TEST(Threads, NumbersThatAreNoneAreErrors) {
+  const Threads set(2);
+  for (const int64_t n : {int64_t{0}, int64_t{-1}, int64_t{100000}, INT64_MAX}) {
+    const Status status = set_num_threads(n);
+    EXPECT_EQ(status.code(), ErrorCode::kInvalidArgument) << n;
+    EXPECT_EQ(status.message(), fmt::format("threads: expected 1 to 4096, got {}", n));
+  }
+  EXPECT_EQ(num_threads(), 2);
+}
+
+// OpenMP's own number is each thread's; that of a thread that runs already must follow.
+TEST(Threads, WhatIsSetHoldsInOtherThreads) {
+  const Threads set(3);
+  std::latch changed(1), begun(1);
+  int before = 0, after = 0, of_openmp = 0;
+  std::thread other([&] {
+    before = num_threads();
+    begun.count_down();
+    changed.wait();
+    after = num_threads();
+    of_openmp = omp_get_max_threads();
+  });
+  begun.wait();
+  ASSERT_TRUE(set_num_threads(5).ok());
+  changed.count_down();
+  other.join();
+  EXPECT_EQ(before, 3);
+  EXPECT_EQ(after, 5);
+  EXPECT_EQ(of_openmp, 5);
+  std::thread([&] { of_openmp = num_threads(); }).join();
+  EXPECT_EQ(of_openmp, 5);
 }
 
 }  // namespace

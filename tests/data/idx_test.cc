@@ -65,7 +65,18 @@ TEST(Idx, DamageIsNamed) {
   packed[packed.size() - 6] ^= 1;
   EXPECT_THAT(parse(packed).status().message(), HasSubstr("gzip stream is damaged: incorrect data check"));
   EXPECT_EQ(parse(packed).status().code(), ErrorCode::kDataCorrupt);
-  EXPECT_THAT(parse(gzip(Bytes(100000, 0)), 1000).status().message(), HasSubstr("unpacks to more than 1000 bytes"));
+  Bytes long_one = {0, 0, 8, 1, 0, 0x0f, 0x42, 0x40};  // a million bytes
+  long_one.resize(1000008);
+  EXPECT_THAT(parse(gzip(long_one), 500000).status().message(),
+              HasSubstr("claims 1000000 bytes of data, at most 500000"));
+  EXPECT_THAT(parse(gzip(long_one), 1000).status().message(), HasSubstr("unpacks to more than 1000 bytes"));
+  EXPECT_TRUE(parse(gzip(long_one), 1000008).ok());
+  // A bomb: what follows is not what the header says, and is not even unpacked.
+  Bytes bomb = {0, 0, 8, 1, 0, 0, 0, 8};
+  bomb.resize(50000000);
+  EXPECT_THAT(parse(gzip(bomb), 100000000).status().message(), HasSubstr("unpacks to more than 16 bytes"));
+  EXPECT_THAT(parse(gzip({0, 0, 8, 2, 0, 1, 0, 0, 0, 1, 0, 0}), 1000000).status().message(),
+              HasSubstr("claims 4294967296 bytes of data, at most 1000000"));
   EXPECT_EQ(load_idx("/no/such.idx").status().code(), ErrorCode::kNotFound);
 }
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -42,7 +43,7 @@ std::vector<Hostile> hostile_files() {
       {"no_object", file_of("[1]", 0), "must start with '{'"},
       {"bad_json", file_of("{\"a\":", 0), "not valid JSON"},
       {"bad_utf8", file_of("{\"\xff\":{}}", 0), "not valid JSON"},
-      {"deep", file_of("{\"a\":" + nested, 0), "not valid JSON"},
+      {"deep", file_of("{\"a\":" + nested, 0), "nests deeper"},
       {"deep_closed", file_of(R"({"a":{"shape":[[[[[]]]]]}})", 0), "nests deeper"},
       {"twice",
        file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],)"
@@ -151,6 +152,23 @@ TEST(Safetensors, RoundTripKeepsEveryBit) {
     EXPECT_EQ(other.type(), tensor.type()) << name;
     EXPECT_EQ(std::memcmp(other.data(), tensor.data(), tensor.num_bytes()), 0) << name;
   }
+}
+
+// Twice the tensors take twice the time, or a header of the allowed size would take hours.
+TEST(Safetensors, ManyTensorsTakeTimeInProportion) {
+  const auto seconds = [](int n) {
+    std::string header = "{";
+    for (int i = 0; i < n; ++i)
+      header +=
+          fmt::format(R"({}"t{}":{{"dtype":"U8","shape":[1],"data_offsets":[{},{}]}})", i > 0 ? "," : "", i, i, i + 1);
+    const std::vector<std::byte> bytes = file_of(header + "}", static_cast<size_t>(n));
+    const auto start = std::chrono::steady_clock::now();
+    const auto file = parse_safetensors(bytes, "many");
+    EXPECT_TRUE(file.ok() && file->tensors.size() == static_cast<size_t>(n)) << file.status().to_string();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const double few = seconds(3000), many = seconds(48000);
+  EXPECT_LT(many, 16 * 5 * few);  // a quadratic reader: 256 times
 }
 
 TEST(Safetensors, SaveRefusesWhatCannotBeRead) {

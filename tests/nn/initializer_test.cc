@@ -64,11 +64,11 @@ TEST(Initializer, MomentsAreThoseOfTheDistribution) {
 TEST(Initializer, ThreadsDrawTheSame) {
   const int threads = num_threads();
   const auto draw = [](int n) {
-    set_num_threads(n);
+    EXPECT_TRUE(set_num_threads(n).ok());
     return Initializer(3).normal({100003}, 0, 1);
   };
   const Tensor one = draw(1), three = draw(3);
-  set_num_threads(threads);
+  ASSERT_TRUE(set_num_threads(threads).ok());
   EXPECT_EQ(std::memcmp(one.data(), three.data(), one.num_bytes()), 0);
 }
 

@@ -56,7 +56,7 @@ def test_every_folder_has_a_readme_of_at_most_20_lines():
 
 
 def test_the_picture_and_the_rooms_agree():
-    rooms = re.search(r"set\(DEEPSEEK_ROOMS ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())[1].split()
+    rooms = re.findall(r"^room\(([\w/]+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
     assert re.findall(r"│ ([a-z/]+)  ", README) == rooms[::-1]
 
 

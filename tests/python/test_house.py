@@ -17,7 +17,7 @@ def run(tool, root):
 @pytest.fixture
 def tree(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    (tmp_path / "CMakeLists.txt").write_text("set(DEEPSEEK_ROOMS base graph backends/cpu)\n")
+    (tmp_path / "CMakeLists.txt").write_text("room(base)\nroom(graph USES base)\nroom(io USES base)\nroom(backends/cpu LIBRARY x USES graph)\nroom(train USES\n  io backends/cpu)\n")
 
     def write(name, text):
         path = tmp_path / name
@@ -37,18 +37,31 @@ def test_layers_accept_earlier_rooms(tree):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("src/base/a.cc", '// one\n#include "graph/graph.h"\n', "src/base/a.cc:2: base includes graph, which stands after it"),
+        ("src/base/a.cc", '// one\n#include "graph/graph.h"\n', "src/base/a.cc:2: base includes graph, which it does not use"),
         ("src/graph/a.h", '#include "status.h"\n', 'src/graph/a.h:1: "status.h" is not in a room'),
         ("src/graph/a.h", "namespace deepseek {\n}\n", "src/graph/a.h: namespace deepseek, expected deepseek::graph"),
         ("src/base/a.h", "namespace deepseek::base {\n}\n", "src/base/a.h: namespace deepseek::base, expected deepseek"),
-        ("src/other/a.h", "", "src/other/a.h: not in a room of DEEPSEEK_ROOMS (base graph backends/cpu)"),
+        ("src/other/a.h", "", "src/other/a.h: not in a room (base graph io backends/cpu train)"),
         ("src/graph/a.cc", "\n" * 1001, "src/graph/a.cc: 1001 lines, at most 1000"),
+        ("src/io/a.cc", '#include "graph/graph.h"\n', "src/io/a.cc:1: io includes graph, which it does not use"),
+        ("src/io/a.cc", '#include "backends/cpu/a.h"\n', "src/io/a.cc:1: io includes backends/cpu"),
+        ("src/io/a.cc", "double x = std::stod(text);\n", "src/io/a.cc:1: stod() depends on the locale"),
+        ("apps/a.cc", 'f();\n#include "backends/cpu/a.h"\n', "apps/a.cc:2: includes a backend"),
+        ("python/a.cc", 'std::snprintf(to, n, "%g", x);\n', "python/a.cc:1: snprintf() depends on the locale"),
     ],
 )
 def test_layers_refuse(tree, name, text, message):
     code, output = run("check_layers.py", tree(name, text))
     assert code == 1
     assert message in output
+
+
+def test_layers_follow_what_used_rooms_use(tree):
+    tree("src/graph/a.h", "")
+    root = tree("src/train/a.cc", '#include "graph/a.h"\n#include "base/status.h"\n// as by atof(text)\nfmt::format("printf({})", x);\n')
+    assert run("check_layers.py", root) == (0, "check_layers: 3 files, 0 errors\n")
+    (root / "CMakeLists.txt").write_text("room(io USES base)\nroom(base)\n")
+    assert "room(io USES base): base is not declared before it" in run("check_layers.py", root)[1]
 
 
 def test_layers_only_warn_of_long_files(tree):

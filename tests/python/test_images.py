@@ -74,7 +74,7 @@ def test_a_run_trains_on_a_folder_and_goes_on_where_it_stopped(folder, tmp_path)
     def train(output, epochs, resume=False):
         deepseek.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 11 * 11, 2))
-        trainer = deepseek.Trainer(model, optimizer="adam", metrics=["accuracy"], batch_size=8, augment="flip", output=str(output), epochs=epochs)
+        trainer = deepseek.Trainer(model, optimizer="adam", metrics=["accuracy"], batch_size=8, augmentation={"methods": ["flip"]}, output=str(output), epochs=epochs)
         trainer.fit(parts.train, parts.validation, progress=False, resume=resume)
         return trainer, model.state_dict()
 

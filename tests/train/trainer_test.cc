@@ -187,7 +187,7 @@ TEST_F(TrainerTest, ResumeIsExactWithAccumulationAverageAndPlateau) {
     o.train.batch_size = 50;  // 288 samples: 6 batches, the last of 38
     o.train.ema_decay = 0.9;
     o.train.metrics = {"f1", "auc"};
-    o.train.augment = "crop_flip";
+    o.augmentation.methods = {"flip", "crop"};
     o.schedule.name = "plateau";
     o.schedule.patience = 0;
     return o;

@@ -1,13 +1,13 @@
-#include "tune/gp.h"
+#include "tune/samplers/gp.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numbers>
 
-#include "data/random.h"
-#include "tune/minimize.h"
-#include "tune/surrogate.h"
+#include "base/random.h"
+#include "tune/samplers/minimize.h"
+#include "tune/samplers/surrogate.h"
 
 namespace deepseek::tune {
 namespace {
@@ -22,7 +22,7 @@ struct Example {
   std::vector<bool> choice{false, false, true};
   GpHyper hyper;
   explicit Example(Index n) : x(n, 3), y(n) {
-    data::Numbers random(1);
+    Numbers random(1);
     for (Index i = 0; i < n; ++i) {
       x.row(i) << random.uniform(), random.uniform(), std::floor(3 * random.uniform());
       y[i] = std::sin(5 * x(i, 0)) + x(i, 1) * x(i, 2);
@@ -102,7 +102,7 @@ TEST(Gp, WarpingFindsWhereAFunctionChangesFast) {
   // All change is in the last tenth of the first coordinate.
   MatrixXd x(40, 2);
   VectorXd y(40);
-  data::Numbers random(3);
+  Numbers random(3);
   for (Index i = 0; i < 40; ++i) {
     x.row(i) << random.uniform(), random.uniform();
     y[i] = std::sin(9 * std::pow(x(i, 0), 8));

@@ -1,12 +1,12 @@
 // Shares of variance: closed forms of sums and products, categories, conditions, errors.
-#include "tune/importance.h"
+#include "tune/report/importance.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "data/random.h"
+#include "base/random.h"
 
 namespace deepseek::tune {
 namespace {
@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 // `n` points that are uniform in unit coordinates, with values of `f`.
 template <class F>
 std::vector<Trial> random_trials(const Space& space, int n, const F& f) {
-  data::Numbers numbers(7);
+  Numbers numbers(7);
   std::vector<Trial> trials;
   for (int i = 0; i < n; ++i) {
     std::vector<double> unit;

@@ -1,5 +1,5 @@
 // A study's page and charts: the right numbers in their places, nothing of the user's as markup, odd studies, warnings.
-#include "tune/report.h"
+#include "tune/report/report.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,12 +7,12 @@
 #include <cmath>
 #include <set>
 
+#include "base/random.h"
 #include "base/strings.h"
-#include "data/random.h"
 #include "io/atomic_file.h"
 #include "tests/io/temp_folder.h"
-#include "tune/findings.h"
 #include "tune/pareto.h"
+#include "tune/report/findings.h"
 
 namespace deepseek::tune {
 namespace {
@@ -38,7 +38,7 @@ const char* const kSpace =
 // Random points; values by `f` of unit coordinates and number.
 template <class F>
 std::vector<Trial> some_trials(const Setting& s, int n, const F& f) {
-  data::Numbers numbers(11);
+  Numbers numbers(11);
   std::vector<Trial> trials;
   for (int i = 0; i < n; ++i) {
     std::vector<double> unit;

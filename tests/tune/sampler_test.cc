@@ -1,4 +1,4 @@
-#include "tune/sampler.h"
+#include "tune/samplers/sampler.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <set>
 #include <unordered_set>
 
-#include "tune/sobol.h"
+#include "tune/samplers/sobol.h"
 #include "tune/study.h"
 
 namespace deepseek::tune {

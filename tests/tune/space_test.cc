@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "data/random.h"
+#include "base/random.h"
 
 namespace deepseek::tune {
 namespace {

@@ -1,5 +1,5 @@
 // What every store keeps: in memory, in SQLite and in PostgreSQL.
-#include "tune/store.h"
+#include "tune/stores/store.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "tests/tune/stores.h"
-#include "tune/database.h"
+#include "tune/stores/database.h"
 
 namespace deepseek::tune {
 namespace {

@@ -14,10 +14,10 @@
 
 #include "tests/io/temp_folder.h"
 #include "tests/tune/postgres_server.h"
-#include "tune/database.h"
-#include "tune/sql_store.h"
-#include "tune/store.h"
-#include "tune/trial_json.h"
+#include "tune/stores/database.h"
+#include "tune/stores/sql_store.h"
+#include "tune/stores/store.h"
+#include "tune/stores/trial_json.h"
 
 namespace deepseek::tune {
 

@@ -167,6 +167,42 @@ TEST(Study, TakesOverFromTheDead) {
   EXPECT_TRUE(*alive->tell(0, TrialState::kComplete, {1}));
 }
 
+// A store to which its worker's beats don't come, as those of a process that is stopped.
+class Unheard : public Store {
+ public:
+  explicit Unheard(std::shared_ptr<Store> store) : store_(std::move(store)) {}
+  Status transact(const std::function<Status(Transaction&)>& body) override { return store_->transact(body); }
+  Status beat(const std::vector<int64_t>&) override { return {}; }
+  const std::string& config() const override { return store_->config(); }
+  Result<std::shared_ptr<Store>> again() override { return std::shared_ptr<Store>(std::make_shared<Unheard>(store_)); }
+
+ private:
+  std::shared_ptr<Store> store_;
+};
+
+// Stopped for so long that another has its trial, a worker goes on: whatever it tells, the trial is the other's.
+TEST(Study, WhatAStoppedWorkerTellsIsNotTheOthersEnd) {
+  StudyOptions o = options_of(kLine);
+  o.grace = 0.05;
+  o.max_attempts = 9;
+  for (const TrialState told : {TrialState::kWaiting, TrialState::kPaused, TrialState::kPruned, TrialState::kFailed}) {
+    const auto store = make_memory_store(o.to_json());
+    const auto stopped = study_of(o, std::make_shared<Unheard>(store)), other = study_of(o, store);
+    ASSERT_EQ((**stopped->ask()).number, 0);
+    EXPECT_FALSE(*stopped->report(0, 1, 0.5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(80));
+    ASSERT_EQ((**other->ask()).number, 0);
+    EXPECT_TRUE(*stopped->report(0, 2, 0.25));  // it is to stop, and its value isn't the other's
+    EXPECT_FALSE(*stopped->tell(0, told, {}, {}, "stopped"));
+    const Trial trial = *other->trial(0);
+    EXPECT_EQ(trial.state, TrialState::kRunning);
+    EXPECT_EQ(trial.reports.size(), 1u);
+    EXPECT_FALSE(*other->report(0, 2, 0.75));
+    EXPECT_TRUE(*other->tell(0, TrialState::kComplete, {0.75}));
+    EXPECT_EQ((*other->trial(0)).state, TrialState::kComplete);
+  }
+}
+
 TEST(Study, GivesUpATrialThatKillsItsWorkers) {
   StudyOptions o = options_of(kLine);
   o.max_trials = 1;

@@ -11,6 +11,7 @@
 #include "backends/cpu/kernel.h"
 #include "backends/cpu/pipeline.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "graph/builder.h"
 #include "graph/text.h"
 #include "ops/registry.h"
@@ -532,6 +533,7 @@ Status CpuProgram::shrink(const runtime::CompileOptions& options) {
 }
 
 Result<std::vector<Tensor>> CpuProgram::run(std::span<const Tensor> inputs, runtime::Profile* profile) const {
+  (void)num_threads();  // what another thread has set holds for this one's oneDNN, too
   if (inputs.size() != graph_.inputs().size())
     return invalid("program: expected {} inputs, got {}", graph_.inputs().size(), inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i)
