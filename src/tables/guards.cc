@@ -10,6 +10,29 @@
 namespace deepseek::tables {
 namespace {
 
+// Also asks, before it takes much at once, whether that is there now.
+class AvailablePool : public arrow::CappedMemoryPool {
+ public:
+  using CappedMemoryPool::CappedMemoryPool;
+  using MemoryPool::Allocate;
+  using MemoryPool::Reallocate;
+  arrow::Status Allocate(int64_t size, int64_t alignment, uint8_t** out) override {
+    ARROW_RETURN_NOT_OK(fits(size));
+    return CappedMemoryPool::Allocate(size, alignment, out);
+  }
+  arrow::Status Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** ptr) override {
+    ARROW_RETURN_NOT_OK(fits(new_size - old_size));
+    return CappedMemoryPool::Reallocate(old_size, new_size, alignment, ptr);
+  }
+
+ private:
+  static arrow::Status fits(int64_t more) {
+    constexpr int64_t kMuch = int64_t{1} << 26;
+    if (more < kMuch || static_cast<size_t>(more) < available_memory() / 10 * 9) return {};
+    return arrow::Status::OutOfMemory("it would take ", more, " bytes of memory at once, more than there is");
+  }
+};
+
 class JsonLines {
  public:
   arrow::Status check(std::string_view text, bool first) {
@@ -113,7 +136,7 @@ class Growing : public arrow::RecordBatchReader {
 }  // namespace
 
 arrow::MemoryPool* capped_pool() {
-  static arrow::CappedMemoryPool pool(arrow::default_memory_pool(), static_cast<int64_t>(machine_memory() / 10 * 9));
+  static AvailablePool pool(arrow::default_memory_pool(), static_cast<int64_t>(machine_memory() / 10 * 9));
   return &pool;
 }
 

@@ -114,8 +114,8 @@ TEST_F(Hostile, BombsAreErrors) {
   gzputs(file, "a,b\n");
   for (int i = 0; i < 140; ++i) ASSERT_EQ(gzwrite(file, piece.data(), 1 << 20), 1 << 20);
   gzclose(file);
-  EXPECT_THAT(error(read_table(path)), AllOf(HasSubstr("bomb.csv.gz"), HasSubstr("a row is longer than 128 MiB")));
-  EXPECT_THAT(error(streamed(path)), HasSubstr("a row is longer than 128 MiB"));
+  EXPECT_THAT(error(read_table(path)), AllOf(HasSubstr("bomb.csv.gz"), HasSubstr("a row is longer than 64 MiB")));
+  EXPECT_THAT(error(streamed(path)), HasSubstr("a row is longer than 64 MiB"));
   arrow::MemoryPool* pool = capped_pool();
   uint8_t* out = nullptr;
   EXPECT_TRUE(pool->Allocate(int64_t{1} << 60, &out).IsOutOfMemory());
