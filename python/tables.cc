@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "base/memory.h"
 #include "capsules.h"
 #include "tables/files.h"
 #include "tables/pipeline.h"
@@ -38,6 +39,7 @@ NB_MODULE(_tables, m) {
       nb::arg("encoding"), nb::arg("null_values"), nb::arg("whole"),
       "An Arrow stream of the file's batches; `whole`: read at once.");
   m.def("null_values", [] { return FileOptions().null_values; });
+  m.def("machine_memory", [] { return machine_memory(); });
   m.def(
       "write",
       [](nb::handle stream, const std::filesystem::path& path, const std::string& format, const std::string& delimiter,

@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import typing
+import zipfile
+import zlib
 
 try:
     import pyarrow as pa
@@ -43,7 +45,21 @@ def read(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, 
 def _read_numpy(path: str | os.PathLike[str], columns: Sequence[str] | None) -> pa.Table:
     import numpy as np
 
-    stored = np.load(path, mmap_mode=None, allow_pickle=False)
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"'{path}': expected a file")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:  # a few bytes may claim, and become, any number
+                size = sum(part.file_size for part in parts.infolist())
+            if size > _tables.machine_memory():
+                raise ValueError(f"'{path}': unpacks to {size} bytes, more than the memory there is")
+        stored = np.load(path, mmap_mode=None, allow_pickle=False)
+        if not isinstance(stored, np.ndarray):
+            with stored:
+                stored = dict(stored)
+    except (EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"'{path}': {error or 'the file is damaged'}") from error
     if isinstance(stored, np.ndarray):
         if stored.dtype.names:
             arrays = {name: stored[name] for name in stored.dtype.names}
@@ -52,7 +68,7 @@ def _read_numpy(path: str | os.PathLike[str], columns: Sequence[str] | None) -> 
         else:
             raise ValueError(f"'{path}': expected an array [rows, columns] or of fields, got {stored.dtype} {list(stored.shape)}")
     else:
-        arrays = dict(stored)
+        arrays = stored
         wrong = [f"{name} {list(a.shape)}" for name, a in arrays.items() if a.ndim != 1 or len(a) != len(next(iter(arrays.values())))]
         if wrong:
             raise ValueError(f"'{path}': expected arrays [rows] of one length, got {', '.join(wrong)}")
