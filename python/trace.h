@@ -42,6 +42,11 @@ bool tracing();
 // The module trace of the current session; raises ValueError while a bare function is traced.
 nn::Trace& active_trace();
 
+// Graph of module(inputs), or of function(inputs), which returns a list, where that is not None. Inputs are named x0,
+// x1, ..., outputs y0, ...
+graph::Graph trace_module(nn::Module& module, const std::vector<graph::TensorType>& inputs, bool training,
+                          nb::handle function);
+
 // A symbolic value, parameter, array or number as a value of the current graph. `like` gives numbers their dtype.
 graph::Expr to_expr(nb::handle object, graph::Expr like = {});
 // The same; an undefined Expr for None.

@@ -20,7 +20,7 @@ def save(values: _core.Module | Mapping[str, npt.ArrayLike], path: str | os.Path
     """Writes a module's tensors, or a dict of arrays, by name. The file appears whole or not at all."""
     if isinstance(values, _core.Module):
         values = values.state_dict()
-    _core.save_safetensors(os.fspath(path), {name: np.ascontiguousarray(value) for name, value in values.items()}, metadata or {})
+    _core.save_safetensors(os.fspath(path), {name: np.require(value, requirements="C") for name, value in values.items()}, metadata or {})
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def compute(names: str | Iterable[str], prediction: npt.ArrayLike, target: npt.A
     task: "multiclass" (logits [N, C], labels [N]), "binary" (logits and 0/1 floats of equal shape) or "regression";
         default multiclass for integer targets, else regression.
     """
-    prediction, target = np.ascontiguousarray(prediction), np.ascontiguousarray(target)
+    prediction, target = np.asarray(prediction), np.asarray(target)
     if task is None:
         task = "multiclass" if target.dtype.kind in "iu" else "regression"
     if task not in ("multiclass", "binary", "regression"):

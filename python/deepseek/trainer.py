@@ -80,9 +80,16 @@ class Trainer:
     def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
                  schedule: str | Mapping[str, Any] = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
-        self.model = model
-        self._core = _core.Trainer(model, function, settings)
-        self.history: list[dict[str, Any]] = []
+        self.__setstate__({"model": model, "loss": function, "settings": settings, "history": []})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "loss": self._loss, "settings": self._core.settings, "history": self.history}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.model: _core.Module = state["model"]
+        self.history: list[dict[str, Any]] = state["history"]
+        self._loss = state["loss"]
+        self._core = _core.Trainer(self.model, self._loss, state["settings"])
 
     def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
             progress: bool = True, callback: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:

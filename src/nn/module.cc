@@ -1,15 +1,18 @@
 #include "nn/module.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "ops/dsl.h"
 
 namespace deepseek::nn {
 
-Trace::Trace(Builder& builder, const Module& root, bool training) : builder_(builder), training_(training) {
+Trace::Trace(Builder& builder, const Module& root, bool training)
+    : builder_(builder), root_(root), training_(training) {
   const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module,
                                                                            const std::string& path) {
     if (!paths_.emplace(&module, path).second) return;
@@ -46,11 +49,18 @@ void Trace::update(const Module& module, const std::string& name, Expr value) {
 
 Expr Trace::random_state() {
   if (!random_.defined()) {
-    random_ = builder_.state("random", {DType::kI64, {2}});
+    std::string name = "random";
+    const auto taken = [&](const State& s) { return s.name == name; };
+    while (std::any_of(root_.own_state().begin(), root_.own_state().end(), taken)) name = "_" + name;
+    random_ = builder_.state(name, {DType::kI64, {2}});
     const int64_t step[2] = {0, 1};
     updates_.emplace_back(random_, ops::add(random_, builder_.constant(Tensor::from<int64_t>(DType::kI64, {2}, step))));
   }
   return random_;
+}
+
+bool Trace::is_random_state(std::string_view name) {
+  return name.substr(std::min(name.find_first_not_of('_'), name.size())) == "random";
 }
 
 void Trace::finish() {
@@ -76,10 +86,50 @@ std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
 }
 
 namespace {
-std::atomic<uint64_t> version{0};
+std::atomic<uint64_t> version{1}, serials{0};
+std::atomic<uint64_t (*)(const Module&)> the_watcher{nullptr};
+
+void append(std::string& key, uint64_t word) { key.append(reinterpret_cast<const char*>(&word), sizeof(word)); }
 }  // namespace
 
 uint64_t Module::structure_version() { return version; }
+uint64_t Module::next_serial() { return ++serials; }
+void Module::set_watcher(uint64_t (*watcher)(const Module&)) { the_watcher = watcher; }
+uint64_t Module::watcher(const Module& module) {
+  const auto ask = the_watcher.load();
+  return ask == nullptr ? 0 : ask(module);
+}
+
+void Module::changed() {
+  ++revision_;
+  ++version;
+}
+void Module::watch(bool watched) {
+  watched_ = watched;
+  changed();
+}
+
+bool Structure::update(const Module& root) {
+  const uint64_t now = version;
+  if (version_ == now && !watched_) return false;
+  version_ = now;
+  watched_ = false;
+  std::string key;
+  std::set<const Module*> seen;
+  const std::function<void(const Module&)> visit = [&](const Module& module) {
+    append(key, module.serial());
+    if (!seen.insert(&module).second) return;
+    append(key, 2 * module.revision() + (module.training() ? 1 : 0));
+    if (module.watched()) {
+      watched_ = true;
+      append(key, Module::watcher(module));
+    }
+    for (const auto& [name, child] : module.children()) visit(*child);
+    append(key, 0);  // no serial
+  };
+  visit(root);
+  return std::exchange(key_, key) != key;
+}
 
 void Module::set_training(bool training) {
   if (training_ != training) ++version;
@@ -87,7 +137,7 @@ void Module::set_training(bool training) {
 }
 
 void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
-  ++version;
+  changed();
   if (!require(!name.empty() && name.find('.') == std::string::npos,
                "expected a name without dots for a parameter or buffer, got '{}'", name))
     return;
@@ -103,7 +153,7 @@ void Module::register_parameter(const std::string& name, Tensor value) {
 }
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
-  ++version;
+  changed();
   if (!require(!name.empty() && name.find('.') == std::string::npos,
                "expected a name without dots for a module, got '{}'", name))
     return;
@@ -115,19 +165,11 @@ void Module::register_module(const std::string& name, ModulePtr child) {
   children_.emplace_back(name, std::move(child));
 }
 
-std::vector<const void*> Module::structure() const {
-  std::vector<const void*> all;
-  std::set<const Module*> seen;
-  const std::function<void(const Module&)> visit = [&](const Module& module) {
-    all.push_back(&module);
-    if (!seen.insert(&module).second) return;
-    all.push_back(module.training_ ? &module : nullptr);
-    for (const State& s : module.own_) all.push_back(s.value.data());
-    for (const auto& [name, child] : module.children_) visit(*child);
-    all.push_back(nullptr);
-  };
-  visit(*this);
-  return all;
+bool Module::unregister(const std::string& name) {
+  const bool tensor = std::erase_if(own_, [&](const State& s) { return s.name == name; }) > 0;
+  const bool child = std::erase_if(children_, [&](const auto& c) { return c.first == name; }) > 0;
+  if (tensor || child) changed();
+  return tensor || child;
 }
 
 std::vector<State> Module::named_state() const {

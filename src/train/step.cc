@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <cstring>
+#include <set>
 
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -140,12 +141,9 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
 
 Result<Graph> ForwardTraces::get(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss,
                                  bool training) {
-  if (const uint64_t now = nn::Module::structure_version(); std::exchange(version_, now) != now) {
-    std::vector<const void*> structure = model.structure();
-    if (std::exchange(structure_, structure) != structure)
-      for (auto& pair : traces_)
-        for (Traces& t : pair) t.clear();
-  }
+  if (structure_.update(model))
+    for (auto& pair : traces_)
+      for (Traces& t : pair) t.clear();
   std::vector<TensorType> types{x};
   if (y != nullptr) types.push_back(*y);
   return traces_[training][y != nullptr].get(types, ops::registry(),
@@ -169,8 +167,11 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   DS_ASSIGN(Graph forward, traces != nullptr ? traces->get(model, x, &y, options.loss, true)
                                              : forward_graph(model, x, &y, options.loss, true));
   std::vector<std::string> parameters;
-  for (const nn::State& s : model.named_state())
+  std::set<std::string> parameters_or_buffers;
+  for (const nn::State& s : model.named_state()) {
+    parameters_or_buffers.insert(s.name);
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
+  }
   if (options.precision != DType::kF32) {
     DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision, ops::registry()));
   }
@@ -222,7 +223,7 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   builder.set_scope("");
   for (const Update& u : backward.updates()) {
     const Input& state = backward.inputs()[u.input];
-    if (state.name == "random")
+    if (nn::Trace::is_random_state(state.name) && !parameters_or_buffers.contains(state.name))
       builder.update(inputs[u.input], values[u.value.id]);
     else
       write_state(builder, inputs[u.input], values[u.value.id], loss_scale);
@@ -232,8 +233,24 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   return builder.finish();
 }
 
-StateStore::StateStore(const nn::Module& model, uint64_t seed) : seed_(seed) {
-  for (const nn::State& s : model.named_state()) tensors_[s.name] = s.value;
+StateStore::StateStore(const nn::Module& model, uint64_t seed) : seed_(seed) { follow(model); }
+
+void StateStore::follow(const nn::Module& model) {
+  std::map<std::string, Tensor> now;
+  for (const nn::State& s : model.named_state()) now.emplace(s.name, s.value);
+  const auto forget = [&](const std::string& name) {
+    std::erase_if(tensors_, [&](const auto& t) {
+      return t.first == name || t.first == "ema/" + name || t.first == "accumulated/" + name ||
+             t.first.starts_with("optimizer/" + name + "/");
+    });
+  };
+  for (const std::string& name : of_model_)
+    if (const auto it = now.find(name); it == now.end() || it->second != tensors_[name]) forget(name);
+  of_model_.clear();
+  for (auto& [name, value] : now) {
+    tensors_[name] = value;
+    of_model_.insert(name);
+  }
 }
 
 void StateStore::prepare(const Graph& graph) {
@@ -243,7 +260,7 @@ void StateStore::prepare(const Graph& graph) {
     Tensor t = source != tensors_.end() ? source->second.clone()
                                         : Tensor::zeros(graph.type(input.value).dtype, graph.type(input.value).dims);
     if (input.name == "loss_scale/scale") t.as<float>()[0] = static_cast<float>(kInitialLossScale);
-    if (input.name == "random") t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
+    if (nn::Trace::is_random_state(input.name)) t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
     tensors_[input.name] = t;
   }
 }
@@ -275,6 +292,18 @@ Status StateStore::load(const std::map<std::string, Tensor>& values) {
     if (!values.contains(name)) problems += fmt::format("\n  '{}' is missing", name);
   if (!problems.empty()) return invalid("the checkpoint does not fit the model and optimizer:{}", problems);
   for (const auto& [name, value] : values) std::memcpy(tensors_[name].data(), value.data(), value.num_bytes());
+  return {};
+}
+
+Status StateStore::put(const std::string& name, const Tensor& value) {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) {
+    tensors_.emplace(name, value.clone());
+    return {};
+  }
+  if (it->second.type() != value.type())
+    return invalid("'{}': expected {}, got {}", name, to_string(it->second.type()), to_string(value.type()));
+  std::memcpy(it->second.data(), value.data(), value.num_bytes());
   return {};
 }
 

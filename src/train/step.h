@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,7 @@ class ForwardTraces {
 
  private:
   graph::Traces traces_[2][2];  // by training, and whether there is a y
-  uint64_t version_ = 0;
-  std::vector<const void*> structure_;
+  nn::Structure structure_;
 };
 
 // Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
@@ -71,6 +71,9 @@ class StateStore {
  public:
   StateStore(const nn::Module& model, uint64_t seed);
   void prepare(const graph::Graph& graph);
+  // The model got other tensors since, a layer was replaced say: takes them, and forgets moments, averages and sums of
+  // those that went.
+  void follow(const nn::Module& model);
   const std::map<std::string, graph::Tensor>& tensors() const { return tensors_; }
   // The same values in memory of its own, not shared with the module.
   StateStore clone() const;
@@ -78,6 +81,8 @@ class StateStore {
   std::map<std::string, graph::Tensor> persistent() const;
   // Overwrites what persistent() has, by name. The error lists all that don't fit.
   Status load(const std::map<std::string, graph::Tensor>& values);
+  // Overwrites one, or adds a copy where there is none of this name. An error where its type differs.
+  Status put(const std::string& name, const graph::Tensor& value);
   // Runs with data inputs by name; with `averaged`, parameters that have a moving average are read from it.
   Result<std::vector<graph::Tensor>> run(const runtime::Program& program,
                                          const std::map<std::string, graph::Tensor>& data, bool averaged = false,
@@ -85,6 +90,7 @@ class StateStore {
 
  private:
   std::map<std::string, graph::Tensor> tensors_;
+  std::set<std::string> of_model_;  // which of them are the model's
   uint64_t seed_;
 };
 

@@ -102,15 +102,16 @@ std::string Trainer::monitor_for(const data::Dataset& dataset) const {
 Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorType& x, const TensorType& y,
                                                                  const LossFunction& loss, StepKind kind) {
   const DType precision = precision_.value_or(precision_of(options_.train));
-  const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
+  if (structure_.update(*model_)) state_.follow(*model_);
+  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
     const StepOptions step = step_options(options_, loss, precision);
     DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
     DS_ASSIGN(const runtime::CompileOptions how, compile_options(options_));
-    return backends::cpu::CpuBackend().compile(graph, how);
+    return runtime::ModuleCache::shared().get(backends::cpu::CpuBackend(), graph, how);
   };
-  DS_ASSIGN(auto program, programs_.get(fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind),
-                                                    to_string(precision)),
-                                        compile));
+  const std::string types =
+      fmt::format("{} {} {} {} ", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision));
+  DS_ASSIGN(auto program, programs_.get(types + structure_.key(), compile));
   state_.prepare(program->graph());
   return program;
 }

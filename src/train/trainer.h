@@ -87,7 +87,8 @@ class Trainer {
   StateStore state_;
   std::optional<DType> precision_;  // of the steps, once resolved
   Evaluator evaluator_;
-  runtime::ProgramCache programs_;  // by batch types, kind and precision
+  runtime::CacheView<> programs_;  // by batch types, kind, precision, and what the model is
+  nn::Structure structure_;
   ForwardTraces traces_;
 };
 

@@ -20,6 +20,7 @@
 #include "passes/schedule.h"
 #include "runtime/cost.h"
 #include "runtime/memory_plan.h"
+#include "runtime/shared_constants.h"
 
 namespace deepseek::backends::cpu {
 
@@ -209,7 +210,8 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
                                       std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
                                       for (int32_t i = 0; i < node.num_outputs; ++i)
                                         if (const auto at = place.find(node.output(i).id); at != place.end())
-                                          values[static_cast<size_t>(i)] = b.constant(results[at->second]);
+                                          values[static_cast<size_t>(i)] =
+                                              b.constant(runtime::share_constant(results[at->second]));
                                       return values;
                                     }));
   return {};
@@ -268,7 +270,7 @@ void CpuProgram::find_fixed(const std::vector<bool>& inputs) {
 Status CpuProgram::prepare_constants() {
   for (Step& step : steps_) {
     if (step.kernel->prepared_bytes() == 0) continue;
-    step.own = Tensor(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
+    step.own = Tensor::zeros(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
     std::vector<const void*> in;
     for (Value v : step.in) {
       const std::optional<Tensor> value = constant_value(graph_, v);
@@ -277,6 +279,7 @@ Status CpuProgram::prepare_constants() {
     const std::vector<void*> out(step.out.size());
     const Tensor scratch(DType::kU8, {static_cast<int64_t>(step.kernel->scratch_bytes())});
     DS_TRY(noted(step.kernel->prepare({in, out, scratch.data(), step.own.data()}), step));
+    step.own = runtime::share_constant(std::move(step.own));
     for (size_t i = 0; i < step.in.size(); ++i)
       if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
   }
@@ -369,7 +372,7 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
     if (node.op_name() != "constant" || (last[v] < 0 && !pinned[v])) continue;
     const auto& value = node.attrs.get<Tensor>("value");
     places_[v] = {Place::kConstant, constants_.size()};
-    constants_.push_back(borrowed(value) ? value.clone() : value);
+    constants_.push_back(runtime::share_constant(borrowed(value) ? value.clone() : value));
   }
 
   for (const Update& u : graph_.updates()) {
