@@ -112,7 +112,7 @@ NB_MODULE(_core, m) {
   m.def("op_record", &op_record, nb::arg("op"));
   m.def("samples", &samples, nb::arg("op"));
   nb::class_<Graph>(m, "Graph", "An immutable program in SSA form.")
-      .def(nb::init<>())
+      .def("__init__", [](Graph* g) { new (g) Graph(unwrap(Builder(ops::registry()).finish())); })
       .def("__str__", [](const Graph& g) { return print(g); })
       .def_prop_ro("input_names",
                    [](const Graph& g) {
