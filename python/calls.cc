@@ -198,7 +198,7 @@ class Calls {
   std::deque<std::pair<std::string, uint64_t>> structures_;  // by key; the latest first
   std::map<std::pair<uint64_t, std::string>, std::shared_ptr<Traced>> traced_;
   runtime::CacheView<Bound> programs_;
-  std::recursive_mutex mutex_;  // who traces
+  Turn::Mutex mutex_;  // who traces
 };
 
 }  // namespace

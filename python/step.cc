@@ -26,7 +26,7 @@ class Step {
       : model_(std::move(model)),
         options_(read_options(settings)),
         settings_(settings),
-        python_loss_(loss),
+        watch_(loss),
         loss_(python_loss(loss)),
         state_(*model_, static_cast<uint64_t>(options_.train.seed)),
         rate_(options_.optimizer.learning_rate) {}
@@ -41,6 +41,7 @@ class Step {
   double run(const Array& inputs, const Array& targets, runtime::Profile* profile = nullptr) {
     const Tensor x = to_tensor(inputs), y = to_tensor(targets);
     const Turn turn(mutex_);
+    watch_.look(*model_);
     prediction_ = Tensor();  // its memory is free for this one, unless somebody else holds it
     const std::vector<Tensor> values = unwrap(without_gil([&]() -> Result<std::vector<Tensor>> {
       DS_ASSIGN(program_, program(x, y));
@@ -65,7 +66,7 @@ class Step {
     return out;
   }
   // For pickling: what the constructor takes, and what the steps so far made of it.
-  nb::tuple made_of() const { return nb::make_tuple(model_, python_loss_, settings_); }
+  nb::tuple made_of() const { return nb::make_tuple(model_, watch_.loss(), settings_); }
   nb::tuple progress() const {
     const Turn turn(mutex_);
     return nb::make_tuple(state(), rate_, steps_);
@@ -137,7 +138,7 @@ class Step {
   nn::ModulePtr model_;
   train::TrainerOptions options_;
   Settings settings_;
-  nb::object python_loss_;
+  LossWatch watch_;
   train::LossFunction loss_;
   train::StateStore state_;
   runtime::CacheView<> programs_;
@@ -148,7 +149,7 @@ class Step {
   Tensor prediction_;
   double rate_, norm_ = 0;
   int64_t steps_ = 0;
-  mutable std::recursive_mutex mutex_;  // whose turn it is
+  mutable Turn::Mutex mutex_;  // whose turn it is
 };
 
 }  // namespace

@@ -73,8 +73,9 @@ bool is_module(PyObject* o) { return nb::isinstance<nn::Module>(nb::handle(o)); 
 // Whether nobody can change the object.
 bool is_constant(PyObject* o) {
   if (o == Py_None || PyBool_Check(o) || PyLong_CheckExact(o) || PyFloat_CheckExact(o) || PyUnicode_CheckExact(o) ||
-      PyBytes_CheckExact(o) || PyType_Check(o) || PyFunction_Check(o) || PyCFunction_Check(o) || is_module(o))
+      PyBytes_CheckExact(o) || PyType_Check(o) || PyCFunction_Check(o) || is_module(o))
     return true;
+  if (PyFunction_Check(o)) return PyFunction_GetClosure(o) == nullptr && PyFunction_GetDefaults(o) == nullptr;
   if (!PyTuple_CheckExact(o)) return false;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(o); ++i)
     if (!is_constant(PyTuple_GET_ITEM(o, i))) return false;
@@ -129,6 +130,17 @@ class Contents {
       nn::Structure structure;
       structure.update(nb::cast<nn::Module&>(held));
       hash_.bytes(structure.key().data(), structure.key().size());
+    } else if (PyFunction_Check(o)) {
+      hash_.word(reinterpret_cast<uintptr_t>(o));
+      if (PyObject* defaults = PyFunction_GetDefaults(o)) add(defaults);
+      PyObject* closure = PyFunction_GetClosure(o);
+      for (Py_ssize_t i = 0; closure != nullptr && i < PyTuple_GET_SIZE(closure); ++i) {
+        const nb::object value = nb::steal(PyCell_Get(PyTuple_GET_ITEM(closure, i)));
+        if (value.is_valid()) add(value.ptr());
+      }
+    } else if (PyMethod_Check(o)) {
+      add(PyMethod_GET_FUNCTION(o));
+      add(PyMethod_GET_SELF(o));
     } else if (PyDict_Check(o)) {
       attributes(o);
     } else if (PyList_Check(o) || PyTuple_Check(o)) {
@@ -200,6 +212,12 @@ bool set_attribute(nb::handle self, const std::string& name, nb::handle value) {
 }
 
 }  // namespace
+
+uint64_t contents_of(nb::handle object) {
+  Contents contents;
+  contents.add(object.ptr());
+  return contents.value();
+}
 
 void bind_structure(nb::module_& m) {
   nn::Module::set_watcher(&contents_of);

@@ -365,6 +365,7 @@ void bind_trace(nb::module_& m) {
   m.def(
       "in_scope",
       [](nn::Module& module, nb::callable function) {
+        if (!active()->trace) return nb::object(function());  // in a bare function: a loss, say
         nn::ModuleScope scope(active_trace(), module);
         check(active()->builder.take_status());
         return nb::object(function());

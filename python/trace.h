@@ -42,6 +42,9 @@ bool tracing();
 // The module trace of the current session; raises ValueError while a bare function is traced.
 nn::Trace& active_trace();
 
+// A number that tells what an object holds, as far as forward() or a loss may read it: see structure.cc.
+uint64_t contents_of(nb::handle object);
+
 // Graph of module(inputs), or of function(inputs), which returns a list, where that is not None. Inputs are named x0,
 // x1, ..., outputs y0, ...
 graph::Graph trace_module(nn::Module& module, const std::vector<graph::TensorType>& inputs, bool training,

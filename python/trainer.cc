@@ -43,7 +43,7 @@ nb::dict to_dict(const train::EpochRecord& r) {
 class PyTrainer {
  public:
   PyTrainer(nn::ModulePtr model, nb::object loss, const Settings& settings)
-      : model_(std::move(model)), loss_(python_loss(std::move(loss))), settings_(settings) {
+      : model_(std::move(model)), watch_(loss), loss_(python_loss(loss)), settings_(settings) {
     configure({});
   }
   const Settings& settings() const { return settings_; }
@@ -58,6 +58,7 @@ class PyTrainer {
   nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
                std::function<void(const std::string&)> write, bool terminal, nb::object callback) {
     const Turn turn(mutex_);
+    watch_.look(*model_);
     ProgressBar bar("samples", terminal, write);
     train::Hooks hooks;
     hooks.message = [&](const std::string& text) {
@@ -78,6 +79,7 @@ class PyTrainer {
       if (raised || callback.is_none()) return !raised;
       try {
         callback(to_dict(record));
+        watch_.look(*model_);
       } catch (nb::python_error& error) {
         raised.emplace(std::move(error));
       }
@@ -94,6 +96,7 @@ class PyTrainer {
 
   nb::dict evaluate(const data::Dataset& dataset) {
     const Turn turn(mutex_);
+    watch_.look(*model_);
     const train::Evaluation e = unwrap(without_gil([&] { return trainer_->evaluate(dataset); }));
     nb::dict out = to_dict(e.loss, e.metrics);
     if (!e.confusion.empty())
@@ -104,6 +107,7 @@ class PyTrainer {
 
   runtime::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
     const Turn turn(mutex_);
+    watch_.look(*model_);
     return unwrap(without_gil([&] { return trainer_->profile(train, {.warmup = warmup, .steps = steps}); }));
   }
 
@@ -115,10 +119,11 @@ class PyTrainer {
 
  private:
   nn::ModulePtr model_;
+  LossWatch watch_;
   train::LossFunction loss_;
   Settings settings_;
   std::unique_ptr<train::Trainer> trainer_;
-  std::recursive_mutex mutex_;  // whose turn it is
+  Turn::Mutex mutex_;  // whose turn it is
 };
 
 }  // namespace

@@ -96,6 +96,36 @@ def test_a_change_is_seen(change, use):
     np.testing.assert_allclose(after, USES[use](model)(), rtol=1e-6)  # what a new owner compiles
 
 
+@pytest.mark.parametrize("use", ["step", "evaluate", "fit"])
+@pytest.mark.parametrize("kind", ["module", "closure", "default", "object"])
+def test_a_change_of_the_loss_is_seen(kind, use):
+    logits, labels = torch.from_numpy(X[:, :3].copy()), torch.from_numpy(Y)
+    held = nn.CrossEntropyLoss(label_smoothing=0.0)
+    smoothing = 0.0
+
+    class Object:
+        smoothing = None
+
+        def __call__(self, p, y):
+            return nn.functional.cross_entropy(p, y, label_smoothing=self.smoothing)
+
+    other = Object()
+    other.smoothing = 0.0
+    losses = {"module": held, "closure": lambda p, y: nn.functional.cross_entropy(p, y, label_smoothing=smoothing),
+              "default": lambda p, y, h=[0.0]: nn.functional.cross_entropy(p, y, label_smoothing=h[0]), "object": other}
+    model = nn.Linear(3, 3)
+    model.load_state_dict({"weight": np.eye(3), "bias": np.zeros(3)})
+    step = deepseek.compile(model, losses[kind], deepseek.optim.SGD(lr=0.0))
+    trainer = deepseek.Trainer(model, loss=losses[kind], optimizer=deepseek.optim.SGD(lr=0.0), epochs=1, batch_size=4)
+    run = {"step": lambda: step(X[:, :3], Y), "evaluate": lambda: trainer.evaluate((X[:, :3], Y))["loss"],
+           "fit": lambda: trainer.fit((X[:, :3], Y), progress=False)[-1]["training"]["loss"]}[use]
+    for value in (0.0, 0.5, 0.5, 0.0):
+        smoothing = value
+        held.label_smoothing = other.smoothing = value
+        losses["default"].__defaults__[0][0] = value
+        assert run() == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels, label_smoothing=value)), rel=1e-5)
+
+
 LAYERS = [  # a layer, its input's shape, and a setting with another value; PyTorch's twin has both under the same names
     ("Dropout", lambda lib: lib.Dropout(0.5), None, "p", 0.0), ("Conv2d", lambda lib: lib.Conv2d(2, 4, 3, padding=1), (1, 2, 9, 9), "dilation", (2, 2)),
     ("Conv2d", lambda lib: lib.Conv2d(2, 4, 3, padding=1), (1, 2, 9, 9), "stride", (2, 1)), ("Conv2d", lambda lib: lib.Conv2d(2, 4, 3, padding=1), (1, 2, 9, 9), "padding", (0, 2)),
