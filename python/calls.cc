@@ -105,7 +105,7 @@ class Calls {
       arrays.push_back(to_tensor(array));
     }
     auto& module = nb::cast<nn::Module&>(self);
-    if (!frozen_ && structure_.update(module)) find_structure();
+    if (const ContentsPass pass; !frozen_ && structure_.update(module)) find_structure();
     const uint64_t structure = current_;  // another thread may find another one meanwhile
     const std::string key = key_of(structure, form, arrays);
     Ready ready = find(key);

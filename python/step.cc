@@ -112,7 +112,10 @@ class Step {
     value = to;
   }
   Result<std::shared_ptr<const runtime::Program>> program(const Tensor& x, const Tensor& y) {
-    const bool changed = structure_.update(*model_);
+    const bool changed = [&] {
+      const ContentsPass pass;
+      return structure_.update(*model_);
+    }();
     if (changed) state_.follow(*model_);
     const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
       train::LossFunction loss = loss_;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <unordered_map>
+#include <utility>
 
 #include "base/hash.h"
 #include "nn/initializer.h"
@@ -85,6 +87,9 @@ bool is_constant(PyObject* o) {
 // What the module keeps for its own calls (deepseek.nn.module).
 bool is_calls(PyObject* key) { return PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "_calls") == 0; }
 
+thread_local bool in_pass = false;
+thread_local std::unordered_map<PyObject*, uint64_t> looked_into;  // during a pass
+
 // A number that tells what a Python object holds: numbers and strings by value, arrays by their bytes, lists, dicts and
 // objects with attributes by what is in them, anything else by identity.
 class Contents {
@@ -158,16 +163,29 @@ class Contents {
     } else if (Array array; (PyObject_CheckBuffer(o) || nb::hasattr(held, "__dlpack__")) && array.read(o) &&
                             array.tensor().defined()) {
       const graph::Tensor& t = array.tensor();
+      hash_.word(static_cast<uint64_t>(t.dtype()));
       for (int64_t d : t.dims()) hash_.word(static_cast<uint64_t>(d));
       hash_.bytes(t.data(), t.num_bytes());
     } else {
       PyErr_Clear();
-      const nb::object dict = nb::getattr(held, "__dict__", nb::none());
-      if (PyDict_Check(dict.ptr()) && ++objects_ <= kObjects)
-        attributes(dict.ptr());
-      else
-        hash_.word(reinterpret_cast<uintptr_t>(o));
+      add_object(held);
     }
+  }
+
+  void add_object(const nb::object& o) {
+    const auto identity = reinterpret_cast<uintptr_t>(o.ptr());
+    if (in_pass) {
+      if (const auto known = looked_into.find(o.ptr()); known != looked_into.end()) return hash_.word(known->second);
+      looked_into.emplace(o.ptr(), identity);  // it may lead to itself
+    }
+    const nb::object dict = nb::getattr(o, "__dict__", nb::none());
+    if (!PyDict_Check(dict.ptr()) || ++objects_ > kObjects) return hash_.word(identity);
+    if (!in_pass) return attributes(dict.ptr());
+    Contents own;
+    own.objects_ = objects_;
+    own.attributes(dict.ptr());
+    objects_ = own.objects_;
+    hash_.word(looked_into[o.ptr()] = own.value());
   }
 
   Hasher hash_;
@@ -212,6 +230,12 @@ bool set_attribute(nb::handle self, const std::string& name, nb::handle value) {
 }
 
 }  // namespace
+
+ContentsPass::ContentsPass() : outer_(std::exchange(in_pass, true)) {}
+ContentsPass::~ContentsPass() {
+  in_pass = outer_;
+  if (!in_pass && !looked_into.empty()) looked_into.clear();
+}
 
 uint64_t contents_of(nb::handle object) {
   Contents contents;

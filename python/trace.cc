@@ -212,18 +212,6 @@ class PyModule : public nn::Module {
   }
 };
 
-// "x0", "x1", ..., or with further underscores in front where the module has a tensor of such a name.
-std::vector<std::string> input_names(const nn::Module& module, size_t count) {
-  std::string prefix = "x";
-  const auto taken = [&](const nn::State& s) {
-    return s.name.starts_with(prefix) && s.name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
-  };
-  while (std::any_of(module.own_state().begin(), module.own_state().end(), taken)) prefix = "_" + prefix;
-  std::vector<std::string> names;
-  for (size_t i = 0; i < count; ++i) names.push_back(prefix + std::to_string(i));
-  return names;
-}
-
 Graph trace_function(nb::callable function, const std::vector<std::pair<std::string, Dims>>& inputs) {
   auto session = std::make_shared<Session>();
   Activate activate(session);
@@ -249,9 +237,9 @@ Graph trace_module(nn::Module& module, const std::vector<TensorType>& inputs, bo
   auto session = std::make_shared<Session>();
   session->trace_into(module, training);
   Activate activate(session);
-  const std::vector<std::string> names = input_names(module, inputs.size());
   std::vector<Expr> args;
-  for (size_t i = 0; i < inputs.size(); ++i) args.push_back(session->builder.input(names[i], inputs[i]));
+  for (size_t i = 0; i < inputs.size(); ++i)
+    args.push_back(session->builder.input(nn::input_name(module, "x" + std::to_string(i)), inputs[i]));
   std::vector<Expr> out;
   if (function.is_none()) {
     out = module.call(*session->trace, args);

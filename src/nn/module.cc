@@ -11,8 +11,7 @@
 
 namespace deepseek::nn {
 
-Trace::Trace(Builder& builder, const Module& root, bool training)
-    : builder_(builder), root_(root), training_(training) {
+Trace::Trace(Builder& builder, const Module& root, bool training) : builder_(builder), training_(training) {
   const std::function<void(const Module&, const std::string&)> visit = [&](const Module& module,
                                                                            const std::string& path) {
     if (!paths_.emplace(&module, path).second) return;
@@ -49,18 +48,11 @@ void Trace::update(const Module& module, const std::string& name, Expr value) {
 
 Expr Trace::random_state() {
   if (!random_.defined()) {
-    std::string name = "random";
-    const auto taken = [&](const State& s) { return s.name == name; };
-    while (std::any_of(root_.own_state().begin(), root_.own_state().end(), taken)) name = "_" + name;
-    random_ = builder_.state(name, {DType::kI64, {2}});
+    random_ = builder_.state(kRandomCounter, {DType::kI64, {2}});
     const int64_t step[2] = {0, 1};
     updates_.emplace_back(random_, ops::add(random_, builder_.constant(Tensor::from<int64_t>(DType::kI64, {2}, step))));
   }
   return random_;
-}
-
-bool Trace::is_random_state(std::string_view name) {
-  return name.substr(std::min(name.find_first_not_of('_'), name.size())) == "random";
 }
 
 void Trace::finish() {
@@ -89,8 +81,22 @@ namespace {
 std::atomic<uint64_t> version{1}, serials{0};
 std::atomic<uint64_t (*)(const Module&)> the_watcher{nullptr};
 
+constexpr std::string_view kApart = "input/";
+
+bool is_plain(const std::string& name) { return !name.empty() && name.find_first_of("./") == std::string::npos; }
+
 void append(std::string& key, uint64_t word) { key.append(reinterpret_cast<const char*>(&word), sizeof(word)); }
 }  // namespace
+
+std::string input_name(const Module& root, const std::string& name) {
+  const auto& own = root.own_state();
+  const bool taken = std::any_of(own.begin(), own.end(), [&](const State& s) { return s.name == name; });
+  return taken ? std::string(kApart) + name : name;
+}
+
+std::string data_name(const std::string& input_name) {
+  return input_name.starts_with(kApart) ? input_name.substr(kApart.size()) : input_name;
+}
 
 uint64_t Module::structure_version() { return version; }
 uint64_t Module::next_serial() { return ++serials; }
@@ -138,8 +144,7 @@ void Module::set_training(bool training) {
 
 void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
   changed();
-  if (!require(!name.empty() && name.find('.') == std::string::npos,
-               "expected a name without dots for a parameter or buffer, got '{}'", name))
+  if (!require(is_plain(name), "expected a name without dots and slashes for a parameter or buffer, got '{}'", name))
     return;
   for (State& s : own_)
     if (s.name == name) {
@@ -154,9 +159,7 @@ void Module::register_parameter(const std::string& name, Tensor value) {
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
   changed();
-  if (!require(!name.empty() && name.find('.') == std::string::npos,
-               "expected a name without dots for a module, got '{}'", name))
-    return;
+  if (!require(is_plain(name), "expected a name without dots and slashes for a module, got '{}'", name)) return;
   for (auto& [existing, module] : children_)
     if (existing == name) {
       module = std::move(child);

@@ -46,6 +46,13 @@ struct State {
   bool trainable;
 };
 
+// Names of a graph's inputs. No name of a module or tensor holds a slash, so what a graph has of its own ("step/...",
+// "optimizer/...", the random counter) meets none of them; and a data input that a tensor of `root` is called like
+// takes a name apart, which data_name() undoes.
+constexpr const char* kRandomCounter = "random/counter";
+std::string input_name(const Module& root, const std::string& name);
+std::string data_name(const std::string& input_name);
+
 // One tracing of a module tree into a builder. State inputs appear when they are first used.
 class Trace {
  public:
@@ -60,9 +67,7 @@ class Trace {
   // The tensor takes `value` after each run (batch norm's running statistics).
   void update(const Module& module, const std::string& name, Expr value);
   // The random counter, i64[2] = (seed, step), and a number for each drawing site. Traces that draw advance the step.
-  // It is called "random", or "_random" where the root has a tensor of that name.
   Expr random_state();
-  static bool is_random_state(std::string_view name);
   int64_t next_stream() { return next_stream_++; }
   // "layer1.0.conv1" of a module in the tree; empty for the root.
   const std::string& path(const Module& module) const;
@@ -71,7 +76,6 @@ class Trace {
 
  private:
   Builder& builder_;
-  const Module& root_;
   bool training_;
   std::map<const Module*, std::string> paths_;
   std::map<std::string, Expr> states_;
@@ -92,7 +96,7 @@ class Module {
   std::vector<Expr> call(Trace& trace, const std::vector<Expr>& inputs);
   Expr operator()(Trace& trace, Expr x) { return call(trace, {x})[0]; }
 
-  // A name holds no dots, else status() tells. A second value of a name takes the first one's place.
+  // A name holds no dots and slashes, else status() tells. A second value of a name takes the first one's place.
   void register_parameter(const std::string& name, Tensor value);
   void register_buffer(const std::string& name, Tensor value);
   void register_module(const std::string& name, ModulePtr child);

@@ -1,7 +1,6 @@
 #include "train/step.h"
 
 #include <cstring>
-#include <set>
 
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -167,11 +166,8 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   DS_ASSIGN(Graph forward, traces != nullptr ? traces->get(model, x, &y, options.loss, true)
                                              : forward_graph(model, x, &y, options.loss, true));
   std::vector<std::string> parameters;
-  std::set<std::string> parameters_or_buffers;
-  for (const nn::State& s : model.named_state()) {
-    parameters_or_buffers.insert(s.name);
+  for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
-  }
   if (options.precision != DType::kF32) {
     DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision, ops::registry()));
   }
@@ -223,7 +219,7 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   builder.set_scope("");
   for (const Update& u : backward.updates()) {
     const Input& state = backward.inputs()[u.input];
-    if (nn::Trace::is_random_state(state.name) && !parameters_or_buffers.contains(state.name))
+    if (state.name == nn::kRandomCounter)
       builder.update(inputs[u.input], values[u.value.id]);
     else
       write_state(builder, inputs[u.input], values[u.value.id], loss_scale);
@@ -260,7 +256,7 @@ void StateStore::prepare(const Graph& graph) {
     Tensor t = source != tensors_.end() ? source->second.clone()
                                         : Tensor::zeros(graph.type(input.value).dtype, graph.type(input.value).dims);
     if (input.name == "loss_scale/scale") t.as<float>()[0] = static_cast<float>(kInitialLossScale);
-    if (nn::Trace::is_random_state(input.name)) t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
+    if (input.name == nn::kRandomCounter) t.as<int64_t>()[0] = static_cast<int64_t>(seed_);
     tensors_[input.name] = t;
   }
 }

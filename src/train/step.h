@@ -55,7 +55,7 @@ class ForwardTraces {
 // Data inputs: "x", "y"; unless the kind is kAccumulate "learning_rate" f32[] and "step" f32[] (1 in the first update);
 // unless it is kUpdate "weight" f32[], the batch's share in the update. Outputs: "loss", "prediction", and
 // "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
-// module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random",
+// module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>", "random/counter",
 // and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped" (of all updates).
 // The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's ExponentialMovingAverage.
 Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,

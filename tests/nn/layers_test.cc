@@ -49,7 +49,7 @@ std::vector<double> evaluate(Module& module, Dims dims, std::vector<double> x, b
   std::vector<graph::RefTensor> inputs;
   for (const graph::Input& input : graph->inputs()) {
     graph::RefTensor value(graph->type(input.value));
-    if (input.name == "random") value.data = {3, 0};
+    if (input.name == kRandomCounter) value.data = {3, 0};
     if (input.name == "x") value.data = x;
     for (const State& s : module.own_state())
       if (s.name == input.name) {

@@ -97,7 +97,7 @@ TEST(Module, ABadNameFailsTheTrace) {
   Sequential model({activation("relu")});
   model.register_parameter("a.b", Tensor::zeros(DType::kF32, {2}));
   EXPECT_THAT(trace(model, {DType::kF32, {2}}).status().message(),
-              HasSubstr("expected a name without dots for a parameter or buffer, got 'a.b'"));
+              HasSubstr("expected a name without dots and slashes for a parameter or buffer, got 'a.b'"));
 }
 
 TEST(Module, ATensorOfAModuleOutsideTheTreeIsAnError) {
@@ -178,14 +178,17 @@ TEST(Module, SettingsSayAllThatTheConstructorWasTold) {
 }
 
 // A tensor may be called what the trace calls its own.
-TEST(Module, TheRandomCounterKeepsOutOfTheWay) {
+TEST(Module, NamesOfInputsMeetNoTensors) {
   Sequential model({std::make_shared<Dropout>(0.5)});
   model.register_parameter("random", graph::Tensor::zeros(DType::kF32, {2}));
+  model.register_parameter("x", graph::Tensor::zeros(DType::kF32, {2}));
   const Result<graph::Graph> graph = trace(model, {DType::kF32, {2}});
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  EXPECT_GE(graph->find_input("_random"), 0);
-  EXPECT_TRUE(Trace::is_random_state("_random") && Trace::is_random_state("random"));
-  EXPECT_FALSE(Trace::is_random_state("optimizer/random/momentum") || Trace::is_random_state("_"));
+  EXPECT_GE(graph->find_input(kRandomCounter), 0);
+  EXPECT_EQ(input_name(model, "x"), "input/x");
+  EXPECT_EQ(input_name(model, "y"), "y");
+  EXPECT_EQ(data_name("input/x"), "x");
+  EXPECT_EQ(data_name("y"), "y");
 }
 
 }  // namespace
