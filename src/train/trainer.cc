@@ -67,18 +67,19 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorTyp
                                                                  const LossFunction& loss, StepKind kind) {
   const DType precision = precision_.value_or(precision_of(options_.train));
   DS_ASSIGN(const runtime::BackendPtr device, backend());
-  const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
+  DS_ASSIGN(StateStore * state, this->state());
+  if (structure_.update(*model_)) state->follow(*model_);
+  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
     StepOptions step = step_options(options_, loss, precision);
     step.observe = observe_;
     DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
     DS_ASSIGN(runtime::CompileOptions how, compile_options(options_, *device));
     how.observe = observe_;
-    return device->compile(graph, how);
+    return runtime::ModuleCache::shared().get(*device, graph, how);
   };
-  DS_ASSIGN(auto program, programs_.get(fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind),
-                                                    to_string(precision)),
-                                        compile));
-  DS_ASSIGN(StateStore * state, this->state());
+  const std::string types =
+      fmt::format("{} {} {} {} ", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision));
+  DS_ASSIGN(auto program, programs_.get(types + structure_.key(), compile));
   DS_TRY(state->prepare(program->graph()));
   return program;
 }

@@ -100,7 +100,8 @@ class Trainer {
   std::optional<StateStore> state_;  // on it
   std::optional<DType> precision_;   // of the steps, once resolved
   Evaluator evaluator_;
-  runtime::ProgramCache programs_;  // by batch types, kind and precision
+  runtime::CacheView<> programs_;  // by batch types, kind, precision, and what the model is
+  nn::Structure structure_;
   ForwardTraces traces_;
 };
 

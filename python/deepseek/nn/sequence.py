@@ -41,7 +41,6 @@ class MultiheadAttention(_core.MultiheadAttention):
         if add_bias_kv or add_zero_attn:
             raise ValueError("MultiheadAttention: add_bias_kv and add_zero_attn are not supported; leave them False")
         super().__init__(embed_dim, num_heads, dropout, bias, batch_first, kdim or 0, vdim or 0)
-        self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
 
     def _trace(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: TensorLike | None = None, need_weights: bool = True, attn_mask: TensorLike | None = None, average_attn_weights: bool = True, is_causal: bool = False) -> Any:
         result = self._attend(query, key, value, key_padding_mask, attn_mask, is_causal, need_weights)

@@ -15,6 +15,7 @@
 #include "passes/rewrite.h"
 #include "passes/schedule.h"
 #include "runtime/cost.h"
+#include "runtime/shared_constants.h"
 
 namespace deepseek::backends::cpu {
 
@@ -89,7 +90,7 @@ Result<Graph> CpuProgram::precompute(const Graph& graph, const runtime::CompileO
     std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
     for (int32_t i = 0; i < node.num_outputs; ++i)
       if (const auto at = place.find(node.output(i).id); at != place.end())
-        values[static_cast<size_t>(i)] = b.constant(results[at->second]);
+        values[static_cast<size_t>(i)] = b.constant(runtime::share_constant(results[at->second]));
     return values;
   });
 }
@@ -117,7 +118,7 @@ void CpuProgram::find_fixed(const std::vector<bool>& inputs) {
 Status CpuProgram::prepare_constants() {
   for (Step& step : steps_) {
     if (step.kernel->prepared_bytes() == 0) continue;
-    step.own = Tensor(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
+    step.own = Tensor::zeros(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
     std::vector<const void*> in;
     for (Value v : step.in) {
       const std::optional<Tensor> value = constant_value(graph_, v);
@@ -126,6 +127,7 @@ Status CpuProgram::prepare_constants() {
     const std::vector<void*> out(step.out.size());
     const Tensor scratch(DType::kU8, {static_cast<int64_t>(step.kernel->scratch_bytes())});
     DS_TRY(noted(step.kernel->prepare({in, out, scratch.data(), step.own.data()}), step));
+    step.own = runtime::share_constant(std::move(step.own));
     for (size_t i = 0; i < step.in.size(); ++i)
       if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
   }
