@@ -18,6 +18,8 @@ using runtime::NodeReport;
 using runtime::Peak;
 using runtime::Profile;
 using runtime::Program;
+using runtime::graph_cost;
+using runtime::node_cost;
 
 struct ProfileOptions {
   int64_t warmup = 3;  // steps before those that count, at least 1

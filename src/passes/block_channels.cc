@@ -266,6 +266,8 @@ class Blocker {
 
 }  // namespace
 
-Result<Graph> block_channels(const Graph& graph, const ChooseBlock& choose) { return Blocker(graph, choose).run(); }
+Result<Graph> block_channels(const Graph& graph, const PassContext& context) {
+  return Blocker(graph, context.target).run();
+}
 
 }  // namespace deepseek::passes
