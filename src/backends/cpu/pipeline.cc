@@ -31,9 +31,9 @@ bool has_fast_kernel(const Graph& graph, const Node& node, const runtime::Compil
     info.used.push_back(true);
   }
   // Where there are no elements the reference is the best: decompositions may reduce what is not there.
-  if (is_empty(info) && node.op->reference.value.fn()) return true;
+  if (is_empty(info) && node.op->reference.value.fn() && !is_disabled(info, "reference")) return true;
   for (const Implementation& implementation : implementations(*node.op))
-    if (implementation.name != "reference" && make_kernel_by(implementation, info).ok()) return true;
+    if (implementation.name != "reference" && takes(implementation, info).ok()) return true;
   return false;
 }
 
@@ -114,7 +114,6 @@ Result<Graph> optimize(const Graph& original, const runtime::CompileOptions& opt
   DS_TRY(check_passes(options.disabled_passes));
   // Composites that no kernel takes whole are taken apart; element-wise ones compile as one loop.
   DS_ASSIGN(Graph graph, passes::decompose(original, [&](const Graph& g, const Node& node) {
-              if (node.op->traits.elementwise) return false;
               return !has_fast_kernel(g, node, options);
             }));
   for (const Pass& pass : kPasses) {

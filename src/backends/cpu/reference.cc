@@ -7,9 +7,12 @@ namespace deepseek::backends::cpu {
 
 using namespace graph;
 
-KernelOrRefusal make_reference(const NodeInfo& node) {
+Status takes_reference(const NodeInfo& node) {
+  return node.context.op->reference.value.fn() ? Status() : refuse("has no reference kernel, only a decomposition");
+}
+
+KernelOrError make_reference(const NodeInfo& node) {
   const ReferenceFn& fn = node.context.op->reference.value.fn();
-  if (!fn) return refuse("has no reference kernel, only a decomposition");
   return make_kernel([node, attrs = *node.context.attrs, &fn](const KernelArgs& args) -> Status {
     OpContext context = node.context;
     context.attrs = &attrs;
