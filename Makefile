@@ -35,7 +35,7 @@ $(VENV)/.build-stamp: requirements.txt
 	touch $@
 
 $(VENV)/.test-stamp: requirements-test.txt $(VENV)/.build-stamp
-	tools/apt_install.sh postgresql
+	tools/apt_install.sh postgresql locales
 	$(BIN)/python -m pip install -q -r requirements-test.txt
 	touch $@
 

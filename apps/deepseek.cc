@@ -18,8 +18,9 @@
 #include "models/zoo.h"
 #include "ops/registry.h"
 #include "program.h"
-#include "runtime/op_docs.h"
-#include "runtime/profile_report.h"
+#include "explain/op_docs.h"
+#include "explain/pass_log.h"
+#include "explain/profile_report.h"
 #include "train/run.h"
 
 using namespace deepseek;
@@ -138,11 +139,24 @@ int predict_command(const std::string& folder, int64_t index, const std::string&
   return 0;
 }
 
-int explain_command(const std::string& config, const std::vector<std::string>& overrides) {
+struct ExplainFlags {
+  bool passes = false;
+  explain::PassLogOptions log;
+};
+
+int explain_command(const std::string& config, const std::vector<std::string>& overrides, const ExplainFlags& flags) {
   train::RunOptions options;
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
-  Result<std::shared_ptr<const runtime::Program>> program = train::training_program(options);
+  explain::PassLog log;
+  Result<std::shared_ptr<const runtime::Program>> program =
+      train::training_program(options, flags.passes ? log.observer() : passes::PassObserver());
   if (!program.ok()) return failed(program.status());
+  if (flags.passes) {
+    const Result<std::string> text = explain::pass_log_text(log, flags.log);
+    if (!text.ok()) return failed(text.status());
+    console_out(*text);
+    return 0;
+  }
   print_out("{}\n{} nodes, {} of memory, {} of it for intermediate values\n", graph::print((*program)->graph()),
             (*program)->graph().nodes().size(), format_bytes((*program)->memory_bytes()),
             format_bytes((*program)->arena_bytes()));
@@ -155,7 +169,7 @@ int explain_command(const std::string& config, const std::vector<std::string>& o
 }
 
 struct ProfileFlags {
-  runtime::ProfileOptions how;
+  explain::ProfileOptions how;
   int64_t depth = 2, slowest = 12;
   std::string trace, json;
 };
@@ -167,13 +181,13 @@ Status write_file(const std::string& path, const std::string& text) {
 int profile_command(const std::string& config, const std::vector<std::string>& overrides, const ProfileFlags& flags) {
   train::RunOptions options;
   if (Status s = read_config(config, overrides, options); !s.ok()) return failed(s);
-  const Result<runtime::StepProfile> profile = train::profile_training(options, flags.how);
+  const Result<explain::StepProfile> profile = train::profile_training(options, flags.how);
   if (!profile.ok()) return failed(profile.status());
-  print_out("{}", runtime::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));
+  print_out("{}", explain::profile_text(*profile, flags.depth, static_cast<size_t>(flags.slowest)));
   if (!flags.json.empty())
-    if (Status s = write_file(flags.json, runtime::profile_json(*profile, flags.depth)); !s.ok()) return failed(s);
+    if (Status s = write_file(flags.json, explain::profile_json(*profile, flags.depth)); !s.ok()) return failed(s);
   if (!flags.trace.empty()) {
-    if (Status s = write_file(flags.trace, runtime::chrome_trace(*profile)); !s.ok()) return failed(s);
+    if (Status s = write_file(flags.trace, explain::chrome_trace(*profile)); !s.ok()) return failed(s);
     print_out("\ntrace of one step in {}: open it in https://ui.perfetto.dev or chrome://tracing\n", flags.trace);
   }
   return 0;
@@ -190,7 +204,7 @@ int devices_command(bool measure) {
     std::string properties;
     for (const auto& [name, value] : (*device)->properties()) properties += fmt::format("{} {}, ", name, value);
     print_out("       {}{} of memory\n", properties, format_bytes((*device)->memory_bytes()));
-    if (measure) print_out("       peak {}\n", runtime::to_string((*device)->measure_peak()));
+    if (measure) print_out("       peak {}\n", explain::to_string((*device)->measure_peak()));
   }
   return 0;
 }
@@ -199,9 +213,9 @@ int ops_command(const std::string& name, bool table, const std::string& device) 
   const Result<runtime::BackendPtr> backend = runtime::open_backend(device);
   if (!backend.ok()) return failed(backend.status());
   const std::vector<std::string> chosen = name.empty() ? std::vector<std::string>() : std::vector<std::string>{name};
-  const Result<std::string> text = table          ? runtime::op_table(ops::registry(), **backend, chosen)
-                                   : name.empty() ? runtime::op_list(ops::registry())
-                                                  : runtime::op_page(ops::registry(), name, **backend);
+  const Result<std::string> text = table          ? explain::op_table(ops::registry(), **backend, chosen)
+                                   : name.empty() ? explain::op_list(ops::registry())
+                                                  : explain::op_page(ops::registry(), name, **backend);
   if (!text.ok()) return failed(text.status());
   console_out(*text);
   return 0;
@@ -265,7 +279,16 @@ int run(int argc, char** argv) {
   explain->add_option("config", config, "run.yaml")->required();
   device_option(explain);
   explain->add_option("--set", overrides, "override a key")->take_all()->expected(1)->allow_extra_args(false);
-  explain->footer("Example: deepseek explain examples/fashion_mnist.yaml");
+  ExplainFlags explain_flags;
+  // With the name of a pass: that one alone.
+  CLI::Option* passes = explain->add_option("--passes", explain_flags.log.pass,
+                                            "instead: the graph after each pass that changed it, or after PASS alone");
+  passes->expected(0, 1)->type_name("[PASS]");
+  explain->add_flag("--diff", explain_flags.log.diff, "of the passes only the lines that changed");
+  explain->add_flag("--time", explain_flags.log.time, "what each pass took; without --passes no graphs");
+  explain->footer(
+      "Examples: deepseek explain examples/fashion_mnist.yaml\n          deepseek explain examples/fashion_mnist.yaml "
+      "--passes simplify --diff\n          deepseek explain examples/fashion_mnist.yaml --time");
 
   ProfileFlags flags;
   CLI::App* profile = app.add_subcommand("profile", "Show where the time of a training step goes");
@@ -317,6 +340,8 @@ int run(int argc, char** argv) {
   devices->footer("Example: deepseek devices --measure");
 
   if (const auto code = parse_arguments(app, argc, argv)) return *code;
+  explain_flags.passes = passes->count() > 0 || explain_flags.log.time || explain_flags.log.diff;
+  explain_flags.log.graphs = passes->count() > 0 || explain_flags.log.diff;
   if (*train) return train_command(config, overrides, resume);
   if (*predict) return predict_command(folder, index, image);
   if (*evaluate) return evaluate_command(folder);
@@ -325,7 +350,7 @@ int run(int argc, char** argv) {
       print_out("{:<16} {}\n", name, deepseek::models::summary(name));
     return 0;
   }
-  if (*explain) return explain_command(config, overrides);
+  if (*explain) return explain_command(config, overrides, explain_flags);
   if (*ops) return ops_command(op, table, device);
   if (*profile) return profile_command(config, overrides, flags);
   return devices_command(measure);

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "ops/registry.h"
 #include "runtime/cost.h"
@@ -14,7 +15,10 @@ using namespace graph;
 
 namespace {
 
-DType dtype_of(const nb::dlpack::dtype& d) {
+using ReadOnly = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Writable = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+std::optional<DType> dtype_of(const nb::dlpack::dtype& d) {
   using Code = nb::dlpack::dtype_code;
   const auto is = [&](Code code, int bits) {
     return d.code == static_cast<uint8_t>(code) && d.bits == bits && d.lanes == 1;
@@ -28,8 +32,7 @@ DType dtype_of(const nb::dlpack::dtype& d) {
   if (is(Code::Int, 8)) return DType::kI8;
   if (is(Code::UInt, 8)) return DType::kU8;
   if (is(Code::Bool, 8)) return DType::kBool;
-  throw nb::type_error(
-      "array dtype is not supported; use float32, float64, float16, int64, int32, int8, uint8 or bool");
+  return std::nullopt;
 }
 nb::dlpack::dtype dlpack_dtype(DType d) {
   using Code = nb::dlpack::dtype_code;
@@ -41,23 +44,112 @@ nb::dlpack::dtype dlpack_dtype(DType d) {
   return {static_cast<uint8_t>(code), static_cast<uint8_t>(8 * size_of(d)), 1};
 }
 
-}  // namespace
+// What a tensor over an array's memory keeps, until its last copy goes.
+struct Lent {
+  ReadOnly array;
+  nb::object source;
+};
+struct LetGo {
+  void operator()(Lent* lent) const noexcept {
+    if (!may_touch_python()) return;
+    const Acquired gil;
+    delete lent;
+  }
+};
 
-Tensor to_tensor(const Array& array) {
+// The array's memory as a tensor; undefined for other dtypes. `dtype`: what the bytes mean, if not what the array says.
+Tensor share(const ReadOnly& array, nb::handle source, std::optional<DType> dtype = {}) {
+  if (!dtype) dtype = dtype_of(array.dtype());
+  if (!dtype) return {};
   Dims dims;
   for (size_t i = 0; i < array.ndim(); ++i) dims.push_back(static_cast<int64_t>(array.shape(i)));
-  auto owner = std::shared_ptr<Array>(new Array(array), [](Array* a) {
-    nb::gil_scoped_acquire gil;
-    delete a;
-  });
-  return Tensor({dtype_of(array.dtype()), dims}, const_cast<void*>(static_cast<const void*>(array.data())), owner);
+  if (array.size() == 0) return Tensor(*dtype, std::move(dims));
+  return Tensor({*dtype, std::move(dims)}, const_cast<void*>(static_cast<const void*>(array.data())),
+                std::shared_ptr<Lent>(new Lent{array, nb::borrow(source)}, LetGo()));
 }
+
+}  // namespace
+
+bool Array::read(nb::handle source) {
+  source_ = nb::borrow(source);
+  ReadOnly array;
+  if (nb::try_cast<ReadOnly>(source, array, false)) {
+    tensor_ = share(array, source);
+    return true;
+  }
+  PyErr_Clear();
+  if (!nb::hasattr(source, "__array__") && !nb::hasattr(source, "__dlpack__")) return false;
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  nb::object copy = numpy.attr(nb::hasattr(source, "__array__") ? "asarray" : "from_dlpack")(source);
+  nb::object type = copy.attr("dtype");
+  std::optional<DType> dtype;
+  if (nb::cast<std::string>(type.attr("name")) == "bfloat16") {  // of ml_dtypes, which DLPack and buffers don't know
+    dtype = DType::kBF16;
+    copy = copy.attr("view")("u2");
+    type = copy.attr("dtype");
+  }
+  copy = numpy.attr("require")(copy, type.attr("newbyteorder")("="), "C");
+  if (!nb::try_cast<ReadOnly>(copy, array, false)) return false;
+  tensor_ = share(array, copy, dtype);
+  return true;
+}
+
+Tensor to_tensor(const Array& array) {
+  if (array.tensor().defined()) return array.tensor();
+  throw nb::type_error(
+      fmt::format(
+          "dtype {} is not supported; use float32, float64, float16, bfloat16, int64, int32, int8, uint8 or bool",
+          nb::cast<std::string>(nb::str(nb::getattr(array.source(), "dtype", nb::str("of the array")))))
+          .c_str());
+}
+
+Tensor to_state(const Array& array, const std::string& name) {
+  Writable memory;
+  if (nb::try_cast<Writable>(array.source(), memory, false)) {
+    const Tensor tensor = to_tensor(array);
+    if (tensor.data() == memory.data()) return tensor;
+  }
+  PyErr_Clear();
+  throw nb::value_error(
+      fmt::format("'{}' is state, which a run overwrites in place: expected a writable, contiguous array in this "
+                  "machine's byte order; give a copy (numpy.array(x))",
+                  name)
+          .c_str());
+}
+
+std::vector<Tensor> to_inputs(const Graph& graph, const std::vector<Array>& arrays) {
+  std::vector<Tensor> out;
+  for (size_t i = 0; i < arrays.size(); ++i)
+    out.push_back(i < graph.inputs().size() && graph.inputs()[i].kind == InputKind::kState
+                      ? to_state(arrays[i], graph.inputs()[i].name)
+                      : to_tensor(arrays[i]));
+  return out;
+}
+
 NumpyArray to_numpy(const Tensor& t) {
   auto* keep = new Tensor(t);
   nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
   std::vector<size_t> shape(t.dims().begin(), t.dims().end());
-  return nb::borrow<NumpyArray>(
-      nb::cast(nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dlpack_dtype(t.dtype()))));
+  const bool brain = t.dtype() == DType::kBF16;  // NumPy has it by the package ml_dtypes
+  const nb::dlpack::dtype dtype = brain ? nb::dtype<uint16_t>() : dlpack_dtype(t.dtype());
+  const nb::object array =
+      nb::cast(nb::ndarray<nb::numpy>(t.data(), shape.size(), shape.data(), owner, nullptr, dtype));
+  // What Python lent for reading only goes back as such.
+  if (std::get_deleter<LetGo>(t.owner()) != nullptr) {
+    Writable memory;
+    if (!nb::try_cast<Writable>(static_cast<const Lent*>(t.owner().get())->source, memory, false)) {
+      PyErr_Clear();
+      array.attr("flags").attr("writeable") = false;
+    }
+  }
+  if (!brain) return nb::borrow<NumpyArray>(array);
+  nb::object type;
+  try {
+    type = nb::module_::import_("ml_dtypes").attr("bfloat16");
+  } catch (const nb::python_error&) {
+    throw nb::type_error("NumPy has no bfloat16; install ml_dtypes, or cast the value to float32");
+  }
+  return nb::borrow<NumpyArray>(array.attr("view")(type));
 }
 nb::list to_list(const std::vector<Tensor>& tensors) {
   nb::list out;
@@ -87,12 +179,6 @@ nb::list to_list(const runtime::Program& program, const runtime::Profile& profil
       profile.copies);
   return out;
 }
-std::vector<Tensor> to_tensors(const std::vector<Array>& arrays) {
-  std::vector<Tensor> out;
-  for (const Array& a : arrays) out.push_back(to_tensor(a));
-  return out;
-}
-
 nb::object attr_to_python(const AttrValue& value) {
   struct Visitor {
     nb::object operator()(bool v) const { return nb::bool_(v); }

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <string>
 #include <vector>
 
 #include "errors.h"
@@ -15,7 +16,21 @@
 namespace deepseek::python {
 
 namespace nb = nanobind;
-using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+// What Python hands in as an array: of any layout and byte order, writable or not. What can't be used where it lies is
+// copied. NumPy's, or anything of DLPack or the buffer protocol.
+class Array {
+ public:
+  // False where it is no array of numbers; may leave Python's error set.
+  bool read(nb::handle source);
+  const graph::Tensor& tensor() const { return tensor_; }  // undefined for dtypes that we don't have
+  nb::handle source() const { return source_; }
+
+ private:
+  nb::object source_;
+  graph::Tensor tensor_;
+};
+
 // An object that is a NumPy array: what type stubs call it.
 class NumpyArray : public nb::object {
   static bool is_numpy_array(nb::handle h) { return nb::ndarray_check(h); }
@@ -24,9 +39,13 @@ class NumpyArray : public nb::object {
   NB_OBJECT_DEFAULT(NumpyArray, nb::object, "numpy.ndarray", is_numpy_array)
 };
 
-// Shares the array's memory, which lives as long as the tensor. Raises TypeError for dtypes that we don't have.
+// Shares the array's memory where it can, which lives as long as the tensor. For reading only. Raises TypeError for
+// dtypes that we don't have.
 graph::Tensor to_tensor(const Array& array);
-std::vector<graph::Tensor> to_tensors(const std::vector<Array>& arrays);
+// Of memory that a run writes: raises ValueError where the array is read-only or would have to be copied.
+graph::Tensor to_state(const Array& array, const std::string& name);
+// In the order of the graph's inputs, states among them.
+std::vector<graph::Tensor> to_inputs(const graph::Graph& graph, const std::vector<Array>& arrays);
 // NumPy arrays over the tensor's memory.
 NumpyArray to_numpy(const graph::Tensor& tensor);
 nb::list to_list(const std::vector<graph::Tensor>& tensors);
@@ -43,9 +62,34 @@ graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& 
 std::vector<graph::Expr> call_traced(nb::handle callable, graph::Builder& builder, nn::Trace* trace,
                                      const std::vector<graph::Expr>& inputs);
 
-void bind_trace(nb::module_& m);     // Value, Parameter, Module, tracing of functions and modules
-void bind_layers(nb::module_& m);    // the engine's layers and the model zoo; after bind_trace
-void bind_files(nb::module_& m);     // safetensors
-void bind_training(nb::module_& m);  // data sets, training steps, Trainer, metrics
+void bind_trace(nb::module_& m);      // Value, Parameter, Module, tracing of functions and modules
+void bind_structure(nb::module_& m);  // settings and changes of modules; after bind_trace
+void bind_calls(nb::module_& m);      // modules called on arrays
+void bind_layers(nb::module_& m);     // the engine's layers and the model zoo; after bind_trace
+void bind_files(nb::module_& m);      // safetensors
+void bind_data(nb::module_& m);       // data sets, augmentation
+void bind_profile(nb::module_& m);    // profiles, metrics
+void bind_step(nb::module_& m);
+void bind_trainer(nb::module_& m);
 
 }  // namespace deepseek::python
+
+namespace nanobind::detail {
+
+template <>
+struct type_caster<deepseek::python::Array> {
+  NB_TYPE_CASTER(deepseek::python::Array, const_name("numpy.typing.ArrayLike"))
+  bool from_python(handle source, uint8_t, cleanup_list*) noexcept {
+    try {
+      if (value.read(source)) return true;
+    } catch (...) {
+    }
+    PyErr_Clear();
+    return false;
+  }
+  static handle from_cpp(const deepseek::python::Array& array, rv_policy, cleanup_list*) noexcept {
+    return array.source().inc_ref();
+  }
+};
+
+}  // namespace nanobind::detail

@@ -1,4 +1,4 @@
-// Arrow's tables in and out of Python as streams (the C data interface), and work without the interpreter's lock.
+// Arrow's tables in and out of Python as streams (the C data interface).
 #pragma once
 
 #include <arrow/c/bridge.h>
@@ -8,15 +8,6 @@
 #include "tables/arrow.h"
 
 namespace deepseek::python {
-
-template <class F>
-auto without_gil(F f) {
-  auto result = [&] {
-    nanobind::gil_scoped_release release;
-    return f();
-  }();
-  return unwrap(std::move(result));
-}
 
 // What __arrow_c_stream__() returns: the reader in a capsule that frees what nobody took.
 inline nanobind::object to_capsule(std::shared_ptr<arrow::RecordBatchReader> reader) {
@@ -35,10 +26,10 @@ inline nanobind::object to_capsule(const tables::Table& table) {
 inline tables::Table from_capsule(nanobind::handle capsule) {
   auto* stream = static_cast<ArrowArrayStream*>(PyCapsule_GetPointer(capsule.ptr(), "arrow_array_stream"));
   if (stream == nullptr) throw nanobind::python_error();
-  return without_gil([&]() -> Result<tables::Table> {
+  return unwrap(without_gil([&]() -> Result<tables::Table> {
     DS_ARROW_ASSIGN(const auto reader, arrow::ImportRecordBatchReader(stream));
     return tables::from_arrow(reader->ToTable());
-  });
+  }));
 }
 
 void bind_features(nanobind::module_& m);

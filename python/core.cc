@@ -1,5 +1,5 @@
 // The extension module: arrays, graphs, programs and training steps. Errors become Python exceptions with the same
-// message; the GIL is released while programs compile and run.
+// message; the interpreter's lock is released while programs compile and run.
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "backends/builtin/register.h"
+#include "base/fork.h"
 #include "base/threads.h"
 #include "binding.h"
 #include "graph/builder.h"
@@ -46,29 +47,6 @@ nb::list samples(const std::string& op) {
   }
   return out;
 }
-
-class Bound {
- public:
-  Bound(std::shared_ptr<const runtime::Program> program, const std::vector<std::pair<size_t, Array>>& given)
-      : program_(std::move(program)), inputs_(program_->graph().inputs().size()) {
-    for (const auto& [index, array] : given) inputs_.at(index) = to_tensor(array);
-  }
-  nb::list run(const std::vector<Array>& arrays) const {
-    std::vector<Tensor> inputs = inputs_;
-    auto next = arrays.begin();
-    for (Tensor& t : inputs)
-      if (!t.defined() && next != arrays.end()) t = to_tensor(*next++);
-    Result<std::vector<Tensor>> out = [&] {
-      nb::gil_scoped_release release;
-      return program_->run(inputs);
-    }();
-    return to_list(unwrap(std::move(out)));
-  }
-
- private:
-  std::shared_ptr<const runtime::Program> program_;
-  std::vector<Tensor> inputs_;
-};
 
 // What the registry says of an op: the source of Python signatures and docstrings.
 nb::dict op_record(const std::string& op) {
@@ -112,9 +90,16 @@ NB_MODULE(_core, m) {
   m.attr("version") = DEEPSEEK_VERSION;
   backends::builtin::register_backends();
   bind_trace(m);
+  bind_structure(m);
   bind_layers(m);
   bind_files(m);
-  bind_training(m);
+  bind_calls(m);
+  bind_data(m);
+  bind_profile(m);
+  bind_step(m);
+  bind_trainer(m);
+  watch_the_end();
+  survive_forks();
   m.def(
       "set_num_threads", [](int64_t n) { check(set_num_threads(n)); }, nb::arg("n"),
       "How many threads compute, in all threads of this process.");
@@ -151,8 +136,8 @@ NB_MODULE(_core, m) {
   m.def(
       "measure_peak",
       [](const std::string& device) {
-        const nb::gil_scoped_release release;
-        const runtime::Peak peak = unwrap(runtime::open_backend(device))->measure_peak();
+        const runtime::BackendPtr backend = unwrap(runtime::open_backend(device));
+        const runtime::Peak peak = without_gil([&] { return backend->measure_peak(); });
         return std::map<std::string, double>{{"flops_per_second", peak.flops}, {"bytes_per_second", peak.bytes}};
       },
       nb::arg("device") = std::string(runtime::kDefaultDevice),
@@ -161,7 +146,7 @@ NB_MODULE(_core, m) {
   m.def("op_record", &op_record, nb::arg("op"));
   m.def("samples", &samples, nb::arg("op"));
   nb::class_<Graph>(m, "Graph", "An immutable program in SSA form.")
-      .def(nb::init<>())
+      .def("__init__", [](Graph* g) { new (g) Graph(unwrap(Builder(ops::registry()).finish())); })
       .def("__str__", [](const Graph& g) { return print(g); })
       .def_prop_ro("input_names",
                    [](const Graph& g) {
@@ -175,7 +160,8 @@ NB_MODULE(_core, m) {
           "evaluate_reference",
           [](const Graph& g, const std::vector<Array>& arrays) {
             std::vector<RefTensor> inputs;
-            for (const Tensor& t : to_tensors(arrays)) {
+            for (const Array& array : arrays) {
+              const Tensor t = to_tensor(array);
               RefTensor& r = inputs.emplace_back(t.type());
               for (size_t i = 0; i < r.data.size(); ++i) r.data[i] = t.at(static_cast<int64_t>(i));
             }
@@ -189,24 +175,16 @@ NB_MODULE(_core, m) {
       .def(
           "run",
           [](const runtime::Program& p, const std::vector<Array>& arrays) {
-            const std::vector<Tensor> inputs = to_tensors(arrays);
-            Result<std::vector<Tensor>> out = [&] {
-              nb::gil_scoped_release release;
-              return p.run(inputs);
-            }();
-            return to_list(unwrap(std::move(out)));
+            const std::vector<Tensor> inputs = to_inputs(p.graph(), arrays);
+            return to_list(unwrap(without_gil([&] { return p.run(inputs); })));
           },
           nb::arg("inputs"), "Runs on arrays in the order of the graph's inputs; state arrays are updated in place.")
       .def(
           "profile",
           [](const runtime::Program& p, const std::vector<Array>& arrays) {
-            const std::vector<Tensor> inputs = to_tensors(arrays);
+            const std::vector<Tensor> inputs = to_inputs(p.graph(), arrays);
             runtime::Profile profile;
-            Result<std::vector<Tensor>> out = [&] {
-              nb::gil_scoped_release release;
-              return p.run(inputs, &profile);
-            }();
-            unwrap(std::move(out));
+            unwrap(without_gil([&] { return p.run(inputs, &profile); }));
             return to_list(p, profile);
           },
           nb::arg("inputs"),
@@ -221,10 +199,6 @@ NB_MODULE(_core, m) {
       .def_prop_ro("arena_bytes", &runtime::Program::arena_bytes)
       .def_prop_ro("memory_bytes", &runtime::Program::memory_bytes)
       .def_prop_ro("notes", &runtime::Program::notes);
-  nb::class_<Bound>(m, "Bound", "A program with some of its inputs given, which spares a call their conversion.")
-      .def(nb::init<std::shared_ptr<const runtime::Program>, const std::vector<std::pair<size_t, Array>>&>(),
-           nb::arg("program"), nb::arg("given"))
-      .def("run", &Bound::run, nb::arg("inputs"), "Runs on the others, in order.");
   m.def(
       "compile",
       [](const Graph& g, const std::map<std::string, Array>& constants, bool measure_kernels,
@@ -232,9 +206,8 @@ NB_MODULE(_core, m) {
         runtime::CompileOptions options;
         options.measure_kernels = measure_kernels;
         for (const auto& [name, array] : constants) options.constants.emplace(name, to_tensor(array));
-        const nb::gil_scoped_release release;
-        return std::const_pointer_cast<runtime::Program>(
-            unwrap(unwrap(runtime::open_backend(device))->compile(g, options)));
+        const runtime::BackendPtr backend = unwrap(runtime::open_backend(device));
+        return std::const_pointer_cast<runtime::Program>(unwrap(without_gil([&] { return backend->compile(g, options); })));
       },
       nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(), nb::arg("measure_kernels") = false,
       nb::arg("device") = std::string(runtime::kDefaultDevice),

@@ -4,11 +4,12 @@
 #include <nanobind/nanobind.h>
 
 #include "base/status.h"
+#include "gil.h"
 
 namespace deepseek::python {
 
 // Raises with the whole message: ValueError for a user's mistake and damaged files, FileNotFoundError,
-// NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours.
+// NotImplementedError, OSError, KeyboardInterrupt, or RuntimeError for a bug of ours. The lock need not be held.
 inline void check(const Status& status) {
   if (status.ok()) return;
   PyObject* type = PyExc_RuntimeError;
@@ -21,6 +22,7 @@ inline void check(const Status& status) {
     case ErrorCode::kInterrupted: type = PyExc_KeyboardInterrupt; break;
     case ErrorCode::kInternal: break;
   }
+  const Acquired gil;
   // A path in it may be any bytes.
   const std::string text = status.to_string();
   if (PyObject* message = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace")) {
@@ -34,5 +36,6 @@ T unwrap(Result<T> result) {
   check(result.ok() ? Status() : result.status());
   return std::move(result).value();
 }
+inline void unwrap(const Status& status) { check(status); }
 
 }  // namespace deepseek::python

@@ -32,7 +32,7 @@ Instances instances_of(nb::handle rows, nb::handle cutoffs) {
 // Asks Python for pending signals and tells it how far the work is.
 std::function<Status(double)> progress_of(nb::handle callback) {
   return [callback](double done) -> Status {
-    nb::gil_scoped_acquire acquire;
+    const Acquired gil;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
     if (!callback.is_none()) callback(done);
     return {};
@@ -60,12 +60,14 @@ void bind_features(nb::module_& m) {
       .def_static(
           "parse",
           [](const std::string& yaml, const std::string& where) {
-            return Synthesis(without_gil([&] { return SynthesisConfig::parse(yaml, where); }));
+            return Synthesis(unwrap(without_gil([&] { return SynthesisConfig::parse(yaml, where); })));
           },
           nb::arg("yaml"), nb::arg("where"))
       .def_static(
           "load",
-          [](const std::filesystem::path& path) { return without_gil([&] { return Synthesis::load(path.string()); }); },
+          [](const std::filesystem::path& path) {
+            return unwrap(without_gil([&] { return Synthesis::load(path.string()); }));
+          },
           nb::arg("path"))
       .def(
           "save", [](const Synthesis& s, const std::filesystem::path& path) { check(s.save(path.string())); },
@@ -77,12 +79,7 @@ void bind_features(nb::module_& m) {
           "fit",
           [](Synthesis& s, const std::map<std::string, nb::object>& streams) {
             const NamedTables tables = tables_of(streams);
-            Status status;
-            {
-              nb::gil_scoped_release release;
-              status = s.fit(tables);
-            }
-            check(status);
+            unwrap(without_gil([&] { return s.fit(tables); }));
           },
           nb::arg("tables"))
       .def(
@@ -91,7 +88,7 @@ void bind_features(nb::module_& m) {
              nb::handle cutoffs) {
             const NamedTables tables = tables_of(streams);
             const Instances instances = instances_of(rows, cutoffs);
-            const Estimate e = without_gil([&] { return s.estimate(tables, instances); });
+            const Estimate e = unwrap(without_gil([&] { return s.estimate(tables, instances); }));
             return nb::make_tuple(e.features, e.rows, e.result_bytes, e.working_bytes, e.seconds, e.text());
           },
           nb::arg("tables"), nb::arg("rows").none(), nb::arg("cutoffs").none())
@@ -102,7 +99,7 @@ void bind_features(nb::module_& m) {
             const NamedTables tables = tables_of(streams);
             const Instances instances = instances_of(rows, cutoffs);
             const auto report = progress_of(progress);
-            return to_capsule(without_gil([&] { return s.transform(tables, instances, report); }));
+            return to_capsule(unwrap(without_gil([&] { return s.transform(tables, instances, report); })));
           },
           nb::arg("tables"), nb::arg("rows").none(), nb::arg("cutoffs").none(), nb::arg("progress").none());
 }

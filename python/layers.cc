@@ -51,48 +51,65 @@ void bind_basic(nb::module_& m) {
           "__init__", [](nn::Dropout* self, double p, bool) { construct(self, p); }, nb::arg("p") = 0.5,
           nb::arg("inplace") = false);
   nb::class_<nn::Conv, nn::Module>(m, "Conv").def(
-      "__init__", [](nn::Conv* self, int64_t in, int64_t out, Dims kernel, Dims stride, Dims low, Dims high,
-                     Dims dilation, int64_t groups, bool bias) {
+      "__init__",
+      [](nn::Conv* self, int64_t in, int64_t out, Dims kernel, Dims stride, Dims low, Dims high, Dims dilation,
+         int64_t groups, bool bias, bool same) {
         construct(self, in, out, kernel,
                   nn::ConvOptions{.stride = stride,
                                   .padding = low,
                                   .dilation = dilation,
                                   .groups = groups,
                                   .bias = bias,
-                                  .padding_high = high});
-      });
+                                  .padding_high = high,
+                                  .same_padding = same});
+      },
+      nb::arg("in_channels"), nb::arg("out_channels"), nb::arg("kernel_size"), nb::arg("stride"), nb::arg("padding"),
+      nb::arg("padding_high"), nb::arg("dilation"), nb::arg("groups"), nb::arg("bias"),
+      nb::arg("same_padding") = false);
   nb::class_<nn::ConvTranspose, nn::Module>(m, "ConvTranspose")
-      .def("__init__", [](nn::ConvTranspose* self, int64_t in, int64_t out, Dims kernel, Dims stride, Dims padding,
-                          Dims output_padding, Dims dilation, int64_t groups, bool bias) {
-        construct(self, in, out, kernel,
-                  nn::ConvOptions{.stride = stride,
-                                  .padding = padding,
-                                  .dilation = dilation,
-                                  .groups = groups,
-                                  .bias = bias,
-                                  .output_padding = output_padding});
-      });
+      .def(
+          "__init__",
+          [](nn::ConvTranspose* self, int64_t in, int64_t out, Dims kernel, Dims stride, Dims padding,
+             Dims output_padding, Dims dilation, int64_t groups, bool bias) {
+            construct(self, in, out, kernel,
+                      nn::ConvOptions{.stride = stride,
+                                      .padding = padding,
+                                      .dilation = dilation,
+                                      .groups = groups,
+                                      .bias = bias,
+                                      .output_padding = output_padding});
+          },
+          nb::arg("in_channels"), nb::arg("out_channels"), nb::arg("kernel_size"), nb::arg("stride"),
+          nb::arg("padding"), nb::arg("output_padding"), nb::arg("dilation"), nb::arg("groups"), nb::arg("bias"));
 }
 
 template <class Norm>
 void bind_running_norm(nb::module_& m, const char* name) {
-  nb::class_<Norm, nn::Module>(m, name).def("__init__", [](Norm* self, int64_t channels, double epsilon,
-                                                           std::optional<double> momentum, bool affine, bool track) {
-    construct(self, channels,
-              nn::RunningOptions{.epsilon = epsilon, .momentum = momentum, .affine = affine, .track = track});
-  });
+  nb::class_<Norm, nn::Module>(m, name).def(
+      "__init__",
+      [](Norm* self, int64_t channels, double epsilon, std::optional<double> momentum, bool affine, bool track) {
+        construct(self, channels,
+                  nn::RunningOptions{.epsilon = epsilon, .momentum = momentum, .affine = affine, .track = track});
+      },
+      nb::arg("num_features"), nb::arg("eps"), nb::arg("momentum").none(), nb::arg("affine"),
+      nb::arg("track_running_stats"));
 }
 
 void bind_norms(nb::module_& m) {
   bind_running_norm<nn::BatchNorm>(m, "BatchNorm");
   bind_running_norm<nn::InstanceNorm>(m, "InstanceNorm");
   nb::class_<nn::LayerNorm, nn::Module>(m, "LayerNorm")
-      .def("__init__", [](nn::LayerNorm* self, Dims shape, double epsilon, bool affine, bool bias) {
-        construct(self, shape, epsilon, affine, bias);
-      });
+      .def(
+          "__init__",
+          [](nn::LayerNorm* self, Dims shape, double epsilon, bool affine, bool bias) {
+            construct(self, shape, epsilon, affine, bias);
+          },
+          nb::arg("normalized_shape"), nb::arg("eps"), nb::arg("elementwise_affine"), nb::arg("bias"));
   nb::class_<nn::RMSNorm, nn::Module>(m, "RMSNorm")
-      .def("__init__",
-           [](nn::RMSNorm* self, Dims shape, double epsilon, bool affine) { construct(self, shape, epsilon, affine); });
+      .def(
+          "__init__",
+          [](nn::RMSNorm* self, Dims shape, double epsilon, bool affine) { construct(self, shape, epsilon, affine); },
+          nb::arg("normalized_shape"), nb::arg("eps"), nb::arg("elementwise_affine"));
   nb::class_<nn::GroupNorm, nn::Module>(m, "GroupNorm")
       .def(
           "__init__",
@@ -116,11 +133,14 @@ void bind_recurrent(nb::module_& m, const char* name) {
 
 void bind_attention(nb::module_& m) {
   nb::class_<nn::MultiheadAttention, nn::Module>(m, "MultiheadAttention")
-      .def("__init__",
-           [](nn::MultiheadAttention* self, int64_t width, int64_t heads, double dropout, bool bias, bool batch_first,
-              int64_t key_width, int64_t value_width) {
-             construct(self, width, heads, nn::AttentionOptions{dropout, bias, batch_first, key_width, value_width});
-           })
+      .def(
+          "__init__",
+          [](nn::MultiheadAttention* self, int64_t width, int64_t heads, double dropout, bool bias, bool batch_first,
+             int64_t key_width, int64_t value_width) {
+            construct(self, width, heads, nn::AttentionOptions{dropout, bias, batch_first, key_width, value_width});
+          },
+          nb::arg("embed_dim"), nb::arg("num_heads"), nb::arg("dropout"), nb::arg("bias"), nb::arg("batch_first"),
+          nb::arg("kdim"), nb::arg("vdim"))
       .def(
           "_attend",
           [](nn::MultiheadAttention& self, nb::handle q, nb::handle k, nb::handle v, nb::handle padding,
@@ -133,12 +153,15 @@ void bind_attention(nb::module_& m) {
           nb::arg("attn_mask").none(), nb::arg("causal"), nb::arg("weights"));
   using Layer = nn::TransformerEncoderLayer;
   nb::class_<Layer, nn::Module>(m, "TransformerEncoderLayer")
-      .def("__init__",
-           [](Layer* self, int64_t width, int64_t heads, int64_t feedforward, double dropout,
-              const std::string& activation, double epsilon, bool batch_first, bool norm_first, bool bias) {
-             construct(self, width, heads,
-                       nn::EncoderOptions{feedforward, dropout, activation, epsilon, batch_first, norm_first, bias});
-           })
+      .def(
+          "__init__",
+          [](Layer* self, int64_t width, int64_t heads, int64_t feedforward, double dropout,
+             const std::string& activation, double epsilon, bool batch_first, bool norm_first, bool bias) {
+            construct(self, width, heads,
+                      nn::EncoderOptions{feedforward, dropout, activation, epsilon, batch_first, norm_first, bias});
+          },
+          nb::arg("d_model"), nb::arg("nhead"), nb::arg("dim_feedforward"), nb::arg("dropout"), nb::arg("activation"),
+          nb::arg("layer_norm_eps"), nb::arg("batch_first"), nb::arg("norm_first"), nb::arg("bias"))
       .def(
           "_encode",
           [](Layer& self, nb::handle x, nb::handle attention, nb::handle padding, bool causal) {

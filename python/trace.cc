@@ -10,7 +10,9 @@
 #include <nanobind/stl/vector.h>
 #include <nanobind/trampoline.h>
 
-#include "graph/resize.h"
+#include <algorithm>
+#include <cstdint>
+
 #include "nn/module.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
@@ -37,6 +39,41 @@ struct Parameter {
   std::string name;
   std::weak_ptr<nn::Module*> module = {};  // the one it is assigned to
 };
+
+// A Python integer as a scalar, to the last digit. Raises OverflowError where the dtype does not have it.
+Tensor integer(nb::handle object, DType dtype) {
+  Tensor out(dtype, {});
+  if (is_float(dtype)) {
+    const double value = PyLong_AsDouble(object.ptr());
+    if (PyErr_Occurred()) throw nb::python_error();
+    out.set(0, value);
+    return out;
+  }
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
+  const auto fits = [&](auto least, auto most) { return overflow == 0 && value >= least && value <= most; };
+  bool ok = overflow == 0;
+  switch (dtype) {
+    case DType::kI64: *out.as<int64_t>() = value; break;
+    case DType::kI32:
+      ok = fits(INT32_MIN, INT32_MAX);
+      *out.as<int32_t>() = static_cast<int32_t>(value);
+      break;
+    case DType::kI8:
+      ok = fits(INT8_MIN, INT8_MAX);
+      *out.as<int8_t>() = static_cast<int8_t>(value);
+      break;
+    case DType::kU8:
+      ok = fits(0, UINT8_MAX);
+      *out.as<uint8_t>() = static_cast<uint8_t>(value);
+      break;
+    default: out.set(0, value != 0 || overflow != 0); return out;
+  }
+  if (ok) return out;
+  PyErr_Format(PyExc_OverflowError, "Python integer %S is out of bounds for %s", object.ptr(),
+               std::string(to_string(dtype)).c_str());
+  throw nb::python_error();
+}
 
 }  // namespace
 
@@ -115,19 +152,19 @@ Expr to_expr(nb::handle object, Expr like) {
     check(session->builder.take_status());
     return e;
   }
-  if (nb::isinstance<nb::float_>(object) || nb::isinstance<nb::int_>(object)) {
-    const bool whole = nb::isinstance<nb::int_>(object);
-    const DType dtype = like.defined() ? like.dtype() : whole ? DType::kI64 : DType::kF32;
-    return whole && is_integer(dtype) ? integer_constant(object, dtype)
-                                      : session->builder.scalar(dtype, nb::cast<double>(object));
+  if (nb::isinstance<nb::int_>(object)) {
+    const DType dtype = like.defined() ? like.dtype() : DType::kI64;
+    if (!PyLong_CheckExact(object.ptr())) nb::cast<double>(object);  // a size (AxisSize) is told that it was looked at
+    return session->builder.constant(integer(object, dtype));
   }
-  const nb::module_ numpy = nb::module_::import_("numpy");
-  if (nb::isinstance(object, numpy.attr("generic"))) return to_expr(object.attr("item")(), like);
-  // A copy, as arrays may be read-only.
-  const nb::object copy =
-      nb::isinstance(object, numpy.attr("ndarray")) ? numpy.attr("array")(object) : nb::borrow(object);
+  if (nb::isinstance<nb::float_>(object))
+    return session->builder.scalar(like.defined() ? like.dtype() : DType::kF32, nb::cast<double>(object));
+  if (nb::isinstance(object, nb::module_::import_("numpy").attr("generic"))) {
+    const nb::object number = object.attr("item")();
+    if (nb::isinstance<nb::int_>(number) || nb::isinstance<nb::float_>(number)) return to_expr(number, like);
+  }
   Array array;
-  if (nb::try_cast<Array>(copy, array)) return session->builder.constant(to_tensor(array).clone());
+  if (nb::try_cast<Array>(object, array)) return session->builder.constant(to_tensor(array).clone());
   throw nb::type_error(
       fmt::format("expected a symbolic value, Parameter, array or number, got {}",
                   nb::cast<std::string>(nb::repr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))))))
@@ -194,41 +231,10 @@ class PyModule : public nn::Module {
  public:
   NB_TRAMPOLINE(nn::Module, 1);
   std::vector<Expr> forward(nn::Trace& trace, const std::vector<Expr>& inputs) override {
-    const nb::gil_scoped_acquire gil;
+    const Acquired gil;
     return call_traced(nb::find(static_cast<nn::Module*>(this)).attr("forward"), trace.builder(), &trace, inputs);
   }
 };
-
-// Graph of module(inputs), or of function(inputs) where it is given, with inputs named x0, x1, ... and outputs y0, ...
-Graph trace_module(nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training,
-                   nb::object function, Traces* traces) {
-  if (traces != nullptr) {
-    std::vector<TensorType> types;
-    for (const auto& [dtype, dims] : inputs) types.push_back({unwrap(parse_dtype(dtype)), dims});
-    return unwrap(traces->get(types, [&]() -> Result<Graph> {
-      return trace_module(module, inputs, training, function, nullptr);
-    }));
-  }
-  auto session = std::make_shared<Session>();
-  session->trace_into(module, training);
-  Activate activate(session);
-  std::vector<Expr> args;
-  for (size_t i = 0; i < inputs.size(); ++i)
-    args.push_back(session->builder.input(nn::input_name(module, "x" + std::to_string(i)),
-                                          {unwrap(parse_dtype(inputs[i].first)), inputs[i].second}));
-  std::vector<Expr> out;
-  if (function.is_none()) {
-    out = module.call(*session->trace, args);
-  } else {
-    nb::list values;
-    for (Expr e : args) values.append(nb::cast(Value{session, e}));
-    for (nb::handle h : nb::list(function(*nb::tuple(values)))) out.push_back(to_expr(h));
-  }
-  check(session->builder.take_status());
-  for (size_t i = 0; i < out.size(); ++i) session->builder.output("y" + std::to_string(i), out[i]);
-  session->trace->finish();
-  return unwrap(session->builder.finish());
-}
 
 Graph trace_function(nb::callable function, const std::vector<std::pair<std::string, Dims>>& inputs) {
   auto session = std::make_shared<Session>();
@@ -251,9 +257,30 @@ Graph trace_function(nb::callable function, const std::vector<std::pair<std::str
 
 }  // namespace
 
+Graph trace_module(nn::Module& module, const std::vector<TensorType>& inputs, bool training, nb::handle function) {
+  auto session = std::make_shared<Session>();
+  session->trace_into(module, training);
+  Activate activate(session);
+  std::vector<Expr> args;
+  for (size_t i = 0; i < inputs.size(); ++i)
+    args.push_back(session->builder.input(nn::input_name(module, "x" + std::to_string(i)), inputs[i]));
+  std::vector<Expr> out;
+  if (function.is_none()) {
+    out = module.call(*session->trace, args);
+  } else {
+    nb::list values;
+    for (Expr e : args) values.append(nb::cast(Value{session, e}));
+    for (nb::handle h : nb::list(function(*nb::tuple(values)))) out.push_back(to_expr(h));
+  }
+  check(session->builder.take_status());
+  for (size_t i = 0; i < out.size(); ++i) session->builder.output("y" + std::to_string(i), out[i]);
+  session->trace->finish();
+  return unwrap(session->builder.finish());
+}
+
 std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* trace,
                               const std::vector<Expr>& inputs) {
-  const nb::gil_scoped_acquire gil;
+  const Acquired gil;
   std::shared_ptr<Session> session = current;
   const bool foreign = !session || &session->builder != &builder;
   if (foreign) session = std::make_shared<Session>(builder, trace);
@@ -314,6 +341,10 @@ void bind_trace(nb::module_& m) {
           nb::arg("data"), nb::arg("trainable") = true)
       .def_prop_ro(
           "data", [](const Parameter& p) { return p.array; }, "The values, as a NumPy array over the module's memory.")
+      .def("__reduce__",
+           [](const Parameter& p) {
+             return nb::make_tuple(nb::type<Parameter>(), nb::make_tuple(p.array.attr("copy")(), p.trainable));
+           })
       .def_ro("trainable", &Parameter::trainable)
       .def_ro("name", &Parameter::name)
       .def(
@@ -328,14 +359,15 @@ void bind_trace(nb::module_& m) {
       },
       nb::arg("graph"), nb::arg("output"), nb::arg("wrt"),
       "The graph with one more output \"grad:<name>\" per input of `wrt`, the gradient of the scalar `output`.");
-  nb::class_<Traces>(m, "Traces", "Graphs of one module, from which those for other sizes follow without a trace.")
-      .def(nb::init<>())
-      .def_prop_ro("count", &Traces::count, "How often the module was traced.")
-      .def_prop_ro("reason", &Traces::reason, "Why it was traced the last time.");
-  m.def("trace_module", &trace_module, nb::arg("module"), nb::arg("inputs"), nb::arg("training"),
-        nb::arg("function") = nb::none(), nb::arg("traces").none() = nb::none());
-  m.attr("RANDOM_COUNTER") = nn::kRandomCounter;
-  m.def("structure_version", &nn::Module::structure_version, "Changes with every module's structure or mode.");
+  m.def(
+      "trace_module",
+      [](nn::Module& module, const std::vector<std::pair<std::string, Dims>>& inputs, bool training,
+         nb::object function) {
+        std::vector<TensorType> types;
+        for (const auto& [dtype, dims] : inputs) types.push_back({unwrap(parse_dtype(dtype)), dims});
+        return trace_module(module, types, training, function);
+      },
+      nb::arg("module"), nb::arg("inputs"), nb::arg("training"), nb::arg("function") = nb::none());
   m.def(
       "observe_size",
       [](int64_t size) {
@@ -345,6 +377,7 @@ void bind_trace(nb::module_& m) {
   m.def(
       "in_scope",
       [](nn::Module& module, nb::callable function) {
+        if (!active()->trace) return nb::object(function());  // in a bare function: a loss, say
         nn::ModuleScope scope(active_trace(), module);
         check(active()->builder.take_status());
         return nb::object(function());
@@ -414,9 +447,6 @@ void bind_trace(nb::module_& m) {
         return unpack(self.call(trace, args));
       });
   m.def("manual_seed", &nn::manual_seed, nb::arg("seed"));
-  m.def(
-      "draw_seed", [] { return nn::default_initializer().next_seed(); },
-      "Another seed at each call, by manual_seed()'s; for a module's random counter.");
 }
 
 }  // namespace deepseek::python

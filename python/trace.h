@@ -42,6 +42,26 @@ bool tracing();
 // The module trace of the current session; raises ValueError while a bare function is traced.
 nn::Trace& active_trace();
 
+// A number that tells what an object holds, as far as forward() or a loss may read it: see structure.cc.
+uint64_t contents_of(nb::handle object);
+
+// While one lives, this thread looks into an object once, however many modules hold it: a model's configuration, say.
+class ContentsPass {
+ public:
+  ContentsPass();
+  ~ContentsPass();
+  ContentsPass(const ContentsPass&) = delete;
+  ContentsPass& operator=(const ContentsPass&) = delete;
+
+ private:
+  bool outer_;
+};
+
+// Graph of module(inputs), or of function(inputs), which returns a list, where that is not None. Inputs are named x0,
+// x1, ..., outputs y0, ...
+graph::Graph trace_module(nn::Module& module, const std::vector<graph::TensorType>& inputs, bool training,
+                          nb::handle function);
+
 // A symbolic value, parameter, array or number as a value of the current graph. `like` gives numbers their dtype.
 graph::Expr to_expr(nb::handle object, graph::Expr like = {});
 // The same; an undefined Expr for None.

@@ -38,28 +38,22 @@ nb::tuple fields(const Trial& t) {
 thread_local std::optional<nb::python_error> raised;
 
 bool signalled() {
-  const nb::gil_scoped_acquire acquire;
+  const Acquired gil;
   if (!raised && PyErr_CheckSignals() != 0) raised.emplace();
   return raised.has_value();
 }
 
 // What `call` gives, a Status or a Result, without the GIL; errors become exceptions.
 template <class F>
-auto without_gil(F call) {
+auto finish(F call) {
   raised.reset();
-  auto result = [&] {
-    const nb::gil_scoped_release release;
-    return call();
-  }();
+  auto result = without_gil(call);
   if (raised) {
     nb::python_error error = std::move(*raised);
     raised.reset();
     throw error;
   }
-  if constexpr (std::is_same_v<decltype(result), Status>)
-    check(result);
-  else
-    return unwrap(std::move(result));
+  return unwrap(std::move(result));
 }
 
 std::unique_ptr<Study> make_study(const std::string& config, const std::string& url, const std::string& name,
@@ -67,10 +61,9 @@ std::unique_ptr<Study> make_study(const std::string& config, const std::string& 
   StudyOptions options = unwrap(StudyOptions::parse(config));
   std::function<bool(const Point&)> check;
   if (!allowed.is_none()) {
-    // Copies of the function are made without the GIL; they share one reference, which this call's own copy outlives.
-    const auto held = std::make_shared<nb::object>(std::move(allowed));
+    const auto held = kept(std::move(allowed));
     check = [held](const Point& point) {
-      nb::gil_scoped_acquire acquire;
+      const Acquired gil;
       return nb::cast<bool>((*held)(point));
     };
   }
@@ -78,7 +71,7 @@ std::unique_ptr<Study> make_study(const std::string& config, const std::string& 
     std::shared_ptr<Store> store = make_memory_store(config);
     return unwrap(Study::create(std::move(options), std::move(store), std::move(check)));
   }
-  return without_gil([&] { return Study::open(std::move(options), url, name, check, signalled); });
+  return finish([&] { return Study::open(std::move(options), url, name, check, signalled); });
 }
 
 }  // namespace
@@ -87,6 +80,7 @@ std::unique_ptr<Study> make_study(const std::string& config, const std::string& 
 NB_MODULE(_tune, m) {
   using namespace deepseek;
   using namespace deepseek::python;
+  watch_the_end();
   m.def("sampler_names", sampler_names);
   m.def("pruner_names", pruner_names);
   m.def("pareto_front", pareto_front, nb::arg("losses"));
@@ -140,35 +134,35 @@ NB_MODULE(_tune, m) {
 
   // The settings of a study that is there, as JSON.
   m.def("study_config", [](const std::string& url, const std::string& name) {
-    return without_gil([&] { return open_sql_store(url, name, "", kPatience, signalled); })->config();
+    return finish([&] { return open_sql_store(url, name, "", kPatience, signalled); })->config();
   });
   m.def("list_studies", [](const std::string& url) {
     nb::list list;
-    for (const StudySummary& s : without_gil([&] { return list_studies(url); }))
+    for (const StudySummary& s : finish([&] { return list_studies(url); }))
       list.append(nb::make_tuple(s.name, s.created, s.trials, s.finished));
     return list;
   });
   m.def("delete_study",
-        [](const std::string& url, const std::string& name) { without_gil([&] { return delete_study(url, name); }); });
+        [](const std::string& url, const std::string& name) { finish([&] { return delete_study(url, name); }); });
 
   nb::class_<Study>(m, "Study")
       .def_static("make", make_study, nb::arg("config"), nb::arg("url"), nb::arg("name"), nb::arg("allowed").none())
       .def("ask",
            [](Study& s) -> nb::object {
-             const std::optional<Trial> t = without_gil([&] { return s.ask(); });
+             const std::optional<Trial> t = finish([&] { return s.ask(); });
              return t ? nb::object(fields(*t)) : nb::none();
            })
       .def("tell",
            [](Study& s, int64_t number, const std::string& state, const std::vector<double>& values,
               const std::vector<double>& constraints, const std::string& error) {
              const TrialState to = unwrap(parse_trial_state(state));
-             return without_gil([&] { return s.tell(number, to, values, constraints, error); });
+             return finish([&] { return s.tell(number, to, values, constraints, error); });
            })
       .def("report", [](Study& s, int64_t number, int64_t step,
-                        double value) { return without_gil([&] { return s.report(number, step, value); }); })
-      .def("enqueue", [](Study& s, const Point& p) { without_gil([&] { return s.enqueue(p); }); })
-      .def("set_note", [](Study& s, int64_t number,
-                          const std::string& note) { without_gil([&] { return s.set_note(number, note); }); })
+                        double value) { return finish([&] { return s.report(number, step, value); }); })
+      .def("enqueue", [](Study& s, const Point& p) { finish([&] { return s.enqueue(p); }); })
+      .def("set_note",
+           [](Study& s, int64_t number, const std::string& note) { finish([&] { return s.set_note(number, note); }); })
       .def("add",
            [](Study& s, const std::string& state, const Point& point, const std::vector<double>& values,
               const std::vector<double>& constraints, const std::vector<std::pair<int64_t, double>>& reports,
@@ -185,25 +179,25 @@ NB_MODULE(_tune, m) {
              t.note = note;
              t.started = started;
              t.ended = ended;
-             without_gil([&] { return s.add(std::move(t)); });
+             finish([&] { return s.add(std::move(t)); });
            })
       .def("trials",
            [](Study& s) {
              nb::list list;
-             for (const Trial& t : without_gil([&] { return s.trials(); })) list.append(fields(t));
+             for (const Trial& t : finish([&] { return s.trials(); })) list.append(fields(t));
              return list;
            })
-      .def("trial", [](Study& s, int64_t number) { return fields(without_gil([&] { return s.trial(number); })); })
+      .def("trial", [](Study& s, int64_t number) { return fields(finish([&] { return s.trial(number); })); })
       .def("write_report",
            [](Study& s, const std::filesystem::path& path, const std::string& title) {
-             without_gil([&]() -> Status {
+             finish([&]() -> Status {
                DS_ASSIGN(const std::vector<Trial> trials, s.trials());
                return write_report(path.string(), title, s.setting(), trials);
              });
            })
       .def("write_charts",
            [](Study& s, const std::string& folder) {
-             return without_gil([&]() -> Result<std::vector<std::string>> {
+             return finish([&]() -> Result<std::vector<std::string>> {
                DS_ASSIGN(const std::vector<Trial> trials, s.trials());
                return write_charts(folder, s.setting(), trials);
              });
@@ -211,7 +205,7 @@ NB_MODULE(_tune, m) {
       .def("importances",
            [](Study& s) {
              nb::list list;
-             for (const Importance& i : without_gil([&]() -> Result<std::vector<Importance>> {
+             for (const Importance& i : finish([&]() -> Result<std::vector<Importance>> {
                     DS_ASSIGN(const std::vector<Trial> trials, s.trials());
                     return importances(s.setting(), trials);
                   }))
@@ -221,7 +215,7 @@ NB_MODULE(_tune, m) {
       .def("best",
            [](Study& s) {
              nb::list list;
-             for (const Trial& t : without_gil([&] { return s.best(); })) list.append(fields(t));
+             for (const Trial& t : finish([&] { return s.best(); })) list.append(fields(t));
              return list;
            })
       .def("config", [](const Study& s) { return s.options().to_json(); })

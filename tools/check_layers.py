@@ -110,6 +110,9 @@ def main():
         for message in check_outside(root, path):
             failed += 1
             print(f"error: {message}")
+    for name in sorted(MAY_INCLUDE_BACKENDS):
+        if (root / name).exists() and '#include "backends/' not in (root / name).read_text():
+            print(f"warning: {name} includes no backend any more; take it from MAY_INCLUDE_BACKENDS")
     print(f"check_layers: {len(files)} files, {failed} errors")
     return 1 if failed else 0
 

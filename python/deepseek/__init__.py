@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from . import _core, data, metrics, models, nn, ops, optim
+from . import _core, _pickles, data, metrics, models, nn, ops, optim
 from ._core import Graph, Program, Value, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 from ._core import version as __version__
 from .files import load, save

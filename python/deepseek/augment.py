@@ -43,8 +43,15 @@ class ImageAugmenter:
         self.settings = {"methods": self.methods, "probabilities": [str(p) for p in self.probabilities], "alpha": alpha,
                          "crop_padding": crop_padding, "cutout_size": cutout_size, "rotation": rotation, "color": color,
                          "randaugment_ops": randaugment_ops, "randaugment_magnitude": randaugment_magnitude}
-        self._augmenter = _core.ImageAugmenter.create(self.methods, self.probabilities, alpha, seed, crop_padding, cutout_size, rotation, color,
-                                                          randaugment_ops, randaugment_magnitude)
+        self._arguments = (alpha, seed, crop_padding, cutout_size, rotation, color, randaugment_ops, randaugment_magnitude)
+        self._augmenter = _core.ImageAugmenter.create(self.methods, self.probabilities, *self._arguments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_augmenter"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._augmenter = _core.ImageAugmenter.create(self.methods, self.probabilities, *self._arguments)
 
     def transform(self, data: Any, *, epoch: int = 0, num_classes: int | None = None, channels_last: bool | None = None) -> Any:
         """The data with its images changed, of the same kind:

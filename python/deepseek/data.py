@@ -40,7 +40,7 @@ def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
     array = _array(values, name)
     if array.dtype not in (np.float32, np.uint8, np.int64):
         array = array.astype(np.float32 if array.dtype.kind in "fb" else np.int64)
-    return np.ascontiguousarray(array)
+    return array
 
 
 class Dataset(_core.Dataset):
@@ -67,7 +67,7 @@ class Dataset(_core.Dataset):
                 class_names = [str(i) for i in range(most + 1)]
         else:
             targets = targets.astype(np.float32, copy=False)
-        super().__init__(inputs, np.ascontiguousarray(targets), list(class_names or []), float(scale),
+        super().__init__(inputs, targets, list(class_names or []), float(scale),
                          [float(m) for m in np.atleast_1d(mean)], [float(s) for s in np.atleast_1d(stddev)], ignore_index)
         self.validate()
 

@@ -8,7 +8,7 @@ import pathlib
 import typing
 
 from . import _tables
-from .tables import _as_arrow, _is_pandas, _like, pa
+from .tables import _as_arrow, _is_pandas, _like, load_text, pa, saved_text
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,20 @@ class FeatureSynthesis:
             spec["aggregations"] = list(aggregations)
         if transforms is not None:
             spec["transforms"] = list(transforms)
-        self._synthesis = _tables.Synthesis.parse(json.dumps(spec), "synthesis")
+        self._parse(json.dumps(spec), "synthesis")
+
+    def _parse(self, yaml: str, where: str) -> None:
+        self._described = yaml, where
+        self._synthesis = _tables.Synthesis.parse(yaml, where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return saved_text(self.save) if self.fitted else {"described": self._described}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "described" in state:
+            self._parse(*state["described"])
+        else:
+            self._synthesis = load_text(_tables.Synthesis.load, state)
 
     @classmethod
     def _of(cls, synthesis: _tables.Synthesis) -> FeatureSynthesis:
@@ -108,7 +121,9 @@ class FeatureSynthesis:
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> FeatureSynthesis:
         """Of a file with these options as keys; mistakes are all named, each with its line."""
-        return cls._of(_tables.Synthesis.parse(pathlib.Path(path).read_text("utf-8"), os.fspath(path)))
+        made = cls.__new__(cls)
+        made._parse(pathlib.Path(path).read_text("utf-8"), os.fspath(path))
+        return made
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeatureSynthesis:

@@ -24,7 +24,7 @@ def compute(names: str | Iterable[str], prediction: npt.ArrayLike, target: npt.A
         default multiclass for integer targets, else regression.
     ignore_index: the label of rows that do not count.
     """
-    prediction, target = np.ascontiguousarray(prediction), np.ascontiguousarray(target)
+    prediction, target = np.asarray(prediction), np.asarray(target)
     if task is None:
         task = "multiclass" if target.dtype.kind in "iu" else "regression"
     if task not in ("multiclass", "binary", "regression"):

@@ -23,4 +23,6 @@ def create(name: str, input: Iterable[int], classes: int = 10, **parameters: int
     Raises ValueError that names the unknown model or parameter and lists the known ones.
     """
     texts = {key: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for key, value in parameters.items()}
-    return _core.create_model(name, list(input), classes, texts)
+    model = _core.create_model(name, list(input), classes, texts)
+    object.__setattr__(model, "_recipe", (name, list(input), classes, parameters))
+    return model

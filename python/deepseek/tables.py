@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tempfile
 import typing
+import zipfile
+import zlib
 
 try:
     import pyarrow as pa
@@ -16,7 +19,7 @@ except ImportError as error:
 from . import _tables
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 
@@ -43,7 +46,21 @@ def read(path: str | os.PathLike[str], *, format: str = "", types: Mapping[str, 
 def _read_numpy(path: str | os.PathLike[str], columns: Sequence[str] | None) -> pa.Table:
     import numpy as np
 
-    stored = np.load(path, mmap_mode=None, allow_pickle=False)
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"'{path}': expected a file")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:  # a few bytes may claim, and become, any number
+                size = sum(part.file_size for part in parts.infolist())
+            if size > _tables.machine_memory():
+                raise ValueError(f"'{path}': unpacks to {size} bytes, more than the memory there is")
+        stored = np.load(path, mmap_mode=None, allow_pickle=False)
+        if not isinstance(stored, np.ndarray):
+            with stored:
+                stored = dict(stored)
+    except (EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"'{path}': {error or 'the file is damaged'}") from error
     if isinstance(stored, np.ndarray):
         if stored.dtype.names:
             arrays = {name: stored[name] for name in stored.dtype.names}
@@ -52,7 +69,7 @@ def _read_numpy(path: str | os.PathLike[str], columns: Sequence[str] | None) -> 
         else:
             raise ValueError(f"'{path}': expected an array [rows, columns] or of fields, got {stored.dtype} {list(stored.shape)}")
     else:
-        arrays = dict(stored)
+        arrays = stored
         wrong = [f"{name} {list(a.shape)}" for name, a in arrays.items() if a.ndim != 1 or len(a) != len(next(iter(arrays.values())))]
         if wrong:
             raise ValueError(f"'{path}': expected arrays [rows] of one length, got {', '.join(wrong)}")
@@ -174,6 +191,21 @@ def report(table: Any, path: str | os.PathLike[str] | None = None, *, target: st
     return made
 
 
+def saved_text(save: Callable[[str], None]) -> dict[str, Any]:
+    """What save(path) writes, for pickling."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "saved")
+        save(path)
+        return {"saved": pathlib.Path(path).read_text("utf-8")}
+
+
+def load_text(load: Callable[[str], Any], state: dict[str, Any]) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "saved")
+        pathlib.Path(path).write_text(state["saved"], "utf-8")
+        return load(path)
+
+
 class Pipeline:
     """Steps that learn from training data and then change tables the same way everywhere.
 
@@ -191,7 +223,11 @@ class Pipeline:
 
     def __init__(self, steps: Iterable[str | tuple[str, Mapping[str, Any]]], *, target: str | None = None) -> None:
         listed = [step if isinstance(step, str) else {step[0]: dict(step[1])} for step in steps]
-        self._pipeline = _tables.Pipeline.parse(json.dumps({"steps": listed} | ({"target": target} if target else {})), "steps")
+        self._parse(json.dumps({"steps": listed} | ({"target": target} if target else {})), "steps")
+
+    def _parse(self, yaml: str, where: str) -> None:
+        self._described = yaml, where
+        self._pipeline = _tables.Pipeline.parse(yaml, where)
 
     @classmethod
     def _of(cls, pipeline: _tables.Pipeline) -> Pipeline:
@@ -199,10 +235,21 @@ class Pipeline:
         made._pipeline = pipeline
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        return saved_text(self.save) if self.fitted else {"described": self._described}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "described" in state:
+            self._parse(*state["described"])
+        else:
+            self._pipeline = load_text(_tables.Pipeline.load, state)
+
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Pipeline:
         """Of a file `steps: [{impute: {strategy: median}}, duplicates]`; mistakes are all named, each with its line."""
-        return cls._of(_tables.Pipeline.parse(pathlib.Path(path).read_text("utf-8"), os.fspath(path)))
+        made = cls.__new__(cls)
+        made._parse(pathlib.Path(path).read_text("utf-8"), os.fspath(path))
+        return made
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Pipeline:

@@ -79,11 +79,18 @@ class Trainer:
     def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
                  schedule: str | Mapping[str, Any] | None = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
-        self.model = model
-        # Of pairs; of a Dataset it is its own.
-        self._ignored = None if function else loss.get("ignore_index", -100) if isinstance(loss, dict) else -100
-        self._core = _core.Trainer(model, function, settings)
-        self.history: list[dict[str, Any]] = []
+        # Of pairs, the label that does not count; of a Dataset it is its own.
+        ignored = None if function else loss.get("ignore_index", -100) if isinstance(loss, dict) else -100
+        self.__setstate__({"model": model, "loss": function, "settings": settings, "history": [], "ignored": ignored})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "loss": self._loss, "settings": self._core.settings, "history": self.history, "ignored": self._ignored}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.model: _core.Module = state["model"]
+        self.history: list[dict[str, Any]] = state["history"]
+        self._loss, self._ignored = state["loss"], state["ignored"]
+        self._core = _core.Trainer(self.model, self._loss, state["settings"])
 
     def _dataset(self, data: Data) -> _core.Dataset:
         return as_dataset(data, self._ignored)

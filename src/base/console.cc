@@ -45,6 +45,7 @@ int run_main(const std::function<int()>& body) noexcept {
   for (int fd = 0; fd <= 2; ++fd)  // the lowest number that is free is the one that open() takes
     if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)::open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
   (void)std::signal(SIGPIPE, SIG_IGN);
+  (void)std::signal(SIGXFSZ, SIG_IGN);  // a file beyond ulimit -f is an error of write(), too
   int code = 1;
   try {
     code = body();

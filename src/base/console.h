@@ -25,7 +25,7 @@ void print_err(fmt::format_string<Args...> format, Args&&... args) {
 }
 
 // What a main function is: before `body`, descriptors 0 to 2 that are closed become /dev/null, so that no file gets
-// their numbers, and a closed pipe is an error of write() rather than a signal. What `body` throws is told, exit code
+// their numbers, and a closed pipe or too large a file is an error of write() rather than a signal. What `body` throws is told, exit code
 // 1; so is output that got lost, but to a reader that had enough.
 int run_main(const std::function<int()>& body) noexcept;
 

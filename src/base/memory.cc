@@ -23,13 +23,14 @@ size_t limit_in(const std::string& path) {
   return file >> bytes ? bytes : kUnknown;
 }
 
-size_t physical(const std::string& root) {
+// A line of /proc/meminfo.
+size_t line_of(const std::string& root, std::string_view wanted) {
   std::ifstream file(root + "proc/meminfo");
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
     std::string name;
     size_t kibibytes = 0;
-    if (words >> name >> kibibytes && name == "MemTotal:") return kibibytes * 1024;
+    if (words >> name >> kibibytes && name == wanted) return kibibytes * 1024;
   }
   return kUnknown;
 }
@@ -48,7 +49,7 @@ Result<std::pair<double, std::string>> split(std::string_view text, const char* 
 }  // namespace
 
 size_t machine_memory(const std::string& root) {
-  size_t bytes = physical(root);
+  size_t bytes = line_of(root, "MemTotal:");
   // Of version 2 of control groups every group on the way from the process's to the root counts.
   std::ifstream file(root + "proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
@@ -58,6 +59,10 @@ size_t machine_memory(const std::string& root) {
   }
   bytes = std::min(bytes, limit_in(root + "sys/fs/cgroup/memory.max"));
   return std::min(bytes, limit_in(root + "sys/fs/cgroup/memory/memory.limit_in_bytes"));
+}
+
+size_t available_memory(const std::string& root) {
+  return std::min(machine_memory(root), line_of(root, "MemAvailable:"));
 }
 
 Result<size_t> parse_bytes(std::string_view text) {

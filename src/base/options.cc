@@ -19,6 +19,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxValues = 100'000;
 constexpr size_t kMaxKey = 200;  // YAML itself takes no more than 1024 characters
 
 std::string type_name(const OptionTable::Target& target) {
@@ -107,17 +108,20 @@ std::string value_text(const OptionTable::Target& target) {
 }
 
 // Plain scalars are numbers, true, false or null where they look like it; quoted ones are text.
-nlohmann::ordered_json json_of(const YAML::Node& node, size_t depth) {
+// `left`: how many values more there may be, since a few aliases of aliases stand for any number.
+nlohmann::ordered_json json_of(const YAML::Node& node, size_t depth, size_t& left) {
   using Json = nlohmann::ordered_json;
+  if (left-- == 0)
+    throw YAML::RepresentationException(node.Mark(), fmt::format("more than {} values, aliases included", kMaxValues));
   if (depth > kMaxDepth) throw YAML::RepresentationException(node.Mark(), "nested too deeply");
   if (node.IsMap()) {
     Json map = Json::object();
-    for (const auto& item : node) map[item.first.Scalar()] = json_of(item.second, depth + 1);
+    for (const auto& item : node) map[item.first.Scalar()] = json_of(item.second, depth + 1, left);
     return map;
   }
   if (node.IsSequence()) {
     Json list = Json::array();
-    for (const YAML::Node& item : node) list.push_back(json_of(item, depth + 1));
+    for (const YAML::Node& item : node) list.push_back(json_of(item, depth + 1, left));
     return list;
   }
   const std::string text = node.IsNull() ? "" : node.Scalar();
@@ -260,7 +264,8 @@ class OptionReader {
       return;
     }
     if (JsonValue* const* json = std::get_if<JsonValue*>(&field.target); json && node.IsMap()) {
-      (*json)->text = dump_json(json_of(node, 0));
+      size_t left = kMaxValues;
+      (*json)->text = dump_json(json_of(node, 0, left));
       return;
     }
     if (node.IsScalar() && assign(field.target, field.meta, node.Scalar())) return;

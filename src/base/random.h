@@ -1,5 +1,5 @@
 // Counter-based randomness: every number is a pure function of its key, so order, threads and restarts do not
-// change it. splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Test: tests/data/loader_test.cc
+// change it. splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Test: tests/base/random_test.cc
 #pragma once
 
 #include <cmath>

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/fork.h"
+
 namespace deepseek {
 namespace {
 
@@ -60,6 +62,7 @@ void internal::parallel_ranges(int64_t n, int64_t grain, void (*body)(void*, int
   const int64_t parts =
       std::min<int64_t>(omp_in_parallel() ? 1 : num_threads(), std::max<int64_t>(1, n / std::max<int64_t>(1, grain)));
   if (parts == 1) return body(context, 0, n);
+  survive_forks();
   std::exception_ptr thrown;
 #pragma omp parallel num_threads(static_cast <int>(parts))
   {

@@ -125,7 +125,7 @@ struct Cost {
 using CostFn = std::function<void(const OpContext&, std::span<const TensorType> outputs, Cost&)>;
 
 // Output 0 once more, where inputs and other outputs (statistics, say) are at hand: less work than the whole node.
-struct Again {
+struct Rematerialize {
   std::vector<int32_t> inputs, outputs;  // which are read
   // Entries of what is not read may be undefined.
   std::function<Expr(const OpContext&, std::span<const Expr> inputs, std::span<const Expr> outputs)> fn;
@@ -166,7 +166,7 @@ struct Traits {
   bool elementwise = false;  // out[i] depends on in[i] only (with broadcasting): fusible, layout-agnostic
   bool commutative = false;
   bool view = false;    // a new shape over the same bytes
-  bool random = false;  // draws from the counter-based stream: never merged by CSE
+  bool random = false;  // draws from the counter-based stream: passes/cse.h merges none
 };
 
 // What passes/mixed_precision.h does with the op's f32 operands. One that gives nothing but views of parameters and
@@ -189,7 +189,7 @@ struct OpDef {
   Required<Gradient> gradient;
   Required<Reference> reference;
   DecomposeFn decompose = {};
-  std::optional<Again> again = {};  // what passes/recompute.h uses
+  std::optional<Rematerialize> rematerialize = {};  // what passes/recompute.h uses
   CostFn cost = {};                 // where the default is not right
   Traits traits = {};
   std::optional<Precision> precision =
@@ -202,14 +202,9 @@ struct OpDef {
   const AttrSpec* find_attr(std::string_view attr) const;
 };
 
-// "[conv] expected ..." : the error that inference returns; the builder adds the node's scope.
-template <class... Args>
-Status op_error(const OpContext& c, fmt::format_string<Args...> format, Args&&... args) {
-  return Status(ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...));
-}
-
-// The op's type inference, between checks that its lists of integers and the types it returns keep to kMaxSize, so that
-// the ops' own functions need not care for overflow. What the builder and the verifier call.
+// The op's type inference, between checks of what no op's own function needs to check again: how many inputs there are,
+// that each attribute is there with its kind, and that integers in lists and the types it returns keep to kMaxSize. For
+// products of several of them there is product(). What the builder, the parser and the verifier call.
 TypesOrError infer_types(const OpContext& context);
 
 std::string_view to_string(Precision precision);  // "low", "wide", ...

@@ -1,10 +1,12 @@
 #include "graph/tensor.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <map>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -15,39 +17,52 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// Blocks that were given back, so that batch after batch does not have the kernel clear pages anew. A few, of moderate
-// size.
+// Blocks that were given back, so that batch after batch does not have the kernel clear pages anew: the latest ones, of
+// moderate size. What nobody asked for again goes back to the kernel as others come.
 class Recycled {
  public:
   static constexpr size_t kLargest = size_t{32} << 20, kAll = size_t{32} << 20;
   // Null where there is none of this size.
   void* take(size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const auto found = blocks_.find(bytes);
-    if (found == blocks_.end()) return nullptr;
-    void* const block = found->second;
-    blocks_.erase(found);
+    const auto found = std::find_if(blocks_.rbegin(), blocks_.rend(), [&](const Block& b) { return b.bytes == bytes; });
+    if (found == blocks_.rend()) return nullptr;
+    void* const data = found->data;
+    blocks_.erase(std::next(found).base());
     total_ -= bytes;
-    return block;
+    return data;
   }
-  bool keep(size_t bytes, void* block) {
-    if (bytes > kLargest) return false;
+  void keep(size_t bytes, void* data) {
+    if (bytes > kLargest) {
+      munmap(data, bytes);
+      return;
+    }
     const std::lock_guard lock(mutex_);
-    if (total_ + bytes > kAll) return false;
-    blocks_.emplace(bytes, block);
-    total_ += bytes;
-    return true;
+    blocks_.push_back({bytes, data});
+    for (total_ += bytes; total_ > kAll; blocks_.pop_front()) {
+      total_ -= blocks_.front().bytes;
+      munmap(blocks_.front().data, blocks_.front().bytes);
+    }
   }
 
  private:
+  struct Block {
+    size_t bytes;  // as mapped
+    void* data;
+  };
   std::mutex mutex_;
-  std::multimap<size_t, void*> blocks_;  // by size, as mapped
+  std::deque<Block> blocks_;  // the latest last
   size_t total_ = 0;
 };
-Recycled& recycled() {
-  static Recycled* const blocks = new Recycled;  // outlives tensors that die late
-  return *blocks;
+Recycled*& blocks() {
+  static Recycled* all = [] {
+    // A child takes another, as a thread that it does not have may have locked this one.
+    pthread_atfork(nullptr, nullptr, [] { blocks() = new Recycled; });
+    return new Recycled;
+  }();
+  return all;
 }
+Recycled& recycled() { return *blocks(); }  // outlives tensors that die late
 
 // Memory from the kernel, zeros that cost nothing until somebody touches them, in pages of 2 MiB where they fit and the
 // system has them: the first run of a step of gigabytes is half a million faults otherwise.
@@ -65,9 +80,7 @@ std::shared_ptr<void> map_pages(size_t bytes, bool zeros) {
     madvise(data, bytes, MADV_HUGEPAGE);  // a hint: where it fails, pages are small
 #endif
   }
-  return std::shared_ptr<void>(data, [mapped, size = bytes + spare](void*) {
-    if (!recycled().keep(size, mapped)) munmap(mapped, size);
-  });
+  return std::shared_ptr<void>(data, [mapped, size = bytes + spare](void*) { recycled().keep(size, mapped); });
 }
 
 }  // namespace

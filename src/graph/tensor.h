@@ -2,8 +2,10 @@
 // Used for constants in graphs, parameters, and what goes in and out of programs. Test: tests/graph/tensor_test.cc
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "graph/tensor_type.h"
@@ -25,7 +27,11 @@ class Tensor {
   template <class T>
   static Tensor from(DType dtype, Dims dims, std::span<const T> values) {
     Tensor t(dtype, std::move(dims));
-    for (int64_t i = 0; i < t.num_elements(); ++i) t.set(i, static_cast<double>(values[i]));
+    for (int64_t i = 0; i < t.num_elements(); ++i)
+      if (std::is_integral_v<T> && dtype == DType::kI64)  // double holds integers up to 2^53
+        t.as<int64_t>()[i] = static_cast<int64_t>(values[static_cast<size_t>(i)]);
+      else
+        t.set(i, static_cast<double>(values[static_cast<size_t>(i)]));
     return t;
   }
 

@@ -31,6 +31,15 @@ class MultiheadAttention : public Module {
   std::vector<Expr> attend(Trace& trace, Expr query, Expr key, Expr value, const AttentionMasks& masks, bool weights);
   // Inputs: query, key, value, and optionally the attention and the key padding mask. One output.
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"embed_dim", &width_, Setting::kFixed},
+            {"num_heads", &heads_, Setting::kFixed},
+            {"dropout", &options_.dropout},
+            {"bias", &options_.bias, Setting::kHidden},
+            {"batch_first", &options_.batch_first},
+            {"kdim", &options_.key_width, Setting::kFixed},
+            {"vdim", &options_.value_width, Setting::kFixed}};
+  }
 
  private:
   std::vector<Expr> project(Trace& trace, const std::vector<Expr>& inputs);
@@ -54,6 +63,17 @@ class TransformerEncoderLayer : public Module {
   Expr encode(Trace& trace, Expr x, const AttentionMasks& masks);
   // Inputs: x, and optionally the attention and the key padding mask.
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"d_model", &width_, Setting::kFixed},
+            {"nhead", &heads_, Setting::kFixed},
+            {"dim_feedforward", &options_.feedforward, Setting::kFixed},
+            {"dropout", &options_.dropout, Setting::kHidden},  // an attribute's name is the module's
+            {"activation", &options_.activation},
+            {"layer_norm_eps", &options_.epsilon, Setting::kHidden},
+            {"batch_first", &options_.batch_first, Setting::kFixed},
+            {"norm_first", &options_.norm_first},
+            {"bias", &options_.bias, Setting::kHidden}};
+  }
   // A new layer with the same options and weights.
   std::shared_ptr<TransformerEncoderLayer> clone() const;
 

@@ -51,7 +51,7 @@ Expr per_channel(Expr v, int64_t rank) {
 }  // namespace
 
 Conv::Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options)
-    : kernel_(std::move(kernel)), options_(std::move(options)) {
+    : in_(in_channels), out_(out_channels), kernel_(std::move(kernel)), options_(std::move(options)) {
   const int64_t groups = options_.groups;
   if (!require(in_channels >= 1 && out_channels >= 1 && all_positive(kernel_),
                "Conv: expected channels and kernel sizes >= 1, got in_channels {}, out_channels {}, kernel {}",
@@ -77,7 +77,7 @@ std::vector<Expr> Conv::forward(Trace& trace, const std::vector<Expr>& inputs) {
 }
 
 ConvTranspose::ConvTranspose(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options)
-    : kernel_(std::move(kernel)), options_(std::move(options)) {
+    : in_(in_channels), out_(out_channels), kernel_(std::move(kernel)), options_(std::move(options)) {
   const int64_t groups = options_.groups;
   if (!require(in_channels >= 1 && out_channels >= 1 && all_positive(kernel_),
                "ConvTranspose: expected channels and kernel sizes >= 1, got in_channels {}, out_channels {}, kernel {}",

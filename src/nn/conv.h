@@ -21,8 +21,21 @@ class Conv : public Module {
  public:
   Conv(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options = {});
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"in_channels", &in_, Setting::kFixed},
+            {"out_channels", &out_, Setting::kFixed},
+            {"kernel_size", &kernel_, Setting::kFixed},
+            {"stride", &options_.stride},
+            {"padding", &options_.padding},
+            {"padding_high", &options_.padding_high},
+            {"same_padding", &options_.same_padding, Setting::kHidden},
+            {"dilation", &options_.dilation},
+            {"groups", &options_.groups, Setting::kFixed},
+            {"bias", &options_.bias, Setting::kHidden}};
+  }
 
  private:
+  int64_t in_, out_;
   Dims kernel_;
   ConvOptions options_;
 };
@@ -33,8 +46,20 @@ class ConvTranspose : public Module {
  public:
   ConvTranspose(int64_t in_channels, int64_t out_channels, Dims kernel, ConvOptions options = {});
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"in_channels", &in_, Setting::kFixed},
+            {"out_channels", &out_, Setting::kFixed},
+            {"kernel_size", &kernel_, Setting::kFixed},
+            {"stride", &options_.stride},
+            {"padding", &options_.padding},
+            {"output_padding", &options_.output_padding},
+            {"dilation", &options_.dilation},
+            {"groups", &options_.groups, Setting::kFixed},
+            {"bias", &options_.bias, Setting::kHidden}};
+  }
 
  private:
+  int64_t in_, out_;
   Dims kernel_;
   ConvOptions options_;
 };

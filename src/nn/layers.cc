@@ -7,7 +7,8 @@
 
 namespace deepseek::nn {
 
-Linear::Linear(int64_t in_features, int64_t out_features, bool bias) : bias_(bias) {
+Linear::Linear(int64_t in_features, int64_t out_features, bool bias)
+    : in_(in_features), out_(out_features), bias_(bias) {
   if (!require(in_features >= 1 && out_features >= 1,
                "Linear: expected in_features and out_features >= 1, got {} and {}", in_features, out_features) ||
       !require_possible("Linear", {in_features, out_features}))
@@ -71,10 +72,10 @@ ModulePtr flatten() {
   return std::make_shared<Lambda>([](Trace&, Expr x) { return ops::reshape(x, {x.dim(0), -1}); });
 }
 
-Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding) {
+Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding)
+    : rows_(rows), width_(width), padding_(padding) {
   if (!require_possible("Embedding", {rows, width})) return;
   const int64_t row = padding ? *padding + (*padding < 0 ? rows : 0) : -1;
-  padding_ = row;
   if (!require(rows >= 1 && width >= 1, "Embedding: expected num_embeddings and embedding_dim >= 1, got {} and {}",
                rows, width) ||
       !require(!padding || (row >= 0 && row < rows), "Embedding: expected padding_idx in [-{}, {}), got {}", rows, rows,
@@ -88,7 +89,10 @@ Embedding::Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding
 }
 
 std::vector<Expr> Embedding::forward(Trace& trace, const std::vector<Expr>& inputs) {
-  return {trace.builder().op("embedding", {trace.state(*this, "weight"), inputs[0]}, {{"padding_idx", padding_}})};
+  const int64_t row = padding_ ? *padding_ + (*padding_ < 0 ? rows_ : 0) : -1;
+  if (padding_ && (row < 0 || row >= rows_))
+    trace.builder().fail(invalid("Embedding: expected padding_idx in [-{}, {}), got {}", rows_, rows_, *padding_));
+  return {trace.builder().op("embedding", {trace.state(*this, "weight"), inputs[0]}, {{"padding_idx", row}})};
 }
 
 std::vector<Expr> Dropout::forward(Trace& trace, const std::vector<Expr>& inputs) {

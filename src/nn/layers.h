@@ -17,8 +17,14 @@ class Linear : public Module {
  public:
   Linear(int64_t in_features, int64_t out_features, bool bias = true);
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"in_features", &in_, Setting::kFixed},
+            {"out_features", &out_, Setting::kFixed},
+            {"bias", &bias_, Setting::kHidden}};
+  }
 
  private:
+  int64_t in_, out_;
   bool bias_;
 };
 
@@ -51,9 +57,15 @@ class Embedding : public Module {
  public:
   Embedding(int64_t rows, int64_t width, std::optional<int64_t> padding = {});
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"num_embeddings", &rows_, Setting::kFixed},
+            {"embedding_dim", &width_, Setting::kFixed},
+            {"padding_idx", &padding_}};
+  }
 
  private:
-  int64_t padding_ = -1;  // none
+  int64_t rows_, width_;
+  std::optional<int64_t> padding_;
 };
 
 // Zeroes elements with probability `rate` in training and scales the rest by 1 / (1 - rate).
@@ -63,6 +75,7 @@ class Dropout : public Module {
     require(rate >= 0 && rate < 1, "Dropout: expected a probability in [0, 1), got {}", rate);
   }
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override { return {{"p", &rate_}}; }
 
  private:
   double rate_;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "ops/dsl.h"
 
@@ -77,12 +78,14 @@ std::vector<Expr> Module::call(Trace& trace, const std::vector<Expr>& inputs) {
 }
 
 namespace {
+std::atomic<uint64_t> version{1}, serials{0};
+std::atomic<uint64_t (*)(const Module&)> the_watcher{nullptr};
 
-std::atomic<uint64_t> version{0};
 constexpr std::string_view kApart = "input/";
 
 bool is_plain(const std::string& name) { return !name.empty() && name.find_first_of("./") == std::string::npos; }
 
+void append(std::string& key, uint64_t word) { key.append(reinterpret_cast<const char*>(&word), sizeof(word)); }
 }  // namespace
 
 std::string input_name(const Module& root, const std::string& name) {
@@ -96,6 +99,43 @@ std::string data_name(const std::string& input_name) {
 }
 
 uint64_t Module::structure_version() { return version; }
+uint64_t Module::next_serial() { return ++serials; }
+void Module::set_watcher(uint64_t (*watcher)(const Module&)) { the_watcher = watcher; }
+uint64_t Module::watcher(const Module& module) {
+  const auto ask = the_watcher.load();
+  return ask == nullptr ? 0 : ask(module);
+}
+
+void Module::changed() {
+  ++revision_;
+  ++version;
+}
+void Module::watch(bool watched) {
+  watched_ = watched;
+  changed();
+}
+
+bool Structure::update(const Module& root) {
+  const uint64_t now = version;
+  if (version_ == now && !watched_) return false;
+  version_ = now;
+  watched_ = false;
+  std::string key;
+  std::set<const Module*> seen;
+  const std::function<void(const Module&)> visit = [&](const Module& module) {
+    append(key, module.serial());
+    if (!seen.insert(&module).second) return;
+    append(key, 2 * module.revision() + (module.training() ? 1 : 0));
+    if (module.watched()) {
+      watched_ = true;
+      append(key, Module::watcher(module));
+    }
+    for (const auto& [name, child] : module.children()) visit(*child);
+    append(key, 0);  // no serial
+  };
+  visit(root);
+  return std::exchange(key_, key) != key;
+}
 
 void Module::set_training(bool training) {
   if (training_ != training) ++version;
@@ -103,7 +143,7 @@ void Module::set_training(bool training) {
 }
 
 void Module::register_tensor(const std::string& name, Tensor value, bool trainable) {
-  ++version;
+  changed();
   if (!require(is_plain(name), "expected a name without dots and slashes for a parameter or buffer, got '{}'", name))
     return;
   for (State& s : own_)
@@ -129,7 +169,7 @@ bool Module::require_possible(const char* layer, std::initializer_list<int64_t> 
 }
 void Module::register_buffer(const std::string& name, Tensor value) { register_tensor(name, std::move(value), false); }
 void Module::register_module(const std::string& name, ModulePtr child) {
-  ++version;
+  changed();
   if (!require(is_plain(name), "expected a name without dots and slashes for a module, got '{}'", name)) return;
   for (auto& [existing, module] : children_)
     if (existing == name) {
@@ -146,19 +186,11 @@ Status Module::tree_status() const {
   return {};
 }
 
-std::vector<const void*> Module::structure() const {
-  std::vector<const void*> all;
-  std::set<const Module*> seen;
-  const std::function<void(const Module&)> visit = [&](const Module& module) {
-    all.push_back(&module);
-    if (!seen.insert(&module).second) return;
-    all.push_back(module.training_ ? &module : nullptr);
-    for (const State& s : module.own_) all.push_back(s.value.data());
-    for (const auto& [name, child] : module.children_) visit(*child);
-    all.push_back(nullptr);
-  };
-  visit(*this);
-  return all;
+bool Module::unregister(const std::string& name) {
+  const bool tensor = std::erase_if(own_, [&](const State& s) { return s.name == name; }) > 0;
+  const bool child = std::erase_if(children_, [&](const auto& c) { return c.first == name; }) > 0;
+  if (tensor || child) changed();
+  return tensor || child;
 }
 
 std::vector<State> Module::named_state() const {

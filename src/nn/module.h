@@ -7,7 +7,9 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/status.h"
@@ -21,6 +23,20 @@ using graph::Builder;
 using graph::Dims;
 using graph::Expr;
 using graph::Tensor;
+
+// What a layer does beside its tensors, by PyTorch's names of its arguments.
+struct Setting {
+  enum Kind {
+    kFree,    // may change after the layer was made
+    kFixed,   // shapes of tensors follow from it
+    kHidden,  // as kFixed, and no attribute: its name is a tensor's or means something else
+  };
+  using Value =
+      std::variant<bool*, int64_t*, double*, std::optional<int64_t>*, std::optional<double>*, Dims*, std::string*>;
+  const char* name;
+  Value value;
+  Kind kind = kFree;
+};
 
 class Module;
 using ModulePtr = std::shared_ptr<Module>;
@@ -88,6 +104,8 @@ class Module {
   void register_parameter(const std::string& name, Dims dims, const std::function<Tensor(Dims)>& make);
   void register_buffer(const std::string& name, Tensor value);
   void register_module(const std::string& name, ModulePtr child);
+  // Drops the tensor or child of this name; false where there is none.
+  bool unregister(const std::string& name);
   template <class M>
   std::shared_ptr<M> add(const std::string& name, std::shared_ptr<M> child) {
     register_module(name, child);
@@ -109,10 +127,20 @@ class Module {
   // false: this module (not its children) behaves as in evaluation even where the trace is of training.
   void set_training(bool training);
   bool training() const { return training_; }
-  // Changes whenever any module gets a tensor or a child or changes its mode, so that traces may be kept until then.
+  // All that its constructor was told. Who writes to one calls changed().
+  virtual std::vector<Setting> settings() { return {}; }
+  // Traces of this module so far no longer hold: it got a tensor or a child, or forward() will do something else.
+  void changed();
+  // Also what `watcher` gives for this module decides whether traces hold: it is asked each time.
+  void watch(bool watched);
+  bool watched() const { return watched_; }
+  static void set_watcher(uint64_t (*watcher)(const Module&));
+  static uint64_t watcher(const Module& module);
+  // Tells modules and their changes apart, also after a module's memory was given to another one.
+  uint64_t serial() const { return serial_; }
+  uint64_t revision() const { return revision_; }
+  // Changes whenever any module changes, in its mode too.
   static uint64_t structure_version();
-  // The same of this tree alone, to be compared with an earlier one.
-  std::vector<const void*> structure() const;
   // Expires with the module, for those who must not own it.
   std::weak_ptr<Module*> handle() const { return self_; }
 
@@ -132,7 +160,22 @@ class Module {
   std::vector<std::pair<std::string, ModulePtr>> children_;
   std::shared_ptr<Module*> self_ = std::make_shared<Module*>(this);
   Status status_;
-  bool training_ = true;
+  uint64_t serial_ = next_serial(), revision_ = 0;
+  bool training_ = true, watched_ = false;
+  static uint64_t next_serial();
+};
+
+// What traces of a module tree depend on: its modules, their changes and modes. Equal keys mean that a trace holds.
+class Structure {
+ public:
+  // Brings it up to date with the tree; true where it has changed since the last time.
+  bool update(const Module& root);
+  const std::string& key() const { return key_; }
+
+ private:
+  uint64_t version_ = 0;
+  bool watched_ = true;
+  std::string key_;
 };
 
 // The name scope of a module inside a trace; reports the module's status to the builder.

@@ -20,6 +20,13 @@ class BatchNorm : public Module {
  public:
   explicit BatchNorm(int64_t channels, RunningOptions options = {});
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"num_features", &channels_, Setting::kFixed},
+            {"eps", &options_.epsilon},
+            {"momentum", &options_.momentum},
+            {"affine", &options_.affine, Setting::kFixed},
+            {"track_running_stats", &options_.track, Setting::kFixed}};
+  }
 
  private:
   int64_t channels_;
@@ -32,6 +39,13 @@ class InstanceNorm : public Module {
  public:
   explicit InstanceNorm(int64_t channels, RunningOptions options = {.affine = false, .track = false});
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"num_features", &channels_, Setting::kFixed},
+            {"eps", &options_.epsilon},
+            {"momentum", &options_.momentum},
+            {"affine", &options_.affine, Setting::kFixed},
+            {"track_running_stats", &options_.track, Setting::kFixed}};
+  }
 
  private:
   int64_t channels_;
@@ -43,6 +57,12 @@ class LayerNorm : public Module {
  public:
   explicit LayerNorm(Dims shape, double epsilon = 1e-5, bool affine = true, bool bias = true);
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"normalized_shape", &shape_, Setting::kFixed},
+            {"eps", &epsilon_},
+            {"elementwise_affine", &affine_, Setting::kFixed},
+            {"bias", &bias_, Setting::kHidden}};
+  }
 
  private:
   Dims shape_;
@@ -55,6 +75,11 @@ class RMSNorm : public Module {
  public:
   explicit RMSNorm(Dims shape, double epsilon, bool affine = true);
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"normalized_shape", &shape_, Setting::kFixed},
+            {"eps", &epsilon_},
+            {"elementwise_affine", &affine_, Setting::kFixed}};
+  }
 
  private:
   Dims shape_;
@@ -67,6 +92,12 @@ class GroupNorm : public Module {
  public:
   GroupNorm(int64_t groups, int64_t channels, double epsilon = 1e-5, bool affine = true);
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"num_groups", &groups_},
+            {"num_channels", &channels_, Setting::kFixed},
+            {"eps", &epsilon_},
+            {"affine", &affine_, Setting::kFixed}};
+  }
 
  private:
   int64_t groups_, channels_;

@@ -10,7 +10,7 @@ constexpr int64_t kMostLayers = 10'000;  // of a graph that can still be compile
 
 Recurrent::Recurrent(const char* op, int64_t gates, int64_t states, int64_t input, int64_t hidden,
                      RecurrentOptions options)
-    : op_(op), gates_(gates), states_(states), hidden_(hidden), options_(options) {
+    : op_(op), gates_(gates), states_(states), input_(input), hidden_(hidden), options_(options) {
   if (!require(input >= 1 && hidden >= 1 && options.layers >= 1,
                "{}: expected input_size, hidden_size and num_layers >= 1, got {}, {} and {}", op, input, hidden,
                options.layers) ||

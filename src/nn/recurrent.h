@@ -19,6 +19,15 @@ struct RecurrentOptions {
 class Recurrent : public Module {
  public:
   std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) override;
+  std::vector<Setting> settings() override {
+    return {{"input_size", &input_, Setting::kFixed},
+            {"hidden_size", &hidden_, Setting::kFixed},
+            {"num_layers", &options_.layers, Setting::kFixed},
+            {"bias", &options_.bias, Setting::kFixed},
+            {"batch_first", &options_.batch_first},
+            {"dropout", &options_.dropout},
+            {"bidirectional", &options_.bidirectional, Setting::kFixed}};
+  }
 
  protected:
   Recurrent(const char* op, int64_t gates, int64_t states, int64_t input, int64_t hidden, RecurrentOptions options);
@@ -26,7 +35,7 @@ class Recurrent : public Module {
  private:
   std::vector<Expr> run(Trace& trace, Expr x, std::vector<Expr> states, const std::string& suffix, bool reverse);
   const char* op_;
-  int64_t gates_, states_, hidden_;
+  int64_t gates_, states_, input_, hidden_;
   RecurrentOptions options_;
 };
 

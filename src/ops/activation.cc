@@ -68,6 +68,7 @@ OpDef softmax_op(const char* name, const char* doc, const char* grad_op, bool lo
           }),
           .reference = Reference::kernel(softmax_reference(logarithm)),
           .decompose = [logarithm](Builder&, const OpContext& c, std::span<const Expr> in) -> std::vector<Expr> {
+            if (in[0].type().num_elements() == 0) return {in[0]};  // there is no largest one
             const Dims axes{c.integer("axis")};
             Expr shifted = in[0] - max(in[0], axes, true);
             Expr e = exp(shifted), total = sum(e, axes, true);

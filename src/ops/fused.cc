@@ -1,5 +1,5 @@
 // fused: a group of nodes that runs as one kernel: a loop of element-wise nodes and sums, or a heavy op with such loops
-// around it. Made by the passes fuse_elementwise and fuse_around.
+// around it. Made by the passes fuse_elementwise and fuse_epilogues.
 #include "ops/common.h"
 #include "ops/interpreter.h"
 

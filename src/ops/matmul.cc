@@ -30,6 +30,13 @@ Result<MatmulShape> matmul_shape(const OpContext& c) {
   return s;
 }
 
+// [..., k] as [rows, k]. Where there are no elements -1 would say nothing.
+Expr rows(Expr e) {
+  const Dims dims = e.dims();
+  const int64_t n = product(std::span(dims).first(dims.size() - 1));
+  return reshape(e, {product(dims) == 0 ? n : -1, dims.back()});
+}
+
 // d(op(A) op(B)) for the four transpositions; products are arranged so that no explicit transpose is needed.
 std::vector<Expr> matmul_gradient(GradContext& g) {
   const bool ta = g.node.flag("transpose_a"), tb = g.node.flag("transpose_b");
@@ -39,9 +46,9 @@ std::vector<Expr> matmul_gradient(GradContext& g) {
   if (g.needs[1]) {
     if (!tb && !ta && b.rank() == 2 && a.rank() > 2) {
       // Shared weights: fold the batch into the inner axis, one product instead of a batch of them and a sum.
-      grads[1] = matmul(reshape(a, {-1, a.dim(-1)}), reshape(dy, {-1, dy.dim(-1)}), true, false);
+      grads[1] = matmul(rows(a), rows(dy), true, false);
     } else if (tb && !ta && b.rank() == 2 && a.rank() > 2) {
-      grads[1] = matmul(reshape(dy, {-1, dy.dim(-1)}), reshape(a, {-1, a.dim(-1)}), true, false);
+      grads[1] = matmul(rows(dy), rows(a), true, false);
     } else {
       grads[1] = sum_to(tb ? matmul(dy, a, true, ta) : matmul(a, dy, !ta, false), b.dims());
     }

@@ -244,7 +244,7 @@ Expr per_channel(Expr v, Expr x, int64_t block = 0) {
 }
 
 // (x - mean) * rstd * scale + bias, by the statistics that the node has given.
-Expr norm_again(const OpContext& c, std::span<const Expr> in, std::span<const Expr> out) {
+Expr normalize_again(const OpContext& c, std::span<const Expr> in, std::span<const Expr> out) {
   Expr x = cast(in[0], in[1].dtype()), scale = in[1], bias = in[2], mean = out[1], rstd = out[2];
   if (c.attrs->find("channel_block") != nullptr) {
     const int64_t block = c.integer("channel_block");
@@ -337,7 +337,7 @@ std::vector<OpDef> batch_ops() {
        .gradient =
            Gradient::rule([](GradContext& g) { return norm_gradient(g, "batch_norm_grad", {"channel_block"}); }),
        .reference = Reference::kernel(norm_reference),
-       .again = graph::Again{{0, 1, 2}, {1, 2}, norm_again},
+       .rematerialize = graph::Rematerialize{{0, 1, 2}, {1, 2}, normalize_again},
        .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{batch_sample("2d", {4, 3, 5, 5}), batch_sample("dense", {6, 5}),
                                       batch_sample("1d", {3, 4, 7}, {{"momentum", 0.3}, {"epsilon", 1e-3}}),
@@ -399,7 +399,7 @@ std::vector<OpDef> layer_ops() {
        .infer = infer_norm,
        .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "layer_norm_grad", {"axes_count"}); }),
        .reference = Reference::kernel(norm_reference),
-       .again = graph::Again{{0, 1, 2}, {1, 2}, norm_again},
+       .rematerialize = graph::Rematerialize{{0, 1, 2}, {1, 2}, normalize_again},
        .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{{"tokens", {f32({2, 5, 16}), f32({16}), f32({16})}},
                                       {"no_tokens", {f32({2, 0, 16}), f32({16}), f32({16})}},
@@ -453,7 +453,7 @@ std::vector<OpDef> group_ops() {
        .infer = infer_norm,
        .gradient = Gradient::rule([](GradContext& g) { return norm_gradient(g, "group_norm_grad", {"groups"}); }),
        .reference = Reference::kernel(norm_reference),
-       .again = graph::Again{{0, 1, 2}, {1, 2}, norm_again},
+       .rematerialize = graph::Rematerialize{{0, 1, 2}, {1, 2}, normalize_again},
        .precision = Precision::kFollowFirst,
        .samples = std::vector<Sample>{
            {"2d", {f32({2, 6, 5, 3}), f32({6}), f32({6})}, groups(3)},

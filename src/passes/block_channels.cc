@@ -15,8 +15,8 @@ namespace {
 
 class Blocker {
  public:
-  Blocker(const Graph& graph, const ChooseBlock& choose)
-      : graph_(graph), choose_(choose), builder_(graph.registry()), forms_(static_cast<size_t>(graph.num_values())) {}
+  Blocker(const Graph& graph, const Target& target)
+      : graph_(graph), target_(target), builder_(graph.registry()), forms_(static_cast<size_t>(graph.num_values())) {}
 
   Result<Graph> run() {
     for (const Input& input : graph_.inputs())
@@ -128,7 +128,7 @@ class Blocker {
   }
 
   bool convert_conv(const Node& node, const std::string& op) {
-    const ChannelBlocks block = choose_(graph_, node);
+    const ChannelBlocks block = target_.channel_blocks(graph_, node);
     if (block.x == 0 || block.y == 0) return false;
     changed_ = true;
     Attrs attrs;
@@ -257,7 +257,7 @@ class Blocker {
   }
 
   const Graph& graph_;
-  const ChooseBlock& choose_;
+  const Target& target_;
   Builder builder_;
   std::vector<Form> forms_;
   std::map<Dims, int64_t> blocks_;  // by shape

@@ -6,19 +6,11 @@
 // Test: tests/passes/block_channels_test.cc
 #pragma once
 
-#include <functional>
-
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-// Blocks of the channels of a convolution's x and y, which they divide. What reads several tensors of one number of
-// channels finds them in the same block if the choice depends on that number alone.
-struct ChannelBlocks {
-  int64_t x = 0, y = 0;
-};
-// For a conv, conv_input_grad or conv_weight_grad node; zeros leave it as it is.
-using ChooseBlock = std::function<ChannelBlocks(const graph::Graph&, const graph::Node&)>;
-Result<graph::Graph> block_channels(const graph::Graph& graph, const ChooseBlock& choose);
+// In the blocks that the target asks for (Target::channel_blocks).
+Result<graph::Graph> block_channels(const graph::Graph& graph, const PassContext& context);
 
 }  // namespace deepseek::passes

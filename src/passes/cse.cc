@@ -8,7 +8,7 @@ namespace deepseek::passes {
 
 using namespace graph;
 
-Result<Graph> cse(const Graph& graph) {
+Result<Graph> cse(const Graph& graph, const PassContext&) {
   struct Known {
     const Attrs* attrs;
     std::vector<Expr> results;

@@ -3,10 +3,10 @@
 // tests/passes/golden_test.cc
 #pragma once
 
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-Result<graph::Graph> cse(const graph::Graph& graph);
+Result<graph::Graph> cse(const graph::Graph& graph, const PassContext& context = {});
 
 }  // namespace deepseek::passes

@@ -23,6 +23,16 @@ Result<Graph> decompose(const Graph& graph, const std::function<bool(const Graph
   return internal_error("decompositions do not end after {} rounds", kMaxRounds);
 }
 
+Result<Graph> decompose_composites(const Graph& graph, const PassContext& context) {
+  return decompose(graph, [&](const Graph& g, const Node& node) {
+    return !node.op->traits.elementwise && !context.target.takes(g, node);
+  });
+}
+
+Result<Graph> decompose_norms(const Graph& graph, const PassContext& context) {
+  return decompose(graph, [&](const Graph&, const Node& node) { return context.target.opens_norm(node); });
+}
+
 Result<Graph> decomposition_graph(const OpContext& context) {
   Builder builder(*context.op->registry);
   std::vector<Expr> inputs;

@@ -29,7 +29,7 @@ const Tensor* constant_of(const std::vector<const Tensor*>& constants, const Exp
 
 }  // namespace
 
-Result<Graph> fold_constants(const Graph& graph) {
+Result<Graph> fold_constants(const Graph& graph, const PassContext&) {
   std::vector<const Tensor*> constants;  // by value id of the new graph; the tensors are kept by `kept`
   std::vector<std::unique_ptr<Tensor>> kept;
   Status failed;

@@ -5,10 +5,10 @@
 // Test: tests/passes/golden_test.cc
 #pragma once
 
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-Result<graph::Graph> fold_constants(const graph::Graph& graph);
+Result<graph::Graph> fold_constants(const graph::Graph& graph, const PassContext& context = {});
 
 }  // namespace deepseek::passes

@@ -102,9 +102,9 @@ Result<Graph> unshare(const Graph& graph, const Contraction& groups) {
 
 }  // namespace
 
-Result<Graph> fuse_elementwise(const Graph& original, const IsWhole& is_whole) {
+Result<Graph> fuse_elementwise(const Graph& original, const PassContext& context) {
   DS_ASSIGN(const Graph graph, decompose(original, [&](const Graph& g, const Node& node) {
-              return node.op->traits.elementwise && (!is_whole || !is_whole(g, node));
+              return node.op->traits.elementwise && !context.target.is_loop_op(g, node);
             }));
   Contraction groups(graph);
   join_loops(groups);

@@ -6,16 +6,12 @@
 // Test: tests/passes/golden_test.cc
 #pragma once
 
-#include <functional>
-
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-// `is_whole`: element-wise composites that the loop computes as one operation; others open up first, so that their
-// parts fuse with their neighbours.
-using IsWhole = std::function<bool(const graph::Graph&, const graph::Node&)>;
-
-Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const IsWhole& is_whole = {});
+// Element-wise composites that the target's loops do not compute as one operation (Target::is_loop_op) open up first, so
+// that their parts fuse with their neighbours.
+Result<graph::Graph> fuse_elementwise(const graph::Graph& graph, const PassContext& context = {});
 
 }  // namespace deepseek::passes

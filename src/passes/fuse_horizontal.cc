@@ -34,7 +34,7 @@ int64_t elements(const Graph& graph, const Node& node) {
 
 }  // namespace
 
-Result<Graph> fuse_horizontal(const Graph& graph, const TakesBody& takes) {
+Result<Graph> fuse_horizontal(const Graph& graph, const PassContext& context) {
   Contraction groups(graph);
   const auto count = static_cast<int32_t>(graph.nodes().size());
   // The longest way from a node to the end. What is equally far does not depend on each other.
@@ -69,7 +69,7 @@ Result<Graph> fuse_horizontal(const Graph& graph, const TakesBody& takes) {
       const std::vector<int32_t> members(nodes.begin() + static_cast<std::ptrdiff_t>(begin),
                                          nodes.begin() + static_cast<std::ptrdiff_t>(end));
       const Result<Graph> body = groups.body(members);
-      if (!body.ok() || !takes(*body)) continue;
+      if (!body.ok() || !context.target.takes_body(*body)) continue;
       for (size_t i = 0; i + 1 < members.size(); ++i) groups.join(members[i], members.back());
       const auto size = [&](int32_t n) { return elements(graph, graph.nodes()[static_cast<size_t>(n)]); };
       groups.set_scope(members.back(), *std::max_element(members.begin(), members.end(),

@@ -8,15 +8,14 @@
 // Test: tests/passes/golden_test.cc
 #pragma once
 
-#include "graph/graph.h"
-#include "passes/fuse_around.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
 // A loop is at most that large, and all that join have at most kMostJoined elements.
 constexpr int64_t kMostAlone = int64_t{1} << 18, kMostJoined = int64_t{1} << 22;
 
-// `takes`: whether the backend has a fast kernel for a joined body.
-Result<graph::Graph> fuse_horizontal(const graph::Graph& graph, const TakesBody& takes);
+// Where the target has a fast kernel for the joined body.
+Result<graph::Graph> fuse_horizontal(const graph::Graph& graph, const PassContext& context);
 
 }  // namespace deepseek::passes

@@ -28,7 +28,7 @@ struct Recipe {
   bool loop = true;  // element by element: what it costs is the memory that it touches
 };
 
-// A node of the body, or the node itself, that OpDef::again makes cheaper.
+// A node of the body, or the node itself, that OpDef::rematerialize makes cheaper.
 struct Shortcut {
   const Node* node = nullptr;
   std::map<int32_t, int32_t> earlier;  // by output of that node: output of the whole
@@ -36,19 +36,19 @@ struct Shortcut {
 
 Shortcut shortcut(const Node& whole) {
   if (whole.op_name() != "fused") {
-    if (!whole.op->again) return {};
+    if (!whole.op->rematerialize) return {};
     Shortcut result{&whole, {}};
-    for (int32_t i : whole.op->again->outputs) result.earlier[i] = i;
+    for (int32_t i : whole.op->rematerialize->outputs) result.earlier[i] = i;
     return result;
   }
   const Graph& body = *whole.attrs.get<GraphRef>("body");
   for (const Node& node : body.nodes()) {
-    if (!node.op->again) continue;
+    if (!node.op->rematerialize) continue;
     Shortcut result{&node, {}};
-    for (int32_t i : node.op->again->outputs)
+    for (int32_t i : node.op->rematerialize->outputs)
       for (size_t o = 0; o < body.outputs().size(); ++o)
         if (body.outputs()[o].value == node.output(i)) result.earlier[i] = static_cast<int32_t>(o);
-    if (result.earlier.size() == node.op->again->outputs.size()) return result;
+    if (result.earlier.size() == node.op->rematerialize->outputs.size()) return result;
   }
   return {};
 }
@@ -85,7 +85,7 @@ Recipe body_recipe(const Graph& body, int32_t output, const Shortcut& way, bool 
     if (!any) continue;
     if (way.node == &inner) {
       for (const auto& [of, own] : way.earlier) use(own);
-      for (int32_t i : inner.op->again->inputs) wanted[inner.inputs[static_cast<size_t>(i)].id] = true;
+      for (int32_t i : inner.op->rematerialize->inputs) wanted[inner.inputs[static_cast<size_t>(i)].id] = true;
       continue;
     }
     for (Value v : inner.inputs) wanted[v.id] = true;
@@ -106,7 +106,7 @@ Recipe recipe(const Node& node, int32_t output) {
   }
   Recipe result;
   if (way.node != nullptr) {
-    result.inputs.assign(node.op->again->inputs.begin(), node.op->again->inputs.end());
+    result.inputs.assign(node.op->rematerialize->inputs.begin(), node.op->rematerialize->inputs.end());
     for (const auto& [of, own] : way.earlier) result.earlier.push_back(own);
   } else {
     for (size_t i = 0; i < node.inputs.size(); ++i) result.inputs.push_back(i);
@@ -372,7 +372,7 @@ class Recomputation {
       std::vector<Expr> outputs(static_cast<size_t>(way.node->num_outputs));
       for (const auto& [of, own] : way.earlier)
         outputs[static_cast<size_t>(of)] = map[static_cast<size_t>(again.earlier.at(own))];
-      return way.node->op->again->fn(context, operands, outputs);
+      return way.node->op->rematerialize->fn(context, operands, outputs);
     };
     if (whole.op_name() != "fused" && way.node != nullptr) return shorter(graph_.context(whole), inputs);
     if (whole.op_name() != "fused" || !recipe(whole, again.output).loop)

@@ -146,7 +146,7 @@ int64_t peak_bytes(const Graph& graph) {
   return peak;
 }
 
-Result<Graph> schedule(const Graph& graph) {
+Result<Graph> schedule(const Graph& graph, const PassContext&) {
   const std::vector<int32_t> order = order_of(graph);
   if (order.empty() || std::is_sorted(order.begin(), order.end())) return graph;
   Builder builder(graph.registry());

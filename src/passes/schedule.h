@@ -7,7 +7,7 @@
 // Test: tests/passes/schedule_test.cc
 #pragma once
 
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
@@ -16,6 +16,6 @@ namespace deepseek::passes {
 int64_t peak_bytes(const graph::Graph& graph);
 
 // The same graph if its own order is better.
-Result<graph::Graph> schedule(const graph::Graph& graph);
+Result<graph::Graph> schedule(const graph::Graph& graph, const PassContext& context = {});
 
 }  // namespace deepseek::passes

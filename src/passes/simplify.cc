@@ -181,7 +181,7 @@ std::vector<Rule> make_rules() {
 
 }  // namespace
 
-Result<Graph> simplify(const Graph& graph) {
+Result<Graph> simplify(const Graph& graph, const PassContext&) {
   static const std::vector<Rule> rules = make_rules();
   return rewrite(graph, rules);
 }

@@ -5,10 +5,10 @@
 // Test: tests/passes/golden/simplify
 #pragma once
 
-#include "graph/graph.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-Result<graph::Graph> simplify(const graph::Graph& graph);
+Result<graph::Graph> simplify(const graph::Graph& graph, const PassContext& context = {});
 
 }  // namespace deepseek::passes

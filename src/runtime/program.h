@@ -10,6 +10,7 @@
 
 #include "graph/graph.h"
 #include "graph/tensor.h"
+#include "passes/driver.h"
 #include "runtime/buffer.h"
 
 namespace deepseek::runtime {
@@ -61,6 +62,7 @@ struct Peak {
 struct CompileOptions {
   std::vector<std::string> disabled_passes;           // by name, e.g. "simplify"; an unknown one is an error
   std::vector<std::string> disabled_implementations;  // by name, e.g. "onednn"
+  passes::PassObserver observe = {};                  // sees each pass that the graph goes through
   // Of several fast implementations that take a node: the first of the ordered list, or the fastest as measured on this
   // machine, which is remembered there.
   bool measure_kernels = false;

@@ -332,7 +332,7 @@ static Result<Table> read_whole(const std::string& path, const FileOptions& opti
     };
     auto table = read();
     for (int64_t block = kBlock; !table.ok() && is_long_row(table.status()) && block < kLongestRow;) {
-      block *= 8;
+      block = larger(block);
       csv.read.block_size = static_cast<int32_t>(block);
       table = read();
     }

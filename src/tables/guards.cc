@@ -10,6 +10,29 @@
 namespace deepseek::tables {
 namespace {
 
+// Also asks, before it takes much at once, whether that is there now.
+class AvailablePool : public arrow::CappedMemoryPool {
+ public:
+  using CappedMemoryPool::CappedMemoryPool;
+  using MemoryPool::Allocate;
+  using MemoryPool::Reallocate;
+  arrow::Status Allocate(int64_t size, int64_t alignment, uint8_t** out) override {
+    ARROW_RETURN_NOT_OK(fits(size));
+    return CappedMemoryPool::Allocate(size, alignment, out);
+  }
+  arrow::Status Reallocate(int64_t old_size, int64_t new_size, int64_t alignment, uint8_t** ptr) override {
+    ARROW_RETURN_NOT_OK(fits(new_size - old_size));
+    return CappedMemoryPool::Reallocate(old_size, new_size, alignment, ptr);
+  }
+
+ private:
+  static arrow::Status fits(int64_t more) {
+    constexpr int64_t kMuch = int64_t{1} << 26;
+    if (more < kMuch || static_cast<size_t>(more) < available_memory() / 10 * 9) return {};
+    return arrow::Status::OutOfMemory("it would take ", more, " bytes of memory at once, more than there is");
+  }
+};
+
 class JsonLines {
  public:
   arrow::Status check(std::string_view text, bool first) {
@@ -79,7 +102,7 @@ class Growing : public arrow::RecordBatchReader {
         return {};
       }
       if (!is_long_row(opened.status()) || block_ >= kLongestRow) return explained(opened.status());
-      block_ *= 8;
+      block_ = larger(block_);
     }
   }
   std::shared_ptr<arrow::Schema> schema() const override { return schema_; }
@@ -88,7 +111,7 @@ class Growing : public arrow::RecordBatchReader {
       const arrow::Status status = inner_->ReadNext(batch);
       if (!status.ok()) {
         if (!is_long_row(status) || block_ >= kLongestRow) return explained(status);
-        block_ *= 8;
+        block_ = larger(block_);
         ARROW_RETURN_NOT_OK(begin());
         skip_ = given_;
         continue;
@@ -113,7 +136,7 @@ class Growing : public arrow::RecordBatchReader {
 }  // namespace
 
 arrow::MemoryPool* capped_pool() {
-  static arrow::CappedMemoryPool pool(arrow::default_memory_pool(), static_cast<int64_t>(machine_memory() / 10 * 9));
+  static AvailablePool pool(arrow::default_memory_pool(), static_cast<int64_t>(machine_memory() / 10 * 9));
   return &pool;
 }
 
@@ -137,6 +160,8 @@ arrow::Result<std::shared_ptr<arrow::RecordBatchReader>> growing(OpenBlocks open
   ARROW_RETURN_NOT_OK(reader->begin());
   return std::shared_ptr<arrow::RecordBatchReader>(std::move(reader));
 }
+
+int64_t larger(int64_t block) { return std::min(block * 8, kLongestRow); }
 
 bool is_long_row(const arrow::Status& status) {
   return status.IsInvalid() && status.message().find("straddling object") != std::string::npos;

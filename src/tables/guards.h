@@ -11,7 +11,8 @@
 
 namespace deepseek::tables {
 
-// Arrow's default pool, up to nine tenths of the machine's memory: claims beyond are errors.
+// Arrow's default pool, up to nine tenths of the machine's memory, and of what is free for much at once: claims beyond
+// are errors.
 arrow::MemoryPool* capped_pool();
 
 // JSON lines as they pass by: each an object that ends on its line, no deeper than 64. Errors name the line.
@@ -22,10 +23,11 @@ std::shared_ptr<arrow::RecordBatchReader> validated(std::shared_ptr<arrow::Recor
 
 // A reader of text in blocks, by `open`: of so many bytes, and of this schema where one is known. Where a row is longer
 // than a block it opens the text again, with blocks eight times as large up to kLongestRow, and goes on where it was.
-constexpr int64_t kBlock = int64_t{1} << 20, kLongestRow = int64_t{1} << 28;
+constexpr int64_t kBlock = int64_t{1} << 20, kLongestRow = int64_t{1} << 26;
 using OpenBlocks = std::function<arrow::Result<std::shared_ptr<arrow::RecordBatchReader>>(
     int64_t block, const std::shared_ptr<arrow::Schema>& schema)>;
 arrow::Result<std::shared_ptr<arrow::RecordBatchReader>> growing(OpenBlocks open);
+int64_t larger(int64_t block);  // the next size
 // Whether an error says that a row is longer than a block.
 bool is_long_row(const arrow::Status& status);
 // It with what to do.

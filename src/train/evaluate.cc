@@ -18,6 +18,20 @@ double Evaluation::value(const std::string& name) const {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
+Result<runtime::ModuleCache::Entry> Evaluator::program(const runtime::Backend& backend, const graph::TensorType& x,
+                                                       const graph::TensorType* y, const LossFunction& loss,
+                                                       StateStore& state) {
+  if (structure_.update(*model_)) state.follow(*model_);
+  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
+    DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x, y, loss, &traces_));
+    return runtime::ModuleCache::shared().get(backend, graph, {});
+  };
+  const std::string types = to_string(x) + (y != nullptr ? " -> " + to_string(*y) : std::string());
+  DS_ASSIGN(runtime::ModuleCache::Entry program, programs_.get(types + structure_.key(), compile));
+  DS_TRY(state.prepare(program->graph()));
+  return program;
+}
+
 Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const data::Dataset& dataset,
                                        int64_t batch_size, const LossFunction& loss,
                                        const std::vector<std::string>& metrics, Task task, StateStore& state,
@@ -31,11 +45,7 @@ Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const da
   while (true) {
     DS_ASSIGN(const bool more, batches.next(x, y));
     if (!more) break;
-    const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
-      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), &y.type(), loss, &traces_));
-      return backend.compile(graph, {});
-    };
-    DS_ASSIGN(const auto program, programs_.get(to_string(x.type()) + " -> " + to_string(y.type()), compile));
+    DS_ASSIGN(const auto program, this->program(backend, x.type(), &y.type(), loss, state));
     DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}, {"y", y}}, averaged));
     // A mean over no target is none.
     if (const int64_t n = dataset.counted(y); n > 0) {
@@ -60,11 +70,7 @@ Result<Tensor> Evaluator::predict(const runtime::Backend& backend, const Tensor&
   Tensor all;
   for (int64_t begin = 0; begin < n; begin += batch_size) {
     const Tensor x = inputs.rows(begin, std::min(begin + batch_size, n));
-    const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
-      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x.type(), nullptr, {}, &traces_));
-      return backend.compile(graph, {});
-    };
-    DS_ASSIGN(const auto program, programs_.get(to_string(x.type()), compile));
+    DS_ASSIGN(const auto program, this->program(backend, x.type(), nullptr, {}, state));
     DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}}));
     const Tensor& y = out[0];
     if (y.dims().empty() || y.dims()[0] != x.dims()[0])

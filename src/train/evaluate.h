@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "runtime/program_cache.h"
+#include "runtime/module_cache.h"
 #include "train/forward.h"
 #include "train/metrics.h"
 #include "train/state_store.h"
@@ -40,7 +40,12 @@ class Evaluator {
 
  private:
   nn::ModulePtr model_;
-  runtime::ProgramCache programs_;  // by types
+  // Of this batch, with an output "loss" where there are targets.
+  Result<runtime::ModuleCache::Entry> program(const runtime::Backend& backend, const graph::TensorType& x,
+                                              const graph::TensorType* y, const LossFunction& loss, StateStore& state);
+
+  runtime::CacheView<> programs_;  // by what the model is and the batch's types
+  nn::Structure structure_;
   ForwardTraces traces_;
 };
 

@@ -36,12 +36,9 @@ Result<Graph> forward_graph(nn::Module& model, const TensorType& x, const Tensor
 
 Result<Graph> ForwardTraces::get(nn::Module& model, const TensorType& x, const TensorType* y, const LossFunction& loss,
                                  bool training) {
-  if (const uint64_t now = nn::Module::structure_version(); std::exchange(version_, now) != now) {
-    std::vector<const void*> structure = model.structure();
-    if (std::exchange(structure_, structure) != structure)
-      for (auto& pair : traces_)
-        for (Traces& t : pair) t.clear();
-  }
+  if (structure_.update(model))
+    for (auto& pair : traces_)
+      for (Traces& t : pair) t.clear();
   std::vector<TensorType> types{x};
   if (y != nullptr) types.push_back(*y);
   return traces_[training][y != nullptr].get(types, [&] { return forward_graph(model, x, y, loss, training); });

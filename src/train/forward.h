@@ -20,8 +20,7 @@ class ForwardTraces {
 
  private:
   graph::Traces traces_[2][2];  // by training, and whether there is a y
-  uint64_t version_ = 0;
-  std::vector<const void*> structure_;
+  nn::Structure structure_;
 };
 
 // Data inputs: "x", and "y" if given. Outputs: "prediction", and "loss" if y is given.

@@ -174,14 +174,21 @@ Status Metrics::add(const Tensor& prediction, const Tensor& target) {
     for (int64_t i = 0; i < n; ++i) add_class(target.at(i) > 0.5 ? 1 : 0, {0, prediction.at(i)});
     return {};
   }
-  for (int64_t i = 0; i < n; ++i) {
-    const double y = target.at(i), e = prediction.at(i) - y;
-    absolute_ += std::abs(e);
-    square_ += e * e;
+  const auto columns = static_cast<size_t>(target.dims().size() == 2 ? target.dims()[1] : 1);
+  if (n == 0) return {};
+  if (outputs_.empty()) outputs_.resize(columns);
+  if (outputs_.size() != columns)
+    return invalid("[metrics] expected {} outputs as in earlier batches, got {}", outputs_.size(), columns);
+  for (int64_t i = 0; i < n;) {
     count_ += 1;
-    const double delta = y - mean_;
-    mean_ += delta / count_;
-    spread_ += delta * (y - mean_);
+    for (Output& o : outputs_) {
+      const double y = target.at(i), e = prediction.at(i) - y, delta = y - o.mean;
+      o.absolute += std::abs(e);
+      o.square += e * e;
+      o.mean += delta / count_;
+      o.spread += delta * (y - o.mean);
+      ++i;
+    }
   }
   return {};
 }
@@ -219,6 +226,11 @@ std::vector<double> Metrics::values() const {
     recall += ratio(hit, actual);
     f1 += ratio(2 * hit, predicted + actual);
   }
+  const auto mean_of = [&](const auto& metric) {
+    double sum = 0;
+    for (const Output& o : outputs_) sum += metric(o);
+    return sum / static_cast<double>(outputs_.size());
+  };
   const bool empty = task_ == Task::kRegression ? count_ == 0 : total == 0;
   std::vector<double> out;
   for (const std::string& name : names_) {
@@ -235,11 +247,14 @@ std::vector<double> Metrics::values() const {
     } else if (name == "auc") {
       value = auc();
     } else if (name == "mae") {
-      value = absolute_ / count_;
+      value = mean_of([&](const Output& o) { return o.absolute / count_; });
     } else if (name == "rmse") {
-      value = std::sqrt(square_ / count_);
+      value = mean_of([&](const Output& o) { return std::sqrt(o.square / count_); });
     } else if (name == "r2") {
-      if (count_ >= 2) value = spread_ != 0 ? 1 - square_ / spread_ : square_ == 0 ? 1 : 0;
+      if (count_ >= 2)
+        value = mean_of([](const Output& o) {
+          return o.spread != 0 ? 1 - o.square / o.spread : o.square == 0 ? 1 : 0;
+        });
     } else {
       const int64_t k = std::min(top_k(name), classes_);
       value = static_cast<double>(std::accumulate(ranks_.begin(), ranks_.begin() + k, int64_t{0})) / total;
@@ -250,7 +265,11 @@ std::vector<double> Metrics::values() const {
 }
 
 std::vector<double> Metrics::state() const {
-  std::vector<double> out{static_cast<double>(classes_), count_, absolute_, square_, mean_, spread_};
+  const Output first = outputs_.empty() ? Output() : outputs_[0];
+  std::vector<double> out{
+      static_cast<double>(classes_), count_, first.absolute, first.square, first.mean, first.spread};
+  for (size_t i = 1; i < outputs_.size(); ++i)
+    for (double v : {outputs_[i].absolute, outputs_[i].square, outputs_[i].mean, outputs_[i].spread}) out.push_back(v);
   out.insert(out.end(), confusion_.begin(), confusion_.end());
   out.insert(out.end(), ranks_.begin(), ranks_.end());
   out.insert(out.end(), scores_.begin(), scores_.end());
@@ -263,9 +282,16 @@ Status Metrics::set_state(const std::vector<double>& state) {
   };
   if (state.size() < 6 || !(state[0] >= 0 && state[0] < 1e6)) return bad();
   const auto n = static_cast<size_t>(state[0]);
+  count_ = state[1];
+  outputs_.clear();
+  if (task_ == Task::kRegression) {
+    if (n != 0 || (state.size() - 6) % 4 != 0) return bad();
+    for (size_t i = 2; i + 4 <= state.size() && count_ > 0; i += 4)
+      outputs_.push_back({state[i], state[i + 1], state[i + 2], state[i + 3]});
+    return {};
+  }
   if (state.size() < 6 + n * n + n || (!keep_scores_ && state.size() != 6 + n * n + n)) return bad();
   classes_ = static_cast<int64_t>(n);
-  count_ = state[1], absolute_ = state[2], square_ = state[3], mean_ = state[4], spread_ = state[5];
   const auto at = [&](size_t i) { return state.begin() + static_cast<std::ptrdiff_t>(i); };
   confusion_.assign(at(6), at(6 + n * n));
   ranks_.assign(at(6 + n * n), at(6 + n * n + n));

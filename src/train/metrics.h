@@ -15,13 +15,14 @@ namespace deepseek::train {
 enum class Task {
   kMulticlass,  // prediction [N,C,...] logits; target [N,...] classes, or probabilities [N,C,...] whose largest counts
   kBinary,      // prediction of any shape, logits; target of the same count, positive where > 0.5
-  kRegression,  // prediction and target of equal count
+  kRegression,  // prediction and target of equal count; [N,M] are M outputs, others one
 };
 
 // Known names, each with the tasks it fits:
 //   accuracy, top<k> (top5: the true class is among the k largest), precision, recall, f1: for two classes those of
 //   class 1, for more the plain mean over the classes that occur among targets or predictions (0 where undefined);
-//   auc: area under the ROC curve, for more classes the mean of one against the rest over softmax; mae, rmse, r2.
+//   auc: area under the ROC curve, for more classes the mean of one against the rest over softmax; mae, rmse, r2: plain
+//   means over outputs.
 class Metrics {
  public:
   // Errors: kInvalidArgument for unknown names and those that do not fit the task; all are listed.
@@ -54,10 +55,14 @@ class Metrics {
   std::optional<int64_t> ignored_;
   bool keep_scores_ = false;
   int64_t classes_ = 0;
-  std::vector<int64_t> confusion_, ranks_;        // ranks_[r]: the true class has r classes above it
-  std::vector<double> scores_;                    // kept rows of [truth, log odds...]
-  double count_ = 0, absolute_ = 0, square_ = 0;  // regression sums
-  double mean_ = 0, spread_ = 0;                  // Welford's mean and sum of squared deviations of the targets
+  std::vector<int64_t> confusion_, ranks_;  // ranks_[r]: the true class has r classes above it
+  std::vector<double> scores_;              // kept rows of [truth, log odds...]
+  // Regression: sums over rows of one output, with Welford's mean and sum of squared deviations of the targets.
+  struct Output {
+    double absolute = 0, square = 0, mean = 0, spread = 0;
+  };
+  std::vector<Output> outputs_;
+  double count_ = 0;  // rows
 };
 
 }  // namespace deepseek::train

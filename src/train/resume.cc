@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kFree[] = {"train.epochs",  "train.patience", "train.min_delta", "train.save_every",
                                  "train.threads", "train.output",   "train.kernels",   "memory."};
-constexpr size_t kMostBytes = size_t{1} << 26;
+constexpr size_t kMostBytes = size_t{1} << 24;
 
 bool is_free(const std::string& key) {
   return std::any_of(std::begin(kFree), std::end(kFree), [&](const char* free) {
@@ -23,12 +23,18 @@ bool may_change(const std::string& key) {
   return key != "optimizer.name" && (key.starts_with("optimizer.") || key.starts_with("schedule."));
 }
 
-// "288 samples, targets 1c291ca3": the count, and a checksum of the first targets.
+uint32_t checksum(const graph::Tensor& t) {
+  if (!t.defined()) return 0;
+  return io::crc32c({static_cast<const std::byte*>(t.data()), std::min(t.num_bytes(), kMostBytes)});
+}
+
+// "288 samples f32[1,28,28], checksums 1c291ca3 47eed3e7": of what the first inputs and targets are.
 std::string fingerprint(const data::Dataset& d) {
   if (d.size() == 0) return "none";
-  const std::span<const std::byte> bytes(static_cast<const std::byte*>(d.targets.data()),
-                                         std::min(d.targets.num_bytes(), kMostBytes));
-  return fmt::format("{} samples, targets {:08x}", d.size(), io::crc32c(bytes));
+  graph::TensorType sample = d.input_type();
+  sample.dims.erase(sample.dims.begin());
+  return fmt::format("{} samples {}, checksums {:08x} {:08x}", d.size(), to_string(sample), checksum(d.inputs),
+                     checksum(d.targets));
 }
 
 }  // namespace

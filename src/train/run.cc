@@ -78,16 +78,19 @@ Result<std::string> monitored_value(const RunOptions& options) {
   return Trainer(model, options).monitor_for(splits.train);
 }
 
-Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options) {
+Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options,
+                                                                 passes::PassObserver observe) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
   DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
-  return Trainer(model, options).step_program(splits.train);
+  Trainer trainer(model, options);
+  trainer.observe_passes(std::move(observe));
+  return trainer.step_program(splits.train);
 }
 
-Result<runtime::StepProfile> profile_training(const RunOptions& options, const runtime::ProfileOptions& how) {
+Result<explain::StepProfile> profile_training(const RunOptions& options, const explain::ProfileOptions& how) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
   DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
-  DS_ASSIGN(runtime::StepProfile profile, Trainer(model, options).profile(splits.train, how));
+  DS_ASSIGN(explain::StepProfile profile, Trainer(model, options).profile(splits.train, how));
   profile.subject = fmt::format("{} on {}, {}", options.model.name, options.data.name, profile.subject);
   return profile;
 }

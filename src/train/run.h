@@ -31,9 +31,11 @@ Result<TrainedRun> load_run(const std::string& folder);
 Result<std::string> monitored_value(const RunOptions& options);
 
 // The compiled training step of a config: what `deepseek explain` shows.
-Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options);
+// `observe` sees the passes that its graph goes through.
+Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options,
+                                                                 passes::PassObserver observe = {});
 
 // Where the time of a config's training step goes: what `deepseek profile` shows.
-Result<runtime::StepProfile> profile_training(const RunOptions& options, const runtime::ProfileOptions& how);
+Result<explain::StepProfile> profile_training(const RunOptions& options, const explain::ProfileOptions& how);
 
 }  // namespace deepseek::train

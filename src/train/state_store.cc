@@ -11,7 +11,28 @@ using namespace graph;
 
 StateStore::StateStore(const nn::Module& model, uint64_t seed, runtime::BackendPtr backend)
     : backend_(std::move(backend)), seed_(seed) {
-  for (const nn::State& s : model.named_state()) tensors_[s.name] = s.value;
+  follow(model);
+}
+
+void StateStore::follow(const nn::Module& model) {
+  std::map<std::string, Tensor> now;
+  for (const nn::State& s : model.named_state()) now.emplace(s.name, s.value);
+  const auto forget = [&](const std::string& name) {
+    const auto of = [&](const auto& t) {
+      return t.first == name || t.first == "ema/" + name || t.first == "accumulated/" + name ||
+             t.first.starts_with("optimizer/" + name + "/");
+    };
+    std::erase_if(tensors_, of);
+    bindings_.clear();  // before the places that they point to
+    std::erase_if(places_, of);
+  };
+  for (const std::string& name : of_model_)
+    if (const auto it = now.find(name); it == now.end() || it->second != tensors_[name]) forget(name);
+  of_model_.clear();
+  for (auto& [name, value] : now) {
+    tensors_[name] = value;
+    of_model_.insert(name);
+  }
 }
 
 Status StateStore::place(const std::string& name) {
@@ -92,6 +113,18 @@ Status StateStore::load(const std::map<std::string, Tensor>& values) {
   if (!problems.empty()) return invalid("the checkpoint does not fit the model and optimizer:{}", problems);
   for (const auto& [name, value] : values) std::memcpy(tensors_[name].data(), value.data(), value.num_bytes());
   return upload();
+}
+
+Status StateStore::put(const std::string& name, const Tensor& value) {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) {
+    tensors_.emplace(name, value.clone());
+    return {};
+  }
+  if (it->second.type() != value.type())
+    return invalid("'{}': expected {}, got {}", name, to_string(it->second.type()), to_string(value.type()));
+  std::memcpy(it->second.data(), value.data(), value.num_bytes());
+  return places_.contains(name) ? place(name) : Status();
 }
 
 Result<const StateStore::Binding*> StateStore::bind(const std::shared_ptr<const runtime::Program>& program,

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ class StateStore {
  public:
   StateStore(const nn::Module& model, uint64_t seed, runtime::BackendPtr backend);
   Status prepare(const graph::Graph& graph);
+  // The model got other tensors since, a layer was replaced say: takes them, and forgets moments, averages and sums of
+  // those that went.
+  void follow(const nn::Module& model);
   // On the host: as of the last download(), or always up to date where the device's memory is the host's.
   const std::map<std::string, graph::Tensor>& tensors() const { return tensors_; }
   Status download();
@@ -35,6 +39,8 @@ class StateStore {
   std::map<std::string, graph::Tensor> persistent() const;
   // Overwrites what persistent() has, by name, on the device too. The error lists all that don't fit.
   Status load(const std::map<std::string, graph::Tensor>& values);
+  // Overwrites one, or adds a copy where there is none of this name. An error where its type differs.
+  Status put(const std::string& name, const graph::Tensor& value);
   // Runs with data inputs by name; with `averaged`, parameters that have a moving average are read from it.
   Result<std::vector<graph::Tensor>> run(const std::shared_ptr<const runtime::Program>& program,
                                          const std::map<std::string, graph::Tensor>& data, bool averaged = false,
@@ -55,6 +61,7 @@ class StateStore {
   std::map<std::string, graph::Tensor> tensors_;
   std::map<std::string, std::shared_ptr<runtime::StateBuffer>> places_;  // of what programs asked for
   std::vector<Binding> bindings_;
+  std::set<std::string> of_model_;  // which of the tensors are the model's
   uint64_t seed_;
 };
 

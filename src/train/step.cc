@@ -60,14 +60,22 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   std::vector<std::string> parameters;
   for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
+  const passes::PassDriver driver(passes::plain_target(), {{}, options.observe});
   if (options.precision != DType::kF32) {
-    DS_ASSIGN(forward, passes::mixed_precision(forward, options.precision));
+    const auto lower = [&](const Graph& g, const passes::PassContext&) {
+      return passes::mixed_precision(g, options.precision);
+    };
+    DS_ASSIGN(forward, driver.run("mixed_precision", forward, lower));
   }
   const bool scaled = options.loss_scale_interval > 0;
   if (scaled) {
-    DS_ASSIGN(forward, with_scaled_loss(forward));
+    const auto scale = [](const Graph& g, const passes::PassContext&) { return with_scaled_loss(g); };
+    DS_ASSIGN(forward, driver.run("scale_loss", forward, scale, false));
   }
-  DS_ASSIGN(const Graph backward, passes::autodiff(forward, scaled ? "scaled_loss" : "loss", parameters));
+  const auto differentiate = [&](const Graph& g, const passes::PassContext&) {
+    return passes::autodiff(g, scaled ? "scaled_loss" : "loss", parameters);
+  };
+  DS_ASSIGN(const Graph backward, driver.run("autodiff", forward, differentiate, false));
 
   Builder builder(ops::registry());
   std::vector<Expr> inputs;

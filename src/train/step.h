@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "passes/driver.h"
 #include "train/forward.h"
 #include "train/optimizer.h"
 
@@ -19,6 +20,7 @@ struct StepOptions {
   // the update are f32 in any case.
   DType precision = DType::kF32;
   int64_t loss_scale_interval = 0;  // dynamic loss scaling: updates without an overflow before a doubling; 0 is off
+  passes::PassObserver observe = {};  // sees the passes that make the step of the forward pass
 };
 
 enum class StepKind {

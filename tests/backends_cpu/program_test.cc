@@ -195,7 +195,10 @@ TEST(CpuProgram, PassesMayBeDisabledByName) {
   EXPECT_EQ(compile(graph, {.disabled_passes = {"simplify"}})->graph().nodes().size(), 2u);
   EXPECT_EQ(CpuBackend().compile(graph, {.disabled_passes = {"simplfy"}}).status().message(),
             "disabled_passes: there is no pass 'simplfy'; there are: simplify, fold_constants, block_channels, cse, "
-            "open_norms, norm_again, fuse_elementwise, fuse_around, schedule, fuse_horizontal, recompute");
+            "decompose_norms, rematerialize_norms, fuse_elementwise, fuse_epilogues, schedule, fuse_horizontal, "
+            "precompute, recompute, fuse_recomputed");
+  EXPECT_EQ(CpuBackend().compile(graph, {.disabled_passes = {"decompose_composites"}}).status().message(),
+            "disabled_passes: 'decompose_composites' cannot be disabled: programs need it");
 }
 
 TEST(CpuProgram, ServesManyThreads) {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -113,6 +114,21 @@ TEST(Console, ClosedDescriptorsAreNoFilesNumbers) {
                 }),
             0);
   EXPECT_EQ(text_of(folder / "log"), "");
+}
+
+TEST(Console, AFileBeyondTheLimitIsAnErrorOfWrite) {
+  TempFolder folder;
+  EXPECT_EQ(code_of(
+                [&] {
+                  const rlimit none{0, 0};
+                  if (::setrlimit(RLIMIT_FSIZE, &none) != 0) ::_exit(99);
+                  redirect(1, folder / "out");
+                },
+                [] {
+                  print_out("line\n");
+                  return 0;
+                }),
+            1);
 }
 
 TEST(Console, WhatIsThrownIsToldAndIsOne) {

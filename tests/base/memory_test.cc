@@ -44,8 +44,9 @@ TEST(Memory, TextsAreShort) {
 TEST(Memory, ControlGroupsLimitTheMachine) {
   const fs::path root = fs::temp_directory_path() / ("deepseek_memory_test" + std::to_string(getpid()));
   const std::string name = root.string() + "/";
-  write(root / "proc/meminfo", "MemTotal:       16384 kB\nMemFree:         1 kB\n");
+  write(root / "proc/meminfo", "MemTotal:       16384 kB\nMemFree:         1 kB\nMemAvailable:    2048 kB\n");
   EXPECT_EQ(machine_memory(name), size_t{16} << 20);
+  EXPECT_EQ(available_memory(name), size_t{2} << 20);
   write(root / "proc/self/cgroup", "0::/job/task\n");
   write(root / "sys/fs/cgroup/job/task/memory.max", "max\n");
   write(root / "sys/fs/cgroup/job/memory.max", "8388608\n");

@@ -193,5 +193,27 @@ TEST(Options, AnOptionalNumberIsAutoWithoutAValue) {
   EXPECT_FALSE(rate.has_value());
 }
 
+// Nine aliases of nine aliases of ...: a few lines that stand for more values than there is memory for.
+TEST(Options, AliasesDoNotMultiplyWithoutEnd) {
+  JsonValue ranges;
+  OptionTable table;
+  table.field("ranges", ranges, {.doc = "anything"});
+  std::string text = "ranges:\n  a0: &a0 [1, 2, 3]\n";
+  for (int i = 1; i < 12; ++i) {
+    text += fmt::format("  a{}: &a{} [", i, i);
+    for (int k = 0; k < 9; ++k) text += fmt::format("{}*a{}", k > 0 ? ", " : "", i - 1);
+    text += "]\n";
+  }
+  EXPECT_THAT(table.load_yaml(text, "run.yaml").message(), HasSubstr("more than 100000 values, aliases included"));
+  ASSERT_TRUE(table.load_yaml("ranges:\n  a: &a [1, 2]\n  b: *a\n", "run.yaml").ok());
+  EXPECT_EQ(ranges.text, R"({"a":[1,2],"b":[1,2]})");
+}
+
+TEST(Options, WhatIsNoFileIsAnError) {
+  Fixture f;
+  EXPECT_EQ(f.table.load_file("/no/such.yaml", {}).message(), "/no/such.yaml: no such file");
+  EXPECT_THAT(f.table.load_file("/dev/zero", {}).message(), HasSubstr("is a device, expected a file"));
+}
+
 }  // namespace
 }  // namespace deepseek

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 
 namespace deepseek::graph {
 namespace {
@@ -18,6 +20,19 @@ TEST(Tensor, ZerosAreZerosAfterOthersWereThere) {
     const Tensor zeros = Tensor::zeros(DType::kF32, dims);
     for (int64_t i = 0; i < zeros.num_elements(); i += 1021) ASSERT_EQ(zeros.as<float>()[i], 0.0f);
   }
+}
+
+// However many sizes came before, one that comes again and again gets the memory of its last time.
+TEST(Tensor, RecyclesWhatIsAskedForNow) {
+  for (int64_t i = 0; i < 40; ++i) Tensor(DType::kU8, {(int64_t{5} << 20) + (i << 16)});
+  const Dims now{int64_t{6} << 20};
+  int recycled = 0;
+  for (int round = 0; round < 4; ++round) {
+    Tensor t(DType::kU8, now);
+    recycled += t.as<uint8_t>()[12345] == 7;  // memory from the kernel is 0
+    t.as<uint8_t>()[12345] = 7;
+  }
+  EXPECT_GE(recycled, 3);
 }
 
 TEST(Tensor, CopiesShareAndClonesDoNot) {
@@ -70,6 +85,19 @@ TEST(Tensor, CastRounds) {
   EXPECT_EQ(a.cast(DType::kF32).at(0), 1.0);
   EXPECT_EQ(Tensor::full(DType::kF32, {1}, 1.00390625).cast(DType::kBF16).at(0), 1.0);  // half way, to even
   EXPECT_EQ(Tensor::zeros(DType::kBool, {2}).cast(DType::kF32).at(1), 0);
+}
+
+TEST(Tensor, IntegersOf64BitsAreExact) {
+  const int64_t values[] = {(int64_t{1} << 53) + 1, INT64_MAX, INT64_MIN, -7};
+  const Tensor t = Tensor::from<int64_t>(DType::kI64, {4}, values);
+  EXPECT_TRUE(std::equal(values, values + 4, t.as<int64_t>()));
+}
+
+TEST(Tensor, ImpossibleSizesAreNoMemory) {
+  EXPECT_THROW(Tensor(DType::kF32, {int64_t{1} << 31, int64_t{1} << 31}), std::bad_alloc);
+  EXPECT_THROW(Tensor::zeros(DType::kF64, {int64_t{1} << 40, int64_t{1} << 40}),
+               std::bad_alloc);  // the product overflows
+  EXPECT_THROW(Tensor(DType::kF32, {-4}), std::bad_alloc);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "graph/text.h"
+#include "nn/conv.h"
 #include "nn/layers.h"
 #include "ops/registry.h"
 
@@ -28,6 +29,12 @@ Result<graph::Graph> trace(Module& module, const TensorType& x, bool training = 
   DS_TRY(builder.status());
   t.finish();
   return builder.finish();
+}
+
+TensorType graph_type(Module& module, const TensorType& x) {
+  const Result<graph::Graph> graph = trace(module, x);
+  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
+  return graph->type(graph->outputs()[0].value);
 }
 
 std::shared_ptr<Sequential> small_model() {
@@ -131,6 +138,57 @@ TEST(Module, TheHandleExpiresWithTheModule) {
   EXPECT_EQ(*handle.lock(), module.get());
   module.reset();
   EXPECT_TRUE(handle.expired());
+}
+
+TEST(Structure, ChangesWithEveryModuleOfTheTree) {
+  const auto model = small_model();
+  Structure structure;
+  EXPECT_TRUE(structure.update(*model));
+  EXPECT_FALSE(structure.update(*model));
+  const std::string first = structure.key();
+  const ModulePtr inner = model->children()[3].second;
+  inner->set_training(false);
+  EXPECT_TRUE(structure.update(*model));
+  inner->set_training(true);
+  EXPECT_TRUE(structure.update(*model));
+  EXPECT_EQ(structure.key(), first);                  // as it was before
+  const auto other = std::make_shared<Linear>(2, 2);  // another tree
+  EXPECT_FALSE(structure.update(*model));
+  inner->children()[0].second->changed();
+  EXPECT_TRUE(structure.update(*model));
+  inner->register_module("1", other);
+  EXPECT_TRUE(structure.update(*model));
+  EXPECT_TRUE(inner->unregister("1"));
+  EXPECT_FALSE(inner->unregister("1"));
+  EXPECT_TRUE(structure.update(*model));
+  EXPECT_NE(structure.key(), first);
+  Structure twin;
+  twin.update(*small_model());
+  EXPECT_NE(twin.key(), first);
+}
+
+TEST(Module, SettingsSayAllThatTheConstructorWasTold) {
+  Conv conv(2, 4, {3, 3}, {.stride = {2}, .groups = 2});
+  std::vector<std::string> found;
+  for (const Setting& s : conv.settings()) found.push_back(s.name);
+  EXPECT_THAT(found, ElementsAre("in_channels", "out_channels", "kernel_size", "stride", "padding", "padding_high",
+                                 "same_padding", "dilation", "groups", "bias"));
+  *std::get<Dims*>(conv.settings()[3].value) = {1};
+  EXPECT_EQ(graph::to_string(graph_type(conv, {DType::kF32, {1, 2, 8, 8}})), "f32[1,4,6,6]");
+}
+
+// A tensor may be called what the trace calls its own.
+TEST(Module, NamesOfInputsMeetNoTensors) {
+  Sequential model({std::make_shared<Dropout>(0.5)});
+  model.register_parameter("random", graph::Tensor::zeros(DType::kF32, {2}));
+  model.register_parameter("x", graph::Tensor::zeros(DType::kF32, {2}));
+  const Result<graph::Graph> graph = trace(model, {DType::kF32, {2}});
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  EXPECT_GE(graph->find_input(kRandomCounter), 0);
+  EXPECT_EQ(input_name(model, "x"), "input/x");
+  EXPECT_EQ(input_name(model, "y"), "y");
+  EXPECT_EQ(data_name("input/x"), "x");
+  EXPECT_EQ(data_name("y"), "y");
 }
 
 }  // namespace

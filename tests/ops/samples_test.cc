@@ -48,12 +48,12 @@ void expect_cpu_equals_reference(const Graph& graph, const std::vector<RefTensor
   for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
   for (int run = 0; run < 2; ++run) {  // the second run reuses the arena
     Result<std::vector<Tensor>> actual = (*program)->run(tensors);
-    ASSERT_EQ(actual.ok(), expected.ok()) << actual.status().to_string() << expected.status().to_string();
-    if (!actual.ok()) return;
+    if (!expected.ok()) return;
+    ASSERT_TRUE(actual.ok()) << actual.status().to_string();
     for (size_t o = 0; o < actual->size(); ++o)
       for (int64_t i = 0; i < (*actual)[o].num_elements(); ++i) {
         const double e = (*expected)[o].data[i], a = (*actual)[o].at(i);
-        if (std::isnan(e) && std::isnan(a)) continue;
+        if ((std::isnan(e) && std::isnan(a)) || a == e) continue;  // equal infinities have no difference
         ASSERT_NEAR(a, e, tolerance * std::max(1.0, std::fabs(e)))
             << "output " << o << " element " << i << " run " << run;
       }
@@ -113,7 +113,8 @@ TEST_P(Samples, EmptyAxes) {
     expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
     if (!def->gradient.value.differentiable()) continue;
     Result<Graph> derivative = passes::vjp(*graph);
-    ASSERT_TRUE(derivative.ok()) << derivative.status().to_string();
+    ASSERT_TRUE(derivative.ok() || !sample->check_gradient) << derivative.status().to_string();
+    if (!derivative.ok()) continue;  // second derivatives, of an output that nobody differentiates
     for (const Output& output : graph->outputs())
       if (RefTensor seed(graph->type(output.value)); is_float(seed.dtype)) {
         std::fill(seed.data.begin(), seed.data.end(), 1.0);
@@ -123,25 +124,25 @@ TEST_P(Samples, EmptyAxes) {
   }
 }
 
-// What OpDef::again gives is the first output, from the operands that it says it reads.
-TEST_P(Samples, AgainEqualsReference) {
+// What OpDef::rematerialize gives is the first output, from the operands that it says it reads.
+TEST_P(Samples, RematerializedEqualsReference) {
   const auto [def, sample] = GetParam();
-  if (!def->again) return;  // has no shorter way
+  if (!def->rematerialize) return;  // has no shorter way
   Builder builder(ops::registry());
   std::vector<Expr> inputs;
   for (size_t i = 0; i < sample->inputs.size(); ++i)
     inputs.push_back(builder.input(std::to_string(i), sample->inputs[i].type));
   const std::vector<Expr> outputs = builder.emit(def->name.value, inputs, sample->attrs);
   std::vector<Expr> in(inputs.size()), out(outputs.size());
-  for (int32_t i : def->again->inputs) in[static_cast<size_t>(i)] = inputs[static_cast<size_t>(i)];
-  for (int32_t i : def->again->outputs) out[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
+  for (int32_t i : def->rematerialize->inputs) in[static_cast<size_t>(i)] = inputs[static_cast<size_t>(i)];
+  for (int32_t i : def->rematerialize->outputs) out[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
   OpContext context{def, {}, &builder.data().nodes.back().attrs};
   for (const Expr& e : inputs) context.inputs.push_back(e.type());
   builder.output("first", outputs[0]);
   // The attributes live in the builder, which moves them as it grows.
   const Attrs attrs = *context.attrs;
   context.attrs = &attrs;
-  builder.output("again", def->again->fn(context, in, out));
+  builder.output("again", def->rematerialize->fn(context, in, out));
   Result<Graph> graph = builder.finish();
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
   Result<std::vector<RefTensor>> results = ops::evaluate_reference(*graph, testing::sample_inputs(*sample));

@@ -50,12 +50,17 @@ Result<Graph> network() {
   return b.finish();
 }
 
-ChannelBlocks choose_four(const Graph& graph, const Node& node) {
-  for (const Value v : {node.inputs[0], node.inputs[1], node.output()})
-    for (size_t axis : {size_t{0}, size_t{1}})
-      if (graph.type(v).dims[axis] == 3) return {};
-  return {4, 4};
-}
+class FourTarget : public Target {
+ public:
+  ChannelBlocks channel_blocks(const Graph& graph, const Node& node) const override {
+    for (const Value v : {node.inputs[0], node.inputs[1], node.output()})
+      for (size_t axis : {size_t{0}, size_t{1}})
+        if (graph.type(v).dims[axis] == 3) return {};
+    return {4, 4};
+  }
+};
+const FourTarget kFour;
+const PassContext choose_four{kFour};
 
 std::vector<RefTensor> random_inputs(const Graph& graph) {
   std::mt19937 engine(7);
@@ -154,7 +159,7 @@ TEST(BlockChannels, BroadcastsAndOtherBlocksMeetTheBlockedOperand) {
 TEST(BlockChannels, WithoutAChoiceTheGraphStaysAsItIs) {
   auto graph = network();
   ASSERT_TRUE(graph.ok());
-  auto after = block_channels(*graph, [](const Graph&, const Node&) { return ChannelBlocks{}; });
+  auto after = block_channels(*graph, PassContext{});
   ASSERT_TRUE(after.ok());
   EXPECT_TRUE(after->same_as(*graph));
 }

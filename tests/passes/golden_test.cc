@@ -21,11 +21,11 @@
 #include "passes/cse.h"
 #include "passes/decompose.h"
 #include "passes/fold_constants.h"
-#include "passes/fuse_around.h"
 #include "passes/fuse_elementwise.h"
+#include "passes/fuse_epilogues.h"
 #include "passes/fuse_horizontal.h"
 #include "passes/mixed_precision.h"
-#include "passes/norm_again.h"
+#include "passes/rematerialize_norms.h"
 #include "passes/simplify.h"
 
 namespace deepseek::passes {
@@ -36,16 +36,21 @@ namespace fs = std::filesystem;
 
 const fs::path kFolder = fs::path(DEEPSEEK_SOURCE_DIR) / "tests/passes/golden";
 
-// Blocks of 4 where both numbers of channels allow it.
-ChannelBlocks choose_four(const Graph& graph, const Node& node) {
-  for (const Value v : {node.inputs[0], node.inputs[1]})
-    if (graph.type(v).dims[1] % 4 != 0) return {};
-  return {4, 4};
-}
-
-Around around_norms(const Node& node) {
-  return {.after = node.op_name() == "batch_norm", .before = node.op_name() == "batch_norm_grad"};
-}
+class TestTarget : public Target {
+ public:
+  bool takes_body(const Graph&) const override { return true; }
+  // Blocks of 4 where both numbers of channels allow it.
+  ChannelBlocks channel_blocks(const Graph& graph, const Node& node) const override {
+    for (const Value v : {node.inputs[0], node.inputs[1]})
+      if (graph.type(v).dims[1] % 4 != 0) return {};
+    return {4, 4};
+  }
+  FusedLoops fused_loops(const Node& node) const override {
+    return {.epilogue = node.op_name() == "batch_norm", .prologue = node.op_name() == "batch_norm_grad"};
+  }
+};
+const TestTarget kTarget;
+const PassContext kContext{kTarget};
 
 // Gradients are those of the output "loss" by every state.
 Result<Graph> differentiate(const Graph& graph) {
@@ -57,15 +62,15 @@ Result<Graph> differentiate(const Graph& graph) {
 
 const std::map<std::string, Result<Graph> (*)(const Graph&)> kPasses = {
     {"autodiff", differentiate},
-    {"block_channels", [](const Graph& g) { return block_channels(g, choose_four); }},
+    {"block_channels", [](const Graph& g) { return block_channels(g, kContext); }},
     {"cse", [](const Graph& g) { return cse(g); }},
     {"decompose", [](const Graph& g) { return decompose(g, [](const Graph&, const Node&) { return true; }); }},
     {"fold_constants", [](const Graph& g) { return fold_constants(g); }},
-    {"fuse_around", [](const Graph& g) { return fuse_around(g, around_norms, [](const Graph&) { return true; }); }},
+    {"fuse_epilogues", [](const Graph& g) { return fuse_epilogues(g, kContext); }},
     {"fuse_elementwise", [](const Graph& g) { return fuse_elementwise(g); }},
-    {"fuse_horizontal", [](const Graph& g) { return fuse_horizontal(g, [](const Graph&) { return true; }); }},
+    {"fuse_horizontal", [](const Graph& g) { return fuse_horizontal(g, kContext); }},
     {"mixed_precision", [](const Graph& g) { return mixed_precision(g, DType::kBF16); }},
-    {"norm_again", [](const Graph& g) { return norm_again(g, around_norms); }},
+    {"rematerialize_norms", [](const Graph& g) { return rematerialize_norms(g, kContext); }},
     {"simplify", [](const Graph& g) { return simplify(g); }},
 };
 

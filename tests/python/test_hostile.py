@@ -49,12 +49,12 @@ def config(folder, pictures, **train):
     keys = {"epochs": 1, "batch_size": 4, "output": str(folder / "run"), **train}
     path = folder / "run.yaml"
     path.write_text(json.dumps({"data": {"name": "image-folder", "folder": str(pictures), "size": 8, "channels": 1, "test_fraction": 0.25},
-                                "model": {"name": "mlp", "hidden": 8}, "train": keys}))
+                                "model": {"name": "mlp", "width": 8}, "train": keys}))
     return path
 
 
 def shell(text, cwd=None, **environment):
-    return subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=cwd, timeout=120, env={**os.environ, **environment})
+    return subprocess.run(["bash", "-c", "set -o pipefail; " + text], capture_output=True, text=True, cwd=cwd, timeout=120, env={**os.environ, **environment})
 
 
 def test_a_full_or_closed_console_does_not_stop_training(tmp_path, pictures):
@@ -96,7 +96,7 @@ def test_a_removed_working_folder_is_an_error(tmp_path):
 
 def test_too_large_a_model_is_an_error(tmp_path, pictures):
     path = config(tmp_path, pictures)
-    done = shell(f"ulimit -v 4000000; {CLI} train {path} --set model.hidden=65536,65536", OMP_NUM_THREADS="1")
+    done = shell(f"ulimit -v 4000000; {CLI} train {path} --set model.width=65536", OMP_NUM_THREADS="1")
     assert done.returncode in (1, 2) and "error: " in done.stderr and "memory" in done.stderr, done
 
 
@@ -172,7 +172,7 @@ def test_pictures_of_too_many_pixels_are_refused(tmp_path):
         for i in range(4):
             (folder / "a" / f"{i}{name[1:]}").write_bytes(data)
         with pytest.raises(ValueError, match="at most 178956970 pixels are allowed"):
-            deepseek.data.load("image-folder", folder=folder, size=8, channels=3)
+            deepseek.data.load("image-folder", folder=folder, size=8, channels=3, test_fraction=0.3)
 
 
 def test_scalars_keep_their_shape(tmp_path):
@@ -310,3 +310,26 @@ def test_a_path_is_any_bytes_but_0(tmp_path):
     for read in (deepseek.load, deepseek.data.read, deepseek.data.Pipeline.load):
         with pytest.raises((TypeError, ValueError)):
             read(str(tmp_path / "a.safetensors") + "\0.csv")
+
+
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path):
+    import io
+    import zipfile
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**50,)})
+    with zipfile.ZipFile(tmp_path / "claim.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header.getvalue() + bytes(1000))
+    (tmp_path / "claim.npy").write_bytes(header.getvalue() + bytes(1000))
+    for name in ("claim.npy", "claim.npz"):
+        with pytest.raises(ValueError, match=name):
+            deepseek.data.read(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        for i in range(4000):
+            archive.writestr(f"{i}.npy", b"")
+    data = (tmp_path / "bomb.npz").read_bytes()
+    claimed = data.split(b"PK\1\2")  # entries of the directory, of 4 GB each
+    claimed = claimed[:1] + [entry[:20] + struct.pack("<I", 2**32 - 2) + entry[24:] for entry in claimed[1:]]
+    (tmp_path / "bomb.npz").write_bytes(b"PK\1\2".join(claimed))
+    with pytest.raises(ValueError, match="bomb.npz.*more than the memory there is"):
+        deepseek.data.read(tmp_path / "bomb.npz")

@@ -64,6 +64,14 @@ def test_layers_follow_what_used_rooms_use(tree):
     assert "room(io USES base): base is not declared before it" in run("check_layers.py", root)[1]
 
 
+def test_layers_want_the_list_of_exceptions_short(tree):
+    tree("src/train/trainer.cc", '#include "backends/cpu/a.h"\n')
+    root = tree("apps/deepseek.cc", "int main() {}\n")
+    code, output = run("check_layers.py", root)
+    assert code == 0
+    assert "warning: apps/deepseek.cc includes no backend any more" in output and "trainer.cc" not in output
+
+
 def test_layers_only_warn_of_long_files(tree):
     code, output = run("check_layers.py", tree("src/graph/a.cc", "\n" * 601))
     assert code == 0

@@ -67,6 +67,17 @@ def test_r2_of_constant_targets(p):
     assert metrics.compute("r2", np.array(p, np.float32), np.full(3, 2, np.float32))["r2"] == sk.r2_score([2, 2, 2], p)
 
 
+def test_regression_of_several_outputs():
+    random = np.random.default_rng(0)
+    y = (random.standard_normal((40, 3)) * [1, 10, 0] + [0, 5, 2]).astype(np.float32)  # of other scales, one of them constant
+    p = (y + random.standard_normal((40, 3))).astype(np.float32)
+    ours = metrics.compute(["mae", "rmse", "r2"], p, y)
+    y, p = y.astype(np.float64), p.astype(np.float64)
+    assert ours["mae"] == pytest.approx(sk.mean_absolute_error(y, p))
+    assert ours["rmse"] == pytest.approx(sk.root_mean_squared_error(y, p))
+    assert ours["r2"] == pytest.approx(sk.r2_score(y, p), rel=1e-9)
+
+
 def test_r2_of_one_sample_is_undefined():
     assert np.isnan(metrics.compute("r2", np.ones(1, np.float32), np.ones(1, np.float32))["r2"])
 

@@ -166,3 +166,49 @@ def test_bounds_of_losses(loss, keywords, message):
     x = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match=message):
         deepseek.trace(lambda a: loss(a, a, **keywords), x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("shape,dim", [((3, 300), 1), ((300, 3), 0), ((7, 40, 9), 1), ((5, 70, 33), 2), ((1, 2000), 1), ((2000,), 0)])
+def test_extremes_of_nan(shape, dim, dtype):
+    random = np.random.default_rng(6)
+    x = random.standard_normal(shape).astype(dtype)
+    x[random.random(shape) < 2 / shape[dim]] = np.nan
+    x[random.random(shape) < 1 / shape[dim]] = np.inf
+    x[random.random(shape) < 1 / shape[dim]] = -np.inf
+    t = torch.tensor(x)
+    for name in ("amax", "amin", "argmax", "argmin"):
+        np.testing.assert_array_equal(run(lambda a: getattr(a, name)(dim), x)[0], getattr(t, name)(dim).numpy())
+    for largest in (True, False):
+        values = run(lambda a: a.topk(3, dim, largest).values, x)[0]
+        np.testing.assert_array_equal(values, torch.topk(t, 3, dim, largest).values.numpy())
+
+
+def test_pools_of_nan():
+    x = np.random.default_rng(7).standard_normal((2, 3, 8, 9)).astype(np.float32)
+    x[0, 0, 2, 3] = x[1, 2, 7, 8] = np.nan
+    x[1, 0, 0, 0] = -np.inf
+    for ours, theirs in ((F.max_pool2d, torch.nn.functional.max_pool2d), (F.avg_pool2d, torch.nn.functional.avg_pool2d)):
+        for size in (2, 3):
+            np.testing.assert_allclose(run(lambda a: ours(a, size), x)[0], theirs(torch.tensor(x), size).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(lambda a: F.adaptive_max_pool2d(a, 3), x)[0], torch.nn.functional.adaptive_max_pool2d(torch.tensor(x), 3).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("name", ["neg", "abs", "sign", "add", "sub", "mul", "maximum", "minimum", "less", "equal"])
+def test_integers_wrap(name, dtype):
+    info = np.iinfo(dtype)
+    points = np.array([info.min, info.min + 1, 0, 1, 2, 7, info.max - 1, info.max], dtype)
+    a, b = np.array(list(itertools.product(points, points)), dtype).T.copy()
+    arrays = (a,) if name in ("neg", "abs", "sign") else (a, b)
+    np.testing.assert_array_equal(run(emit(name), *arrays)[0], reference(name)(*map(torch.tensor, arrays)).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+def test_division_of_integers(dtype):
+    info = np.iinfo(dtype)
+    points = np.array([info.min, info.min + 1, 0, 1, 2, 7, info.max - 1, info.max], dtype)
+    a, b = np.array([(x, y) for x, y in itertools.product(points, points) if y != 0 and not (x == info.min and int(y) == -1)], dtype).T.copy()
+    np.testing.assert_array_equal(run(emit("div"), a, b)[0], torch.div(torch.tensor(a), torch.tensor(b), rounding_mode="trunc").numpy())
+    # By 0: as far as the type reaches, as the cast of an infinity.
+    np.testing.assert_array_equal(run(emit("div"), points, np.zeros_like(points))[0], np.where(points > 0, info.max, np.where(points < 0, info.min, 0)))

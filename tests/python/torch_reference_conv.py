@@ -264,7 +264,7 @@ def layer_norm_grad(inputs, attrs):
 
 
 def _group_sizes(x):
-    return x.shape[0], x.shape[1], x[0, 0].numel()
+    return x.shape[0], x.shape[1], x.shape[2:].numel()
 
 
 def group_norm(inputs, attrs):
@@ -281,6 +281,8 @@ def group_norm_grad(inputs, attrs):
 
 def instance_norm(inputs, attrs):
     x, scale, bias = inputs
+    if x.shape[0] == 0:  # PyTorch's own fails there if it has weights
+        return x.clone()
     return F.instance_norm(x, weight=scale, bias=bias, use_input_stats=True, eps=attrs.get("epsilon", 1e-5))
 
 

@@ -471,13 +471,14 @@ def attention(inputs, attrs):
     """A mask row without any key attends evenly, which PyTorch's function leaves undefined."""
     q, k, v = inputs[:3]
     mask = inputs[3] if len(inputs) > 3 else None
-    scale, causal = attrs.get("scale", 0.0) or None, attrs.get("causal", False)
+    scale, causal = attrs.get("scale", -1.0), attrs.get("causal", False)
+    scale = None if scale < 0 else scale
     if mask is not None and causal:
         seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
         mask = mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, -math.inf)
         causal = False
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
-    if mask is not None and mask.dtype == torch.bool:
+    if mask is not None and mask.dtype == torch.bool and k.shape[2] > 0:
         blind = ~mask.broadcast_to(*q.shape[:3], k.shape[2]).any(-1, keepdim=True)
         y = torch.where(blind, v.mean(2, keepdim=True), y)
     return y

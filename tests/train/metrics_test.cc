@@ -49,6 +49,18 @@ TEST(MetricsTest, StateContinuesExactly) {
   EXPECT_THAT(second.set_state({3, 0}).message(), HasSubstr("damaged"));
 }
 
+TEST(MetricsTest, StateOfSeveralOutputsContinuesExactly) {
+  Metrics whole = *Metrics::create({"mae", "rmse", "r2"}, Task::kRegression), first = whole, second = whole;
+  const Tensor p = f32({2, 2}, {1, 2, 3, 4}), y = f32({2, 2}, {1, 0, 2, 5}), more = f32({2, 2}, {3, 1, 4, 4});
+  ASSERT_TRUE(whole.add(p, y).ok() && whole.add(p, more).ok() && first.add(p, y).ok());
+  ASSERT_TRUE(second.set_state(first.state()).ok());
+  ASSERT_TRUE(second.add(p, more).ok());
+  EXPECT_EQ(whole.values(), second.values());
+  EXPECT_EQ(whole.state(), second.state());
+  EXPECT_THAT(second.add(f32({2, 1}, {1, 2}), f32({2, 1}, {1, 2})).message(), HasSubstr("expected 2 outputs"));
+  EXPECT_THAT(second.set_state({0, 1, 2, 3, 4, 5, 6}).message(), HasSubstr("damaged"));
+}
+
 TEST(MetricsTest, UndefinedIsNaN) {
   Metrics none = *Metrics::create({"accuracy"}, Task::kMulticlass);
   EXPECT_TRUE(std::isnan(none.values()[0]));

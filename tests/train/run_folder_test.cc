@@ -153,8 +153,8 @@ TEST(ResumeTest, ComparesWhatDecidesTheNumbers) {
                   "train.metrics: [accuracy] when the run began, [f1] now",
                   "train.monitor: \"accuracy\" when the run began, \"f1\" now",
                   "train.precision: \"float32\" when the run began, \"bfloat16\" now",
-                  "train.seed: 0 when the run began, 1 now", HasSubstr("training data: 3 samples, targets "),
-                  HasSubstr("validation data: none when the run began, 3 samples, targets "),
+                  "train.seed: 0 when the run began, 1 now", HasSubstr("training data: 3 samples f32[2], checksums "),
+                  HasSubstr("validation data: none when the run began, 3 samples f32[2], checksums "),
                   "loss.label_smoothing: not given when the run began, 0.1 now"));
   EXPECT_TRUE(compare_settings({}, was).refused.empty());  // a checkpoint of before there were settings
 }

@@ -219,7 +219,7 @@ TEST_F(TrainerTest, AProfileTrainsNothing) {
   RunOptions o = options("profiled");
   o.train.accumulate = 2;  // each profiled step is an update of its own
   o.train.ema_decay = 0.9;
-  const Result<runtime::StepProfile> p =
+  const Result<explain::StepProfile> p =
       profile_training(o, {.warmup = 1, .steps = 12});  // more than an epoch's batches
   ASSERT_TRUE(p.ok()) << p.status().to_string();
   EXPECT_EQ(p->subject, "small_resnet on idx, a training step of 32 samples");

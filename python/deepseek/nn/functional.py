@@ -236,7 +236,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: TensorLike | None = None, dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None) -> Value:
     """query [..., L, E], key [..., S, E], value [..., S, Ev]; a bool mask is true where a key is seen.
 
-    A row whose keys are all hidden attends evenly, where PyTorch gives NaN.
+    A row whose keys are all hidden attends evenly, where PyTorch gives zeros or NaN.
     """
     lead, rank = list(query.shape[:-2]), query.ndim
     batch = [math.prod(lead[:-1]), lead[-1] if lead else 1]

@@ -164,15 +164,14 @@ def _function(name: str, function: Callable[..., Any], **defaults: Any) -> type[
             missing = [key for key, value in defaults.items() if value is ... and key not in given]
             if missing:
                 raise TypeError(f"{name}() needs {', '.join(missing)}")
-            self._keywords = {**defaults, **given}
-            for key, value in self._keywords.items():
-                object.__setattr__(self, key, value)
+            for key, value in {**defaults, **given}.items():
+                setattr(self, key, value)
 
         def forward(self, *inputs: Any) -> Any:
-            return function(*inputs, **self._keywords)
+            return function(*inputs, **{key: getattr(self, key) for key in defaults})
 
         def __repr__(self) -> str:
-            return f"{name}({', '.join(f'{k}={v!r}' for k, v in self._keywords.items())})"
+            return f"{name}({', '.join(f'{key}={getattr(self, key)!r}' for key in defaults)})"
 
     kinds = inspect.Parameter
     Layer.__init__.__signature__ = inspect.Signature([kinds("self", kinds.POSITIONAL_ONLY)] + [

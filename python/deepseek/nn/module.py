@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import typing
 
 from .. import _core
@@ -17,7 +18,7 @@ if typing.TYPE_CHECKING:
 else:
     from .._numpy import np
 
-_DTYPES = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool", "float16": "f16"}
+_DTYPES = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool", "float16": "f16", "bfloat16": "bf16"}
 
 
 def _type_of(array: np.ndarray) -> tuple[str, tuple[int, ...]]:
@@ -56,61 +57,20 @@ def _rebuild(value: Any, leaves: Iterator[Any]) -> Any:
     return value
 
 
-class _Calls:
-    """What a module keeps of its calls: programs by structure and types of the arguments, for the latest structures and modes."""
+class _Tracer:
+    """Calls a module with symbolic values in the places of the arguments' arrays."""
 
-    _MOST = 16  # programs; each keeps memory for its intermediate values
+    def __init__(self, module: Module, args: Any, kwargs: Any) -> None:
+        self.module, self.args, self.kwargs = module, args, kwargs
+        self.output: Any = None  # the structure of what it returned, without the symbolic values, which would keep the trace
 
-    def __init__(self) -> None:
-        self.version = None
-        self.traces: dict[Any, Any] = {}  # (a _core.Traces, the output's structure) by all but the arrays' types
-        self.programs: dict[Any, Any] = {}  # the latest used last
-        self.bound: dict[Any, Any] = {}  # the same with the module's state given, until a module changes
-
-    def find(self, module: Module, structure: str, types: list[Any], args: Any, kwargs: Any) -> Any:
-        if self.version != (version := _core.structure_version()):
-            self.version, self.bound = version, {}
-            self.state = {name: value for name, value, _ in module._state()}
-            modes = tuple(m.training for m in module.modules())
-            self.training, self.form = any(modes), (modes, tuple((n, v.shape) for n, v in self.state.items()))
-        key = (structure, *types)
-        found = self.bound.get(key)
-        if found is None or next(reversed(self.programs)) != (self.form, key):
-            found = self._compile(module, structure, types, args, kwargs)
-        return found
-
-    def _compile(self, module: Module, structure: str, types: list[Any], args: Any, kwargs: Any) -> Any:
-        key = (structure, *types)
-        entry = self.programs.pop((self.form, key), None)
-        if entry is None:
-            traces, output = self.traces.setdefault((self.form, structure), (_core.Traces(), []))
-
-            def function(*values):
-                values = iter(values)
-                value = module._trace(*_rebuild(args, values), **_rebuild(kwargs, values))
-                results = []
-                _flatten(value, results)
-                # The structure alone: symbolic values would keep the trace alive.
-                output[:] = [_rebuild(value, itertools.repeat(np.empty(0)))]
-                return results
-
-            graph = _core.trace_module(module, [(dtype, list(shape)) for dtype, shape in types], self.training, function, traces)
-            entry = _core.compile(graph), output[0]
-        self.programs[self.form, key] = entry
-        if len(self.programs) > self._MOST:
-            form, old = next(iter(self.programs))
-            del self.programs[form, old]
-            if form == self.form:
-                self.bound.pop(old, None)
-        if key not in self.bound:
-            names = entry[0].input_names
-            # One counter per module, each with a seed of its own: each call in training mode draws new masks.
-            counter = _core.RANDOM_COUNTER
-            if counter in names and "_random" not in module.__dict__:
-                module.__dict__["_random"] = np.array([_core.draw_seed(), 0], np.int64)
-            state = self.state | ({counter: module.__dict__["_random"]} if counter in names else {})
-            self.bound[key] = _core.Bound(entry[0], [(i, state[n]) for i, n in enumerate(names) if n in state]), entry[1]
-        return self.bound[key]
+    def __call__(self, *values: Any) -> list[Any]:
+        rest = iter(values)
+        value = self.module._trace(*_rebuild(self.args, rest), **_rebuild(self.kwargs, rest))
+        results: list[Any] = []
+        _flatten(value, results)
+        self.output = _rebuild(value, itertools.repeat(np.empty(0)))
+        return results
 
 
 class _Methods:
@@ -123,33 +83,34 @@ class _Methods:
         structure = _flatten((args, kwargs), leaves)
         if not leaves or not all(_is_array(x) for x in leaves):
             raise TypeError(f"{type(self).__name__}: expected arrays; symbolic values live only while a module or function is traced")
-        arrays = [np.require(x if isinstance(x, (np.ndarray, np.generic)) else np.from_dlpack(x), requirements="CW") for x in leaves]
-        types = [_type_of(a) for a in arrays]
         calls = self.__dict__.get("_calls")
         if calls is None:
-            calls = self.__dict__["_calls"] = _Calls()
-        bound, output = calls.find(self, structure, types, args, kwargs)
-        return _rebuild(output, iter(bound.run(arrays)))
+            calls = self.__dict__["_calls"] = _core.Calls(self)
+        results, output = calls.run(self, structure, leaves, args, kwargs)
+        return _rebuild(output, iter(results))
 
     def graph(self, *args: Any, **kwargs: Any) -> _core.Graph:
         """The graph of self(*args), with inputs x0, x1, ... of the arrays' types. `print(module.graph(x))` shows it."""
         leaves = []
         _flatten((args, kwargs), leaves)
 
-        def function(*values):
-            values = iter(values)
-            results = []
-            _flatten(self._trace(*_rebuild(args, values), **_rebuild(kwargs, values)), results)
-            return results
-
-        return _core.trace_module(self, [_type_of(np.asarray(a)) for a in leaves], any(m.training for m in self.modules()), function)
+        types = [_type_of(np.asarray(a)) for a in leaves]
+        return _core.trace_module(self, types, any(m.training for m in self.modules()), _Tracer(self, args, kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, _core.Module):
             self._register_module(name, value)
         elif isinstance(value, Parameter):
             self._register_parameter(name, value)
+        elif name != "training" and _core.set_attribute(self, name, value):
+            return
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        known = _core.unregister(self, name)
+        if name in self.__dict__ or not known:
+            object.__delattr__(self, name)
+        _core.module_changed(self)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
@@ -159,7 +120,35 @@ class _Methods:
             for child, module in self._children():
                 if child == name:
                     return module
+            settings = _core.settings(self, False)
+            if name in settings:
+                return settings[name]
         raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+
+    def __dir__(self) -> list[str]:
+        own = [name for name, _, _ in self._state() if "." not in name] + [name for name, _ in self._children()]
+        return sorted({*object.__dir__(self), *own, *_core.settings(self, False)})
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        return _restored, (type(self), _made_of(self)), _saved(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state["attributes"].items():
+            self.__setattr__(name, value)
+        for name, array, trainable in state.get("tensors", ()):
+            self.__setattr__(name, Parameter(array, trainable))
+        for name, child in state.get("parts", ()):
+            self._register_module(name, child)
+            if name in state["named"]:
+                object.__setattr__(self, name, child)
+        modules = self.modules() if "tree" in state else [self]
+        for module, (training, settings, tensors) in zip(modules, state.get("tree", [(state.get("training"), {}, [])]), strict=True):
+            module.training = training
+            for name, value in settings.items():
+                _core.set_setting(module, name, value, True)
+            own = {name: value for name, value, _ in module._state() if "." not in name}
+            for name, array in tensors:
+                own[name][...] = array
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode for this module and all below; returns self."""
@@ -255,12 +244,60 @@ def set_methods(owner: type, methods: type) -> None:
             setattr(owner, name, member)
 
 
+def _made_of(module: Module) -> Any:
+    """What a module like this one is made of again, without its tensors: None for classes of Python."""
+    if isinstance(module, Module):
+        return None
+    recipe = module.__dict__.get("_recipe")
+    if recipe is not None:
+        return recipe
+    if isinstance(module, _core.TransformerEncoder):
+        layers, *norm = module.children()
+        if not len(layers):
+            raise pickle.PicklingError("a TransformerEncoder without layers can't be pickled")
+        return {"encoder_layer": layers[0], "num_layers": len(layers), "norm": norm[0] if norm else None}
+    settings = _core.settings(module, True)
+    if not settings:
+        raise pickle.PicklingError(f"a {type(module).__name__} that is a part of a model of deepseek.models can't be pickled alone; pickle the model")
+    return settings
+
+
+def _restored(cls: type, made_of: Any) -> Any:
+    """A module of this class; __setstate__ gives it its tensors."""
+    if isinstance(made_of, tuple):
+        from .. import models
+
+        return _core.make_unset(lambda: models.create(made_of[0], made_of[1], made_of[2], **made_of[3]))
+    module = cls.__new__(cls)
+    bound = next(base for base in cls.__mro__ if base.__module__ == _core.__name__)
+    _core.make_unset(lambda: bound.__init__(module, **(made_of or {})))
+    return module
+
+
+def _saved(module: Module) -> dict[str, Any]:
+    tensors = [(name, value, trainable) for name, value, trainable in module._state() if "." not in name]
+    parts = module._children()
+    known = {name for name, _, _ in tensors} | {name for name, _ in parts}
+    attributes = {name: value for name, value in module.__dict__.items() if name != "_calls" and name not in known}
+    if isinstance(module, Module):
+        return {"attributes": attributes, "tensors": tensors, "parts": parts, "training": module.training,
+                "named": [name for name, _ in parts if name in module.__dict__]}
+    # The constructor makes the parts anew; what they hold goes into them.
+    tree = [(m.training, _core.settings(m, True), [(n, v) for n, v, _ in m._state() if "." not in n]) for m in module.modules()]
+    return {"attributes": attributes, "tree": tree}
+
+
 set_methods(_core.Module, _Methods)
 _core.Module._trace = _core.Module._call
 
 
 class Module(_core.Module):
-    """Base of all modules: assign parameters and modules to attributes, and define forward(self, x) with deepseek.ops."""
+    """Base of all modules: assign parameters and modules to attributes, and define forward(self, x) with deepseek.ops.
+
+    forward() is traced: it runs when a call finds no program for the module as it is and for the arguments' types. Every attribute of the
+    module and of its parts counts as part of it, lists, dicts, arrays and objects by what is in them; what forward() reads elsewhere, such
+    as globals, is seen only when it is traced.
+    """
 
     def __init__(self) -> None:
         super().__init__()

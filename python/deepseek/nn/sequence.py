@@ -34,14 +34,13 @@ class MultiheadAttention(_core.MultiheadAttention):
     """Returns the output and, with need_weights, the attention weights (mean over the heads, or [N, heads, L, S]), else None.
 
     Masks: bool, true where a key is hidden, or floats that are added to the scores. A row whose keys are all hidden
-    attends evenly, where PyTorch gives NaN. is_causal alone hides the later keys; it needs no attn_mask.
+    attends evenly, where PyTorch gives zeros or NaN. is_causal alone hides the later keys; it needs no attn_mask.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False) -> None:
         if add_bias_kv or add_zero_attn:
             raise ValueError("MultiheadAttention: add_bias_kv and add_zero_attn are not supported; leave them False")
         super().__init__(embed_dim, num_heads, dropout, bias, batch_first, kdim or 0, vdim or 0)
-        self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
 
     def _trace(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: TensorLike | None = None, need_weights: bool = True, attn_mask: TensorLike | None = None, average_attn_weights: bool = True, is_causal: bool = False) -> Any:
         result = self._attend(query, key, value, key_padding_mask, attn_mask, is_causal, need_weights)

@@ -211,10 +211,10 @@ passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
   if (!s.ok() || (dtype != DType::kF32 && !bf16) || is_empty(node)) return {};
   if (s->groups > 1) {  // by multiply-adds, where each channel is a group
     const bool depthwise = s->groups == s->in_channels && s->groups == s->out_channels && !bf16;
-    const int64_t block = depthwise && !is_disabled(node, "native") ? block_of(s->groups) : 0;
+    const int64_t block = depthwise && !is_disabled(*node.options, "native") ? block_of(s->groups) : 0;
     return {block, block};
   }
-  if (is_disabled(node, "microgemm")) return {};
+  if (is_disabled(*node.options, "microgemm")) return {};
   passes::ChannelBlocks blocks{block_of(s->in_channels), block_of(s->out_channels)};
   if (bf16 && (blocks.y != kHalfBlock || (blocks.x != 0 && blocks.x != kHalfBlock))) return {};
   if (blocks.x == 0 && s->in_channels < kFewChannels && s->window.dilation.back() == 1 &&

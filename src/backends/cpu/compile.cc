@@ -6,13 +6,16 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/pipeline.h"
 #include "backends/cpu/program.h"
+#include "backends/cpu/target.h"
 #include "base/memory.h"
 #include "graph/cloner.h"
 #include "passes/bind_inputs.h"
+#include "passes/fuse_elementwise.h"
 #include "passes/recompute.h"
 #include "passes/rewrite.h"
 #include "passes/schedule.h"
 #include "runtime/cost.h"
+#include "runtime/shared_constants.h"
 
 namespace deepseek::backends::cpu {
 
@@ -30,10 +33,10 @@ std::optional<Tensor> constant_value(const Graph& graph, Value v) {
 
 // What depends on constants alone is computed here, by the kernels that would have computed it in every run: weights
 // are put in a kernel's layout once. What would make more bytes of fewer stays.
-Status CpuProgram::precompute(const runtime::CompileOptions& options) {
-  std::vector<bool> known(static_cast<size_t>(graph_.num_values())), computed(known.size());
-  for (const Node& node : graph_.nodes()) {
-    const auto bytes = [&](Value v) { return static_cast<int64_t>(graph_.type(v).num_bytes()); };
+Result<Graph> CpuProgram::precompute(const Graph& graph, const runtime::CompileOptions& options) {
+  std::vector<bool> known(static_cast<size_t>(graph.num_values())), computed(known.size());
+  for (const Node& node : graph.nodes()) {
+    const auto bytes = [&](Value v) { return static_cast<int64_t>(graph.type(v).num_bytes()); };
     const bool constant = node.op_name() == "constant";
     bool all = constant || (!node.inputs.empty() && !node.op->traits.random);
     int64_t read = 0, written = 0;
@@ -52,22 +55,22 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
   std::vector<bool> wanted(known.size());
   bool any = false;
   const auto want = [&](Value v) {
-    const Node* node = graph_.producer(v);
-    while (known[v.id] && node != nullptr && is_view(*node)) node = graph_.producer(v = node->inputs[0]);
+    const Node* node = graph.producer(v);
+    while (known[v.id] && node != nullptr && is_view(*node)) node = graph.producer(v = node->inputs[0]);
     if (computed[v.id]) any = wanted[v.id] = true;
   };
-  for (const Node& node : graph_.nodes())
+  for (const Node& node : graph.nodes())
     for (Value v : node.inputs)
       if (!known[node.output().id]) want(v);
-  for (const Output& output : graph_.outputs()) want(output.value);
-  for (const Update& update : graph_.updates()) want(update.value);
-  if (!any) return {};
-  Builder builder(graph_.registry());
-  Cloner cloner(builder, graph_);
-  for (const Node& node : graph_.nodes())
+  for (const Output& output : graph.outputs()) want(output.value);
+  for (const Update& update : graph.updates()) want(update.value);
+  if (!any) return graph;
+  Builder builder(graph.registry());
+  Cloner cloner(builder, graph);
+  for (const Node& node : graph.nodes())
     if (known[node.output().id]) cloner.copy(node);
   std::map<int32_t, size_t> place;  // by value id, which output of the program
-  for (int32_t v = 0; v < graph_.num_values(); ++v)
+  for (int32_t v = 0; v < graph.num_values(); ++v)
     if (wanted[v]) {
       builder.output(std::to_string(place.size()), cloner[Value{v}]);
       place.emplace(v, place.size());
@@ -79,20 +82,20 @@ Status CpuProgram::precompute(const runtime::CompileOptions& options) {
   DS_TRY(once.prepare_constants());
   once.plan(options);
   DS_ASSIGN(const std::vector<Tensor> results, once.run({}));
-  DS_ASSIGN(graph_, passes::rewrite(graph_,
-                                    [&](Builder& b, const Graph&, const Node& node,
-                                        const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
-                                      bool replaced = false;
-                                      for (int32_t i = 0; i < node.num_outputs; ++i)
-                                        replaced = replaced || place.contains(node.output(i).id);
-                                      if (!replaced) return std::nullopt;
-                                      std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
-                                      for (int32_t i = 0; i < node.num_outputs; ++i)
-                                        if (const auto at = place.find(node.output(i).id); at != place.end())
-                                          values[static_cast<size_t>(i)] = b.constant(results[at->second]);
-                                      return values;
-                                    }));
-  return {};
+  return passes::rewrite(graph,
+                         [&](Builder& b, const Graph&, const Node& node,
+                             const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+                           bool replaced = false;
+                           for (int32_t i = 0; i < node.num_outputs; ++i)
+                             replaced = replaced || place.contains(node.output(i).id);
+                           if (!replaced) return std::nullopt;
+                           std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
+                           for (int32_t i = 0; i < node.num_outputs; ++i)
+                             if (const auto at = place.find(node.output(i).id); at != place.end())
+                               values[static_cast<size_t>(i)] =
+                                   b.constant(runtime::share_constant(results[at->second]));
+                           return values;
+                         });
 }
 
 // By value: constants, and in a body what depends on fixed inputs and constants alone, unless it is an output, whose
@@ -118,7 +121,7 @@ void CpuProgram::find_fixed(const std::vector<bool>& inputs) {
 Status CpuProgram::prepare_constants() {
   for (Step& step : steps_) {
     if (step.kernel->prepared_bytes() == 0) continue;
-    step.own = Tensor(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
+    step.own = Tensor::zeros(DType::kU8, {static_cast<int64_t>(step.kernel->prepared_bytes())});
     std::vector<const void*> in;
     for (Value v : step.in) {
       const std::optional<Tensor> value = constant_value(graph_, v);
@@ -127,6 +130,7 @@ Status CpuProgram::prepare_constants() {
     const std::vector<void*> out(step.out.size());
     const Tensor scratch(DType::kU8, {static_cast<int64_t>(step.kernel->scratch_bytes())});
     DS_TRY(noted(step.kernel->prepare({in, out, scratch.data(), step.own.data()}), step));
+    step.own = runtime::share_constant(std::move(step.own));
     for (size_t i = 0; i < step.in.size(); ++i)
       if (!step.kernel->reads(static_cast<int>(i))) step.in[i] = Value();
   }
@@ -145,12 +149,21 @@ double cost_of(const Graph& graph, const Node& node, std::span<const int32_t> us
 }  // namespace
 
 Status CpuProgram::build(const Graph& graph, const runtime::CompileOptions& options, const std::vector<bool>* fixed) {
-  DS_ASSIGN(graph_, passes::bind_inputs(graph, options.constants));
-  DS_ASSIGN(graph_, optimize(graph_, options));
+  DS_TRY(check_passes(options));
+  const CpuTarget target(options);
+  const passes::PassDriver driver(target, {options.disabled_passes, options.observe});
+  const auto bind = [&](const Graph& g, const passes::PassContext&) {
+    return passes::bind_inputs(g, options.constants);
+  };
+  DS_ASSIGN(graph_, driver.run(kBindInputs, graph, bind, false));
+  DS_ASSIGN(graph_, driver.run(pipeline(), graph_));
   is_body_ = fixed != nullptr;
-  if (!is_body_) DS_TRY(precompute(options));
+  if (!is_body_) {
+    const auto compute = [&](const Graph& g, const passes::PassContext&) { return precompute(g, options); };
+    DS_ASSIGN(graph_, driver.run(kPrecompute, graph_, compute));
+  }
   DS_TRY(choose_and_plan(options, fixed));
-  if (options.memory_limit > 0 && memory_bytes() > options.memory_limit) DS_TRY(shrink(options));
+  if (options.memory_limit > 0 && memory_bytes() > options.memory_limit) DS_TRY(shrink(options, driver));
   if (!is_body_) {
     arena_pool().add_user(arena_bytes_);
     pooled_ = true;
@@ -172,7 +185,7 @@ Status CpuProgram::choose_and_plan(const runtime::CompileOptions& options, const
 
 // Computes values again instead of keeping them until the program fits. The pass knows neither scratch memory nor
 // results in place, so what it is asked for follows what the plan makes of it.
-Status CpuProgram::shrink(const runtime::CompileOptions& options) {
+Status CpuProgram::shrink(const runtime::CompileOptions& options, const passes::PassDriver& driver) {
   constexpr int kRounds = 6;
   const Graph whole = graph_;
   const size_t needed = memory_bytes(), others = needed - arena_bytes_, limit = options.memory_limit;
@@ -184,8 +197,7 @@ Status CpuProgram::shrink(const runtime::CompileOptions& options) {
                       format_bytes(needed), format_bytes(others), format_bytes(needed - others), format_bytes(least),
                       format_bytes(limit));
   };
-  const auto& off = options.disabled_passes;
-  if (others >= limit || std::find(off.begin(), off.end(), kRecompute) != off.end()) return too_much(needed);
+  if (others >= limit || driver.disabled(kRecompute)) return too_much(needed);
   const std::vector<int32_t> uses = whole.use_counts();
   const auto cost = [&](const Graph& g, const Node& node) { return cost_of(g, node, uses); };
   double all = 0;
@@ -193,8 +205,12 @@ Status CpuProgram::shrink(const runtime::CompileOptions& options) {
   passes::Recomputed made;
   size_t least = needed;
   const auto attempt = [&](int64_t target) -> Status {
-    DS_ASSIGN(made, passes::recompute(whole, target, cost));
-    DS_ASSIGN(graph_, fuse_loops(made.graph, options));
+    const auto recompute = [&](const Graph& g, const passes::PassContext&) -> Result<Graph> {
+      DS_ASSIGN(made, passes::recompute(g, target, cost));
+      return made.graph;
+    };
+    DS_ASSIGN(graph_, driver.run(kRecompute, whole, recompute));
+    DS_ASSIGN(graph_, driver.run(kFuseRecomputed, graph_, passes::fuse_elementwise));
     DS_TRY(choose_and_plan(options, nullptr));
     least = std::min(least, memory_bytes());
     return {};
@@ -231,6 +247,7 @@ Result<std::shared_ptr<const Body>> compile_body(const Graph& graph, runtime::Co
                                                  const std::vector<bool>& fixed) {
   auto program = std::make_shared<CpuProgram>();
   options.constants.clear();  // those are inputs of the graph around it
+  options.observe = {};       // a body is part of a node
   options.memory_limit = 0;   // what it needs is scratch memory of a node there
   DS_TRY(program->build(graph, options, &fixed));
   return std::shared_ptr<const Body>(std::move(program));

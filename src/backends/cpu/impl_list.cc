@@ -87,25 +87,17 @@ bool is_empty(const NodeInfo& node) {
          std::any_of(node.outputs.begin(), node.outputs.end(), none);
 }
 
-bool is_disabled(const NodeInfo& node, std::string_view implementation) {
-  if (node.options == nullptr) return false;
-  const std::vector<std::string>& off = node.options->disabled_implementations;
-  return std::find(off.begin(), off.end(), implementation) != off.end();
-}
-
 Status takes_all(const NodeInfo&) { return {}; }
 
 Status takes(const Implementation& implementation, const NodeInfo& node) {
-  if (is_disabled(node, implementation.name)) return refuse("disabled by option");
+  if (node.options != nullptr && is_disabled(*node.options, implementation.name)) return refuse("disabled by option");
   if (implementation.make != make_reference && is_empty(node)) return refuse("a tensor without elements");
   return implementation.takes(node);
 }
 
-passes::Around loops_around(const graph::Node& node) {
-  const std::string& op = node.op_name();
-  if (op == "batch_norm" || op == "batch_norm_inference") return {.after = node.attrs.integer("channel_block") > 0};
-  if (op == "batch_norm_grad") return {.before = node.attrs.integer("channel_block") > 0};
-  return {.after = op == "blocked_conv"};
+bool is_disabled(const runtime::CompileOptions& options, std::string_view implementation) {
+  const auto& off = options.disabled_implementations;
+  return std::find(off.begin(), off.end(), implementation) != off.end();
 }
 
 std::vector<Implementation> implementations(const graph::OpDef& op) {
@@ -114,7 +106,7 @@ std::vector<Implementation> implementations(const graph::OpDef& op) {
     if (row.op == op.name.value) list.push_back(row.implementation);
   if (op.traits.elementwise) list.push_back({"elementwise", takes_elementwise, make_elementwise});
   list.push_back({"widened", takes_widened, make_widened});
-  list.push_back({"reference", takes_reference, make_reference});
+  list.push_back({"reference", takes_all, make_reference});
   return list;
 }
 

@@ -11,8 +11,7 @@
 #include <vector>
 
 #include "graph/graph.h"
-#include "passes/block_channels.h"
-#include "passes/fuse_around.h"
+#include "passes/target.h"
 #include "runtime/program.h"
 
 namespace deepseek::backends::cpu {
@@ -69,7 +68,6 @@ std::vector<Implementation> implementations(const graph::OpDef& op);
 // implementation.takes(node), but what the options disable takes nothing, and nodes with an operand or result that has
 // no elements are for the reference alone: kernels need not care for loops over nothing. All who choose ask this.
 Status takes(const Implementation& implementation, const NodeInfo& node);
-bool is_disabled(const NodeInfo& node, std::string_view implementation);
 bool is_empty(const NodeInfo& node);
 
 // Whether a question or a kernel is at hand: for the former no machine code is made.
@@ -78,7 +76,6 @@ enum class Purpose { kAsk, kRun };
 // Of every node of its op.
 Status takes_all(const NodeInfo&);
 // By family, in its file: whether it takes a node, and the kernel.
-Status takes_reference(const NodeInfo&);
 KernelOrError make_reference(const NodeInfo&);
 Status takes_elementwise(const NodeInfo&);
 KernelOrError make_elementwise(const NodeInfo&);
@@ -136,8 +133,8 @@ KernelOrError make_widened(const NodeInfo&);
 // The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
 passes::ChannelBlocks channel_blocks(const NodeInfo& node);
 
-// The loops that kernels of an op can do beside it.
-passes::Around loops_around(const graph::Node& node);
+// Whether the options rule the implementation out.
+bool is_disabled(const runtime::CompileOptions& options, std::string_view implementation);
 
 // A graph compiled for use inside a kernel, on memory that the kernel owns.
 class Body {

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/program.h"
 #include "runtime/memory_plan.h"
+#include "runtime/shared_constants.h"
 
 namespace deepseek::backends::cpu {
 
@@ -36,7 +37,7 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
     if (node.op_name() != "constant" || (last[v] < 0 && !pinned[v])) continue;
     const auto& value = node.attrs.get<Tensor>("value");
     places_[v] = {Place::kConstant, constants_.size()};
-    constants_.push_back(borrowed(value) ? value.clone() : value);
+    constants_.push_back(runtime::share_constant(borrowed(value) ? value.clone() : value));
   }
 
   for (const Update& u : graph_.updates()) {

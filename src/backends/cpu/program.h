@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backends/cpu/kernel.h"
+#include "passes/driver.h"
 #include "runtime/backend.h"
 
 namespace deepseek::backends::cpu {
@@ -58,12 +59,12 @@ class CpuProgram : public runtime::Program, public Body {
   Status run_steps(std::span<void* const> inputs, std::span<void* const> outputs, void* arena,
                    runtime::Profile* profile) const;
   void find_fixed(const std::vector<bool>& inputs);
-  Status precompute(const runtime::CompileOptions& options);
+  static Result<graph::Graph> precompute(const graph::Graph& graph, const runtime::CompileOptions& options);
   Status choose_kernels(const runtime::CompileOptions& options);
   Status prepare_constants();
   void plan(const runtime::CompileOptions& options);
   Status choose_and_plan(const runtime::CompileOptions& options, const std::vector<bool>* fixed);
-  Status shrink(const runtime::CompileOptions& options);
+  Status shrink(const runtime::CompileOptions& options, const passes::PassDriver& driver);
   Status noted(Status status, const Step& step) const;
 
   struct Copy {  // after the steps: a state or output that could not be produced in its place

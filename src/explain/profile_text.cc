@@ -1,9 +1,9 @@
 // The report for a terminal.
 #include <algorithm>
 
-#include "runtime/profile_report.h"
+#include "explain/profile_report.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 
 using graph::Cost;
 
@@ -146,4 +146,4 @@ std::string profile_text(const StepProfile& profile, int64_t depth, size_t slowe
   return text;
 }
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

@@ -1,4 +1,4 @@
-#include "runtime/profile_report.h"
+#include "explain/profile_report.h"
 
 #include <algorithm>
 #include <chrono>
@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/strings.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 
 using namespace graph;
 
@@ -232,4 +232,4 @@ std::string chrome_trace(const StepProfile& profile) {
   return dump_json(Json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}, -1, true) + "\n";
 }
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

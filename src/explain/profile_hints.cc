@@ -3,9 +3,9 @@
 #include <set>
 
 #include "base/strings.h"
-#include "runtime/profile_report.h"
+#include "explain/profile_report.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 
 using namespace graph;
 
@@ -240,4 +240,4 @@ std::string why_alone(const Graph& graph, const Node& node) {
   return join(reasons, "; ");
 }
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

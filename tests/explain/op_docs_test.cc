@@ -1,5 +1,5 @@
 // Pages and tables made of the op records, with the CPU backend's choices.
-#include "runtime/op_docs.h"
+#include "explain/op_docs.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "ops/registry.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 namespace {
 
 using ::testing::AnyOf;
@@ -72,7 +72,7 @@ TEST(OpDocs, TheTableHasARowAndASectionPerOp) {
   const Result<std::string> table = op_table(ops::registry(), kCpu, {"matmul", "relu", "logical_and"});
   ASSERT_TRUE(table.ok()) << table.status().to_string();
   EXPECT_THAT(*table, HasSubstr("| op | samples | f32 | f64 | bf16 | f16 | i32 | i64 | u8 | bool |\n"));
-  EXPECT_THAT(*table, HasSubstr("| [logical_and](#logical_and) | 2 | – | – | – | – | – | – | – | elementwise |\n"));
+  EXPECT_THAT(*table, HasSubstr("| [logical_and](#logical_and) | 3 | – | – | – | – | – | – | – | elementwise |\n"));
   EXPECT_THAT(*table, HasSubstr("| [relu](#relu) | "));
   EXPECT_THAT(*table, HasSubstr("\n## matmul\n"));
   EXPECT_THAT(*table, HasSubstr("- attribute transpose_a (bool, default false): "));
@@ -80,4 +80,4 @@ TEST(OpDocs, TheTableHasARowAndASectionPerOp) {
 }
 
 }  // namespace
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

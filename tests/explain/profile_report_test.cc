@@ -1,5 +1,5 @@
 // The profile of a small program: groups, sums, JSON, trace, hints. Nothing depends on how fast the machine is.
-#include "runtime/profile_report.h"
+#include "explain/profile_report.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include "graph/text.h"
 #include "ops/registry.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
 namespace {
 
 using namespace graph;
@@ -306,4 +306,4 @@ TEST(ProfileHints, KnowWhyANodeStayedAlone) {
 }
 
 }  // namespace
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

@@ -1,4 +1,4 @@
-#include "passes/fuse_around.h"
+#include "passes/fuse_epilogues.h"
 
 #include <algorithm>
 
@@ -20,16 +20,16 @@ bool is_loop(const Graph& graph, const Node& node, const Dims& dims) {
 
 class Joiner {
  public:
-  Joiner(const Graph& graph, const ChooseAround& choose, const TakesBody& takes)
-      : graph_(graph), takes_(takes), groups_(graph), anchor_(graph.nodes().size()) {
+  Joiner(const Graph& graph, const Target& target)
+      : graph_(graph), target_(target), groups_(graph), anchor_(graph.nodes().size()) {
     for (size_t n = 0; n < anchor_.size(); ++n) {
-      const Around around = choose(graph.nodes()[n]);
-      anchor_[n] = around.after || around.before;
+      const FusedLoops loops = target.fused_loops(graph.nodes()[n]);
+      anchor_[n] = loops.epilogue || loops.prologue;
     }
     for (size_t n = 0; n < anchor_.size(); ++n) {
-      const Around around = choose(graph.nodes()[n]);
-      if (around.before) join_before(static_cast<int32_t>(n));
-      if (around.after) join_after(static_cast<int32_t>(n));
+      const FusedLoops loops = target.fused_loops(graph.nodes()[n]);
+      if (loops.prologue) join_prologue(static_cast<int32_t>(n));
+      if (loops.epilogue) join_epilogue(static_cast<int32_t>(n));
     }
   }
   Result<Graph> build() const { return groups_.build(); }
@@ -44,12 +44,12 @@ class Joiner {
     nodes.insert(nodes.end(), groups_.members(b).begin(), groups_.members(b).end());
     std::sort(nodes.begin(), nodes.end());
     const Result<Graph> body = groups_.body(nodes);
-    if (!body.ok() || !takes_(*body)) return false;
+    if (!body.ok() || !target_.takes_body(*body)) return false;
     groups_.join(a, b);
     return true;
   }
 
-  void join_before(int32_t n) {
+  void join_prologue(int32_t n) {
     const Value x = graph_.nodes()[static_cast<size_t>(n)].inputs[0];
     const Node* producer = graph_.producer(x);
     if (producer == nullptr || !is_loop(graph_, *producer, graph_.type(x).dims)) return;
@@ -57,7 +57,7 @@ class Joiner {
     if (is_free(p)) join(p, groups_.group(n));
   }
 
-  void join_after(int32_t n) {
+  void join_epilogue(int32_t n) {
     const Value y = graph_.nodes()[static_cast<size_t>(n)].output();
     for (int32_t user : groups_.users(y))
       if (is_free(user) && is_loop(graph_, graph_.nodes()[static_cast<size_t>(user)], graph_.type(y).dims) &&
@@ -68,15 +68,15 @@ class Joiner {
   }
 
   const Graph& graph_;
-  const TakesBody& takes_;
+  const Target& target_;
   Contraction groups_;
   std::vector<bool> anchor_;  // by node: not to be taken in by others
 };
 
 }  // namespace
 
-Result<Graph> fuse_around(const Graph& graph, const ChooseAround& choose, const TakesBody& takes) {
-  return Joiner(graph, choose, takes).build();
+Result<Graph> fuse_epilogues(const Graph& graph, const PassContext& context) {
+  return Joiner(graph, context.target).build();
 }
 
 }  // namespace deepseek::passes

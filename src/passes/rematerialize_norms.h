@@ -5,11 +5,11 @@
 // Test: tests/passes/golden_test.cc
 #pragma once
 
-#include "passes/fuse_around.h"
+#include "passes/driver.h"
 
 namespace deepseek::passes {
 
-// For the gradients that take loops before them.
-Result<graph::Graph> norm_again(const graph::Graph& graph, const ChooseAround& choose);
+// For the gradients whose kernels have a prologue (Target::fused_loops).
+Result<graph::Graph> rematerialize_norms(const graph::Graph& graph, const PassContext& context);
 
 }  // namespace deepseek::passes

@@ -1,4 +1,4 @@
-#include "passes/norm_again.h"
+#include "passes/rematerialize_norms.h"
 
 #include <algorithm>
 #include <map>
@@ -14,14 +14,14 @@ namespace {
 struct Norm {
   const Node* forward = nullptr;
   std::vector<Expr> inputs, outputs;  // as rewritten
-  Expr again;                         // its first output
+  Expr copy;                         // its first output
 };
 
-class NormAgain {
+class Rematerializer {
  public:
-  NormAgain(const Graph& graph, const ChooseAround& choose) : graph_(graph), uses_(graph.use_counts()) {
+  Rematerializer(const Graph& graph, const Target& target) : graph_(graph), uses_(graph.use_counts()) {
     for (const Node& node : graph.nodes()) {
-      if (!choose(node).before) continue;
+      if (!target.fused_loops(node).prologue) continue;
       const Node* norm = forward_of(node);
       if (norm == nullptr) continue;
       const size_t n = norms_.size();
@@ -42,10 +42,10 @@ class NormAgain {
     const auto reader = readers_.find(&node);
     if (reader == readers_.end()) return results;
     Norm& norm = norms_[reader->second];
-    if (!norm.again.defined()) norm.again = make_again(norm);
+    if (!norm.copy.defined()) norm.copy = make_copy(norm);
     std::vector<Expr> changed = inputs;
     for (size_t i = 0; i < changed.size(); ++i)
-      if (node.inputs[i] == norm.forward->output()) changed[i] = norm.again;
+      if (node.inputs[i] == norm.forward->output()) changed[i] = norm.copy;
     return builder.emit(node.op_name(), changed, node.attrs);
   }
 
@@ -53,7 +53,7 @@ class NormAgain {
   // The node whose gradient it is: that which gave its mean, if it has the gradient's x.
   const Node* forward_of(const Node& gradient) const {
     const Node* norm = gradient.inputs.size() < 4 ? nullptr : graph_.producer(gradient.inputs[3]);
-    return norm != nullptr && norm->op->again && norm->inputs[0] == gradient.inputs[1] ? norm : nullptr;
+    return norm != nullptr && norm->op->rematerialize && norm->inputs[0] == gradient.inputs[1] ? norm : nullptr;
   }
 
   // Readers of the norm's result among the nodes that will be the loop that makes `v`.
@@ -70,13 +70,13 @@ class NormAgain {
     }
   }
 
-  Expr make_again(const Norm& norm) const {
+  Expr make_copy(const Norm& norm) const {
     OpContext context = graph_.context(*norm.forward);
     std::vector<Expr> in(norm.inputs.size()), out(norm.outputs.size());
-    const Again& again = *norm.forward->op->again;
-    for (int32_t i : again.inputs) in[static_cast<size_t>(i)] = norm.inputs[static_cast<size_t>(i)];
-    for (int32_t i : again.outputs) out[static_cast<size_t>(i)] = norm.outputs[static_cast<size_t>(i)];
-    return again.fn(context, in, out);
+    const Rematerialize& way = *norm.forward->op->rematerialize;
+    for (int32_t i : way.inputs) in[static_cast<size_t>(i)] = norm.inputs[static_cast<size_t>(i)];
+    for (int32_t i : way.outputs) out[static_cast<size_t>(i)] = norm.outputs[static_cast<size_t>(i)];
+    return way.fn(context, in, out);
   }
 
   const Graph& graph_;
@@ -87,8 +87,8 @@ class NormAgain {
 
 }  // namespace
 
-Result<Graph> norm_again(const Graph& graph, const ChooseAround& choose) {
-  NormAgain pass(graph, choose);
+Result<Graph> rematerialize_norms(const Graph& graph, const PassContext& context) {
+  Rematerializer pass(graph, context.target);
   if (!pass.any()) return graph;
   return rewrite(graph, [&](Builder& builder, const Graph&, const Node& node, const std::vector<Expr>& inputs) {
     return pass.replace(builder, node, inputs);

@@ -1,6 +1,6 @@
 // What the op records say, for people: a list, one op's page, a table of which implementation of a backend runs each
 // op in each element type. The latter is asked of the backend, by compiling the samples; nothing is kept by hand.
-// `deepseek ops` prints these, `make docs` writes the table. Test: tests/runtime/op_docs_test.cc
+// `deepseek ops` prints these, `make docs` writes the table. Test: tests/explain/op_docs_test.cc
 #pragma once
 
 #include <string>
@@ -9,7 +9,9 @@
 #include "graph/op_def.h"
 #include "runtime/backend.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
+
+using runtime::Backend;
 
 // One line per op: its name and what it does.
 std::string op_list(const graph::OpRegistry& registry);
@@ -28,4 +30,4 @@ Result<std::string> op_table(const graph::OpRegistry& registry, const Backend& b
 Result<std::string> sample_runs_on(const graph::OpDef& def, const graph::Sample& sample, DType dtype,
                                    const Backend& backend);
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

@@ -1,6 +1,6 @@
 // Where a step's time goes: nodes timed over a few warm steps, set against their FLOPs and bytes and the device's peak;
 // as text, JSON, a trace for chrome://tracing or Perfetto, and plain hints. Invariant: a group's numbers are sums of
-// its nodes', and every node is in one group of each grouping. Test: tests/runtime/profile_report_test.cc
+// its nodes', and every node is in one group of each grouping. Test: tests/explain/profile_report_test.cc
 #pragma once
 
 #include <functional>
@@ -11,7 +11,13 @@
 #include "runtime/backend.h"
 #include "runtime/cost.h"
 
-namespace deepseek::runtime {
+namespace deepseek::explain {
+
+using runtime::Backend;
+using runtime::NodeReport;
+using runtime::Peak;
+using runtime::Profile;
+using runtime::Program;
 
 struct ProfileOptions {
   int64_t warmup = 3;  // steps before those that count, at least 1
@@ -82,4 +88,4 @@ std::string profile_json(const StepProfile& profile, int64_t depth = 2);
 // The last step in the trace event format (complete events, microseconds). A node lies inside its step's event.
 std::string chrome_trace(const StepProfile& profile);
 
-}  // namespace deepseek::runtime
+}  // namespace deepseek::explain

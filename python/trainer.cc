@@ -1,0 +1,163 @@
+// Trainer from Python: the whole job, with callbacks. The options are those of train/run_options.h, by the same names.
+#include "train/trainer.h"
+
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "base/progress.h"
+#include "training.h"
+
+namespace deepseek::python {
+
+using namespace graph;
+
+namespace {
+
+nb::dict to_dict(double loss, const train::NamedValues& metrics) {
+  nb::dict out;
+  out["loss"] = loss;
+  for (const auto& [name, value] : metrics) out[name.c_str()] = value;
+  return out;
+}
+nb::dict to_dict(const train::NamedValues& values) {
+  nb::dict out;
+  for (const auto& [name, value] : values) out[name.c_str()] = value;
+  return out;
+}
+
+nb::dict to_dict(const train::EpochRecord& r) {
+  nb::dict epoch;
+  epoch["epoch"] = r.epoch;
+  epoch["seconds"] = r.seconds;
+  epoch["learning_rate"] = r.learning_rate;
+  epoch["training"] = to_dict(r.training);
+  epoch["validation"] = to_dict(r.validation);
+  return epoch;
+}
+
+class PyTrainer {
+ public:
+  PyTrainer(nn::ModulePtr model, nb::object loss, const Settings& settings)
+      : model_(std::move(model)), watch_(loss), loss_(python_loss(loss)), settings_(settings) {
+    configure({});
+  }
+  const Settings& settings() const { return settings_; }
+
+  // Later settings replace earlier ones of the same name.
+  void configure(const Settings& settings) {
+    const Turn turn(mutex_);
+    for (const auto& [path, value] : settings) settings_[path] = value;
+    trainer_ = std::make_unique<train::Trainer>(model_, read_options(settings_), loss_);
+  }
+
+  nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
+               std::function<void(const std::string&)> write, bool terminal, nb::object callback) {
+    const Turn turn(mutex_);
+    watch_.look(*model_);
+    std::optional<nb::python_error> raised;
+    bool open = true;
+    // A full disk or a closed stream ends the reports, not the training.
+    const auto show = [&](const std::string& text) {
+      if (!open) return;
+      try {
+        write(text);
+      } catch (nb::python_error& error) {
+        open = false;
+        if (!error.matches(PyExc_OSError) && !error.matches(PyExc_ValueError)) raised.emplace(std::move(error));
+      }
+    };
+    ProgressBar bar("samples", terminal, show);
+    train::Hooks hooks;
+    hooks.message = [&](const std::string& text) {
+      const Acquired gil;
+      bar.clear();
+      show(text + "\n");
+    };
+    hooks.progress = [&](const train::StepReport& r) {
+      const Acquired gil;
+      bar.update(r.step, r.first, r.total, r.samples, r.text);
+      // Ctrl-C, or what another handler of the user raised: save first, raise after.
+      if (PyErr_CheckSignals() != 0) raised.emplace();
+      return !raised.has_value() && !is_ending();
+    };
+    hooks.epoch = [&](const train::EpochRecord& record, double) -> Result<bool> {
+      const Acquired gil;
+      if (raised || callback.is_none()) return !raised;
+      try {
+        callback(to_dict(record));
+        watch_.look(*model_);
+      } catch (nb::python_error& error) {
+        raised.emplace(std::move(error));
+      }
+      return !raised;
+    };
+    Result<train::FitResult> result = without_gil(
+        [&] { return trainer_->fit(train, validation == nullptr ? data::Dataset() : *validation, resume, hooks); });
+    bar.clear();
+    if (raised) throw nb::python_error(std::move(*raised));
+    nb::list history;
+    for (const train::EpochRecord& r : unwrap(std::move(result)).history) history.append(to_dict(r));
+    return history;
+  }
+
+  nb::dict evaluate(const data::Dataset& dataset) {
+    const Turn turn(mutex_);
+    watch_.look(*model_);
+    const train::Evaluation e = unwrap(without_gil([&] { return trainer_->evaluate(dataset); }));
+    nb::dict out = to_dict(e.loss, e.metrics);
+    if (!e.confusion.empty())
+      out["confusion"] =
+          to_numpy(Tensor::from<int64_t>(DType::kI64, {e.classes, e.classes}, std::span<const int64_t>(e.confusion)));
+    return out;
+  }
+
+  explain::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
+    const Turn turn(mutex_);
+    watch_.look(*model_);
+    return unwrap(without_gil([&] { return trainer_->profile(train, {.warmup = warmup, .steps = steps}); }));
+  }
+
+  NumpyArray predict(const Array& inputs) {
+    const Tensor x = to_tensor(inputs);
+    const Turn turn(mutex_);
+    return to_numpy(unwrap(without_gil([&] { return trainer_->predict(x); })));
+  }
+
+ private:
+  nn::ModulePtr model_;
+  LossWatch watch_;
+  train::LossFunction loss_;
+  Settings settings_;
+  std::unique_ptr<train::Trainer> trainer_;
+  Turn::Mutex mutex_;  // whose turn it is
+};
+
+}  // namespace
+
+void bind_trainer(nb::module_& m) {
+  m.def("trainer_options", [] {
+    train::TrainerOptions options;
+    options.train.output = "";
+    nb::list out;
+    for (const OptionTable::Record& r : train::option_table(options).records())
+      out.append(nb::make_tuple(r.path, r.value, r.doc, r.expected));
+    return out;
+  });
+  nb::class_<PyTrainer>(m, "Trainer")
+      .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
+           nb::arg("settings"))
+      .def("configure", &PyTrainer::configure)
+      .def_prop_ro("settings", &PyTrainer::settings)
+      .def("fit", &PyTrainer::fit, nb::arg("train"), nb::arg("validation").none(), nb::arg("resume"), nb::arg("write"),
+           nb::arg("terminal"), nb::arg("callback").none())
+      .def("evaluate", &PyTrainer::evaluate)
+      .def("profile", &PyTrainer::profile, nb::arg("data"), nb::arg("steps"), nb::arg("warmup"))
+      .def("predict", &PyTrainer::predict);
+}
+
+}  // namespace deepseek::python
