@@ -61,9 +61,10 @@ Expr Extractor::value(Value v) {
   return map_[static_cast<size_t>(v.id)] = to_.op(producer->op_name(), std::move(inputs), producer->attrs);
 }
 
-Result<Loop> Loop::make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block) {
+Result<Loop> Loop::make(Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block,
+                        Purpose purpose) {
   DS_ASSIGN(const Graph graph, builder.finish());
-  DS_ASSIGN(TileProgram program, TileProgram::compile(graph, block));
+  DS_ASSIGN(TileProgram program, TileProgram::compile(graph, block, purpose));
   if (block % program.unit() != 0) return refuse("channels are not the inner axis of the loop");
   return Loop{std::move(program), std::move(sources), std::move(outputs)};
 }

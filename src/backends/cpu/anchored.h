@@ -52,7 +52,8 @@ struct Loop {
   std::vector<int> sources, outputs;
 
   // The builder's graph as a loop; refuses one that can't walk pixels of `block` channels.
-  static Result<Loop> make(graph::Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block);
+  static Result<Loop> make(graph::Builder& builder, std::vector<int> sources, std::vector<int> outputs, int64_t block,
+                           Purpose purpose);
   // Operands for one run of the node.
   void bind(const KernelArgs& args, std::span<const void* const> vectors, std::vector<const void*>& in,
             std::vector<void*>& out) const;

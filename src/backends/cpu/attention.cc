@@ -140,7 +140,7 @@ class Scores {
 
 class Forward : public Kernel {
  public:
-  static KernelOrRefusal make(const Shape& s) {
+  static KernelOrError make(const Shape& s) {
     auto k = std::make_unique<Forward>();
     k->s_ = s;
     DS_ASSIGN(k->scores_, Scores::make(s));
@@ -179,7 +179,7 @@ class Forward : public Kernel {
 
 class Backward : public Kernel {
  public:
-  static KernelOrRefusal make(const Shape& s) {
+  static KernelOrError make(const Shape& s) {
     auto k = std::make_unique<Backward>();
     k->s_ = s;
     const int64_t e = s.width, v = s.value_width, n = s.keys;
@@ -238,12 +238,19 @@ class Backward : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_attention(const NodeInfo& node) {
+Status takes_attention(const NodeInfo& node) {
   const bool backward = node.context.op->name.value == "attention_grad";
   const graph::TensorType &q = node.context.in(0), &k = node.context.in(1), &v = node.context.in(2);
   if (q.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(q.dtype)));
   if (q.num_elements() == 0 || k.num_elements() == 0 || v.num_elements() == 0) return refuse("an operand is empty");
   if (backward && node.context.flag("mask_gradient")) return refuse("the mask's gradient needs all scores");
+  // All sizes and strides of its products.
+  return MicroGemm::takes({k.dims[2], q.dims[3], v.dims[3]});
+}
+
+KernelOrError make_attention(const NodeInfo& node) {
+  const bool backward = node.context.op->name.value == "attention_grad";
+  const graph::TensorType &q = node.context.in(0), &k = node.context.in(1), &v = node.context.in(2);
   Shape s{.batch = q.dims[0],
           .heads = q.dims[1],
           .queries = q.dims[2],

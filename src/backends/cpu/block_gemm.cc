@@ -157,12 +157,17 @@ void narrow(const float* from, int64_t n, uint16_t* to) {
 
 int64_t BlockGemm::most_blocks(int64_t block) { return has_wide_code(block) ? kMostBlocks : 1; }
 
+Status BlockGemm::takes(int64_t block, bool bf16) {
+  if (bf16 && (block != kHalfBlock || !has_bf16_products()))
+    return Status(ErrorCode::kUnsupported, fmt::format("no bf16 products of blocks of {} on this CPU", block));
+  return has_wide_code(block) ? Status() : MicroGemm::takes();
+}
+
 Result<BlockGemm> BlockGemm::make(const BlockGemmShape& s) {
+  DS_TRY(takes(s.block, s.bf16));
   BlockGemm gemm;
   gemm.shape_ = s;
   gemm.wide_ = has_wide_code(s.block);
-  if (s.bf16 && (s.block != kHalfBlock || !has_bf16_products()))
-    return Status(ErrorCode::kUnsupported, fmt::format("no bf16 products of blocks of {} on this CPU", s.block));
   if (gemm.wide_) return gemm;
   const bool transpose = s.b_column == 1;
   MicroGemmShape micro{s.block, s.columns, s.depth, s.block, transpose ? s.b_depth : s.b_column, s.c_column, transpose};

@@ -32,7 +32,9 @@ class BlockGemm {
  public:
   // How many blocks a call may be given.
   static int64_t most_blocks(int64_t block);
-  // kUnsupported where there is no code for this CPU or these sizes.
+  // kUnsupported where there is no code for this CPU and such blocks.
+  static Status takes(int64_t block, bool bf16);
+  // Of blocks that it takes.
   static Result<BlockGemm> make(const BlockGemmShape& shape);
   // `count` >= 1 pairs of operands, whose pointers may be changed; `blocks` in [1, most_blocks]; `accumulate` adds to
   // C. Of bf16, a and b point to pairs.

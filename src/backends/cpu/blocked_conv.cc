@@ -29,7 +29,7 @@ constexpr int64_t kLongProduct = 36;
 // Forward, or the input's gradient: the destination is stationary, all source blocks and taps flow into it.
 class Accumulate : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g, bool to_y, ConvPlace place, bool fixed_weights) {
+  static KernelOrError make(const Geometry& g, bool to_y, ConvPlace place, bool fixed_weights) {
     auto k = std::unique_ptr<Accumulate>(new Accumulate);
     const Axis& w = g.axes[2];
     k->place_ = std::move(place);
@@ -205,29 +205,36 @@ int64_t block_of(int64_t channels) {
 }  // namespace
 
 passes::ChannelBlocks channel_blocks(const NodeInfo& node) {
-  const auto& off = node.options->disabled_implementations;
-  if (std::find(off.begin(), off.end(), "microgemm") != off.end()) return {};
   const Result<ops::ConvShape> s = ops::conv_geometry(node.context);
   const DType dtype = node.context.in(0).dtype;
   const bool bf16 = dtype == DType::kBF16 && has_bf16_products();
-  if (!s.ok() || (dtype != DType::kF32 && !bf16) || s->batch == 0) return {};
+  if (!s.ok() || (dtype != DType::kF32 && !bf16) || is_empty(node)) return {};
   if (s->groups > 1) {  // by multiply-adds, where each channel is a group
     const bool depthwise = s->groups == s->in_channels && s->groups == s->out_channels && !bf16;
-    const int64_t block = depthwise ? block_of(s->groups) : 0;
+    const int64_t block = depthwise && !is_disabled(*node.options, "native") ? block_of(s->groups) : 0;
     return {block, block};
   }
-  if (s->in_channels == 0 || s->out_channels == 0 || graph::product(s->output) == 0) return {};
+  if (is_disabled(*node.options, "microgemm")) return {};
   passes::ChannelBlocks blocks{block_of(s->in_channels), block_of(s->out_channels)};
   if (bf16 && (blocks.y != kHalfBlock || (blocks.x != 0 && blocks.x != kHalfBlock))) return {};
   if (blocks.x == 0 && s->in_channels < kFewChannels && s->window.dilation.back() == 1 &&
       node.context.op->name.value != "conv_input_grad")
     blocks.x = s->in_channels;
   // Whether there is a code generator for this CPU at all.
-  if (blocks.x == 0 || blocks.y == 0 || !MicroGemm::make({16, 1, 16, 16, 16, 16}).ok()) return {};
+  if (blocks.x == 0 || blocks.y == 0 || !MicroGemm::takes().ok()) return {};
   return blocks;
 }
 
-KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
+namespace {
+
+// What is known of a node that it takes.
+struct Problem {
+  Geometry geometry;
+  ConvPlace place;  // not of a gradient of the weights
+  bool to_y = false, to_weights = false, fixed = false;
+};
+
+Result<Problem> problem_of(const NodeInfo& node, Purpose purpose) {
   DS_ASSIGN(const Anchored a, find_anchor(node));
   const std::string& op = a.node().op_name();
   if (!op.starts_with("blocked_conv")) return refuse("the heavy op is " + op);
@@ -238,14 +245,28 @@ KernelOrRefusal make_blocked_conv(const NodeInfo& node) {
   DS_ASSIGN(const ops::BlockedConvShape s, ops::blocked_conv_geometry(context));
   for (const graph::TensorType& t : {context.in(0), context.in(1), a.body.type(a.node().output())})
     if (t.num_elements() == 0) return refuse("an operand is empty");
-  const Geometry g = geometry(s, op != "blocked_conv_input_grad", dtype);
+  Geometry g = geometry(s, op != "blocked_conv_input_grad", dtype);
   if (dtype == DType::kBF16 && (!has_bf16_products() || g.x_block % 2 != 0 || g.y_block % 2 != 0))
     return refuse("bf16 on this CPU, or in blocks of an odd number of channels");
-  if (op == "blocked_conv_weight_grad") return make_blocked_weight_gradient(g);
-  const bool to_y = op == "blocked_conv";
-  DS_ASSIGN(ConvPlace place, place_of(a, to_y ? s.y_block : s.x_block));
+  const bool bf16 = dtype == DType::kBF16, to_y = op == "blocked_conv";
+  if (op == "blocked_conv_weight_grad") {
+    DS_TRY(BlockGemm::takes(g.y_block, bf16));
+    return Problem{std::move(g), {}, false, true, false};
+  }
+  DS_TRY(BlockGemm::takes(to_y ? g.y_block : g.x_block, bf16));
+  DS_ASSIGN(ConvPlace place, place_of(a, to_y ? s.y_block : s.x_block, purpose));
   const bool fixed = node.is_fixed(static_cast<size_t>(place.weights));
-  return Accumulate::make(g, to_y, std::move(place), fixed);
+  return Problem{std::move(g), std::move(place), to_y, false, fixed};
+}
+
+}  // namespace
+
+Status takes_blocked_conv(const NodeInfo& node) { return problem_of(node, Purpose::kAsk).status(); }
+
+KernelOrError make_blocked_conv(const NodeInfo& node) {
+  DS_ASSIGN(Problem p, problem_of(node, Purpose::kRun));
+  if (p.to_weights) return make_blocked_weight_gradient(p.geometry);
+  return Accumulate::make(p.geometry, p.to_y, std::move(p.place), p.fixed);
 }
 
 }  // namespace deepseek::backends::cpu

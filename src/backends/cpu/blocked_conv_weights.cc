@@ -14,7 +14,7 @@ namespace {
 // For each pair of blocks and each tap a product over the pixels, rows and images in order.
 class WeightGradient : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g) {
+  static KernelOrError make(const Geometry& g) {
     auto k = std::unique_ptr<WeightGradient>(new WeightGradient);
     k->g_ = g;
     const Axis& w = g.axes[2];
@@ -88,7 +88,7 @@ class WeightGradient : public Kernel {
 // along a row, with zeros where it falls outside; then all threads multiply them. Sums are f32.
 class Bf16WeightGradient : public Kernel {
  public:
-  static KernelOrRefusal make(const Geometry& g) {
+  static KernelOrError make(const Geometry& g) {
     // Of both operands' rows that go together: they stay in cache while they are multiplied, and the longer the sums
     // the less often their results are read and written.
     constexpr int64_t kGroupBytes = 4 << 20;
@@ -250,7 +250,7 @@ class Bf16WeightGradient : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_blocked_weight_gradient(const Geometry& g) {
+KernelOrError make_blocked_weight_gradient(const Geometry& g) {
   if (g.element == 2) return Bf16WeightGradient::make(g);
   return WeightGradient::make(g);
 }

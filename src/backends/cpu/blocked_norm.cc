@@ -35,6 +35,12 @@ struct Shape {
   }
 };
 
+Shape shape_of(const Anchored& a) {
+  const TensorType& x = a.body.type(a.node().inputs[0]);
+  const int64_t block = a.node().attrs.integer("channel_block");
+  return {x.dims[0], x.dims[1], x.num_elements() / (x.dims[0] * x.dims[1] * block), block};
+}
+
 // Elements of a tensor as f32: themselves, or in `buffer`, at most kChunk.
 class Elements {
  public:
@@ -62,65 +68,58 @@ void store(const KernelArgs& args, int i, int64_t at, double value) {
   if (i >= 0 && args.out[i] != nullptr) static_cast<float*>(args.out[i])[at] = static_cast<float>(value);
 }
 
+// Which inputs of the node the anchor's operands are, and which outputs its results; -1 where none.
+struct Operands {
+  std::vector<int> in, out;
+
+  // Whether output o of the body is one of the anchor's.
+  bool is_anchors(int o) const { return std::find(out.begin(), out.end(), o) != out.end(); }
+};
+// Those from `first` on may not be computed in the body.
+Result<Operands> operands_of(const Anchored& a, size_t first) {
+  Operands operands;
+  for (size_t i = 0; i < a.node().inputs.size(); ++i) {
+    operands.in.push_back(a.input_of(i));
+    if (i >= first && operands.in.back() < 0) return refuse(fmt::format("its operand {} is computed in the loop", i));
+  }
+  for (int32_t i = 0; i < a.node().num_outputs; ++i) operands.out.push_back(a.output_of(i));
+  return operands;
+}
+
 class NormBase : public Kernel {
  public:
   std::string detail() const override { return detail_; }
 
  protected:
-  // The node's inputs that the anchor's operands are, from `first` on.
-  Status find_inputs(const Anchored& a, size_t first) {
-    for (size_t i = 0; i < a.node().inputs.size(); ++i) {
-      in_.push_back(a.input_of(i));
-      if (i >= first && in_.back() < 0) return refuse(fmt::format("its operand {} is computed in the loop", i));
-    }
-    for (int32_t i = 0; i < a.node().num_outputs; ++i) out_.push_back(a.output_of(i));
+  NormBase(const Anchored& a, const Shape& s, Operands operands, DType dtype)
+      : shape_(s), dtype_(dtype), in_(std::move(operands.in)), out_(std::move(operands.out)) {
     if (a.body.nodes().size() > 1) detail_ = fmt::format("with a loop of {} nodes", a.body.nodes().size() - 1);
-    return {};
   }
   const float* input(const KernelArgs& args, size_t operand) const {
     return static_cast<const float*>(args.in[in_[operand]]);
   }
-  // Whether output o of the body is one of the anchor's.
-  bool is_anchors(int o) const { return std::find(out_.begin(), out_.end(), o) != out_.end(); }
-
   Elements elements(const void* tensor) const { return Elements(tensor, dtype_); }
 
-  Shape shape_{};
-  DType dtype_ = DType::kF32;  // of x, y and their gradients
+  Shape shape_;
+  DType dtype_;  // of x, y and their gradients
   std::vector<int> in_, out_;
   std::string detail_;
 };
 
 class Forward : public NormBase {
  public:
-  static KernelOrRefusal make(const Anchored& a, const Shape& s) {
-    auto k = std::unique_ptr<Forward>(new Forward);
-    k->shape_ = s;
+  static Status takes(const Anchored& a, const Shape& s) {
+    DS_ASSIGN(const Operands operands, operands_of(a, 0));
+    return loop_of(a, s, operands, Purpose::kAsk).status();
+  }
+  static KernelOrError make(const Anchored& a, const Shape& s) {
+    DS_ASSIGN(Operands operands, operands_of(a, 0));
+    DS_ASSIGN(std::optional<Loop> loop, loop_of(a, s, operands, Purpose::kRun));
+    auto k = std::unique_ptr<Forward>(new Forward(a, s, std::move(operands), a.body.type(a.node().inputs[0]).dtype));
     k->training_ = a.node().op_name() == "batch_norm";
     if (k->training_) k->momentum_ = a.node().attrs.number("momentum");
     k->epsilon_ = a.node().attrs.number("epsilon");
-    DS_TRY(k->find_inputs(a, 0));
-    const TensorType& x = a.body.type(a.node().inputs[0]);
-    k->dtype_ = x.dtype;
-    Builder builder(a.body.registry());
-    Status failed;
-    Extractor extractor(a, builder, [&](int32_t output) {
-      if (output != 0) failed = refuse("the loop reads the statistics");
-      const Expr wide = ops::cast(extractor.add_input(x, k->in_[0]), DType::kF32);
-      return ops::cast(
-          wide * extractor.add_input(s.per_channel(x), kFactor) + extractor.add_input(s.per_channel(x), kShift),
-          x.dtype);
-    });
-    std::vector<int> outputs;
-    for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
-      if (o != k->out_[0] && k->is_anchors(o)) continue;
-      builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
-      outputs.push_back(o);
-    }
-    DS_TRY(failed);
-    if (!outputs.empty()) {
-      DS_ASSIGN(k->loop_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
-    }
+    k->loop_ = std::move(loop);
     return std::unique_ptr<Kernel>(std::move(k));
   }
 
@@ -149,6 +148,33 @@ class Forward : public NormBase {
   }
 
  private:
+  using NormBase::NormBase;
+
+  // y and what is made of it; none where nobody reads that.
+  static Result<std::optional<Loop>> loop_of(const Anchored& a, const Shape& s, const Operands& operands,
+                                             Purpose purpose) {
+    const TensorType& x = a.body.type(a.node().inputs[0]);
+    Builder builder(a.body.registry());
+    Status failed;
+    Extractor extractor(a, builder, [&](int32_t output) {
+      if (output != 0) failed = refuse("the loop reads the statistics");
+      const Expr wide = ops::cast(extractor.add_input(x, operands.in[0]), DType::kF32);
+      return ops::cast(
+          wide * extractor.add_input(s.per_channel(x), kFactor) + extractor.add_input(s.per_channel(x), kShift),
+          x.dtype);
+    });
+    std::vector<int> outputs;
+    for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
+      if (o != operands.out[0] && operands.is_anchors(o)) continue;
+      builder.output(std::to_string(o), extractor.value(a.body.outputs()[static_cast<size_t>(o)].value));
+      outputs.push_back(o);
+    }
+    DS_TRY(failed);
+    if (outputs.empty()) return std::optional<Loop>();
+    DS_ASSIGN(Loop loop, Loop::make(builder, extractor.sources(), std::move(outputs), s.block, purpose));
+    return std::optional<Loop>(std::move(loop));
+  }
+
   void given_statistics(const KernelArgs& args, float* factor, float* shift) const {
     const float *scale = input(args, 1), *bias = input(args, 2), *mean = input(args, 3), *var = input(args, 4);
     for (int64_t c = 0; c < shape_.channels(); ++c) {
@@ -200,98 +226,33 @@ class Forward : public NormBase {
 
 class Backward : public NormBase {
  public:
-  static KernelOrRefusal make(const Anchored& a, const Shape& s) {
-    auto k = std::unique_ptr<Backward>(new Backward);
-    k->shape_ = s;
-    DS_TRY(k->find_inputs(a, 1));
-    const TensorType& x = a.body.type(a.node().inputs[1]);
-    k->dtype_ = x.dtype;
-    const Value dy = a.node().inputs[0];
-    Status failed;
-    const auto no_output = [&](int32_t) {
-      failed = refuse("the loop reads what the gradient gives");
-      return Expr();
-    };
-    // The node's output where dy is kept after the first pass: its own, if others read it, else that of dx.
-    int dy_output = -1;
-    {
-      Builder builder(a.body.registry());
-      Extractor extractor(a, builder, no_output);
-      std::vector<int> outputs;
-      for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
-        const Value v = a.body.outputs()[static_cast<size_t>(o)].value;
-        if (k->is_anchors(o)) continue;
-        if (v == dy) dy_output = o;
-        builder.output(std::to_string(o), extractor.value(v));
-        outputs.push_back(o);
-      }
-      if (dy_output < 0 && k->in_[0] < 0 && few_inputs(a)) {
-        k->make_sums(a, x, outputs);
-        k->again_ = k->sums_.has_value();
-      }
-      if (dy_output < 0 && k->in_[0] < 0 && !k->again_) {
-        dy_output = k->out_[0];
-        builder.output("dy", extractor.value(dy));
-        outputs.push_back(dy_output);
-      }
-      if (!failed.ok()) return failed;
-      k->dy_output_ = dy_output;
-      if (!k->again_) k->make_sums(a, x, outputs);
-      if (!k->sums_ && !outputs.empty()) {
-        DS_ASSIGN(k->before_, Loop::make(builder, extractor.sources(), std::move(outputs), s.block));
-      }
+  static Status takes(const Anchored& a, const Shape& s) {
+    DS_ASSIGN(const Operands operands, operands_of(a, 1));
+    Written w(a, operands);
+    if (w.computes_dy) w.keep_dy(operands);
+    DS_TRY(before_loop(a, s, operands, w, Purpose::kAsk).status());
+    return operands.out[0] < 0 ? Status() : gradient_loop(a, s, operands, w, Purpose::kAsk).status();
+  }
+
+  static KernelOrError make(const Anchored& a, const Shape& s) {
+    DS_ASSIGN(const Operands operands, operands_of(a, 1));
+    auto k = std::unique_ptr<Backward>(new Backward(a, s, operands, a.body.type(a.node().inputs[1]).dtype));
+    Written w(a, operands);
+    if (w.computes_dy && few_inputs(a) &&
+        (operands.out[0] < 0 || gradient_loop(a, s, operands, w, Purpose::kAsk).ok())) {
+      k->sums_ = sums_loop(a, s, operands, w);
+      k->again_ = k->sums_.has_value();
     }
-    if (k->out_[0] < 0) return std::unique_ptr<Kernel>(std::move(k));
-    Builder builder(a.body.registry());
-    Extractor extractor(a, builder, no_output);
-    Expr g = dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + dy_output) : extractor.value(dy);
-    const auto wide = [](Expr e) { return ops::cast(e, DType::kF32); };
-    Expr slope = wide(extractor.add_input(x, k->in_[1])) * extractor.add_input(s.per_channel(x), kSlope) +
-                 extractor.add_input(s.per_channel(x), kShift);
-    builder.output("dx", ops::cast(wide(g) * extractor.add_input(s.per_channel(x), kFactor) + slope, x.dtype));
-    DS_ASSIGN(k->gradient_, Loop::make(builder, extractor.sources(), {k->out_[0]}, s.block));
+    if (w.computes_dy && !k->again_) w.keep_dy(operands);
+    k->dy_output_ = w.dy_output;
+    if (!k->again_) k->sums_ = sums_loop(a, s, operands, w);
+    if (!k->sums_) {
+      DS_ASSIGN(k->before_, before_loop(a, s, operands, w, Purpose::kRun));
+    }
+    if (operands.out[0] >= 0) {
+      DS_ASSIGN(k->gradient_, gradient_loop(a, s, operands, w, Purpose::kRun));
+    }
     return std::unique_ptr<Kernel>(std::move(k));
-  }
-
-  // Whether dy, of one tensor of x's size beside x, is as cheap to compute again as to write and read.
-  static bool few_inputs(const Anchored& a) {
-    Builder builder(a.body.registry());
-    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
-    extractor.value(a.node().inputs[0]);
-    int large = 0;
-    for (int source : extractor.sources()) {
-      const Value v = a.body.inputs()[static_cast<size_t>(source)].value;
-      large += v != a.node().inputs[1] && a.body.type(v).dims == a.body.type(a.node().inputs[1]).dims;
-    }
-    return large <= 1;
-  }
-
-  // The loop before the gradient with both sums in it, where that is machine code.
-  void make_sums(const Anchored& a, const TensorType& x, std::vector<int> outputs) {
-    Builder builder(a.body.registry());
-    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
-    const size_t dy_place =
-        static_cast<size_t>(std::find(outputs.begin(), outputs.end(), dy_output_) - outputs.begin());
-    std::vector<Expr> values;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      const Value v =
-          outputs[i] == out_[0] ? a.node().inputs[0] : a.body.outputs()[static_cast<size_t>(outputs[i])].value;
-      values.push_back(extractor.value(v));
-      builder.output(std::to_string(i), values.back());
-    }
-    const Expr dy =
-        ops::cast(dy_place < values.size() ? values[dy_place] : extractor.value(a.node().inputs[0]), DType::kF32);
-    const Expr wide = ops::cast(extractor.value(a.node().inputs[1]), DType::kF32);
-    const Expr dot = dy * (wide - extractor.add_input(shape_.per_channel(x), kMean));
-    Dims axes;
-    for (int64_t i = 0; i + 1 < x.rank(); ++i)
-      if (i != 1) axes.push_back(i);
-    for (const Expr& e : {dy, dot}) {
-      builder.output(std::to_string(outputs.size()), builder.op("sum", {e}, {{"axes", axes}, {"keepdims", true}}));
-      outputs.push_back(-1);
-    }
-    Result<Loop> loop = Loop::make(builder, extractor.sources(), std::move(outputs), shape_.block);
-    if (loop.ok() && loop->program.has_code_for_sums()) sums_ = std::move(*loop);
   }
 
   size_t scratch_bytes() const override {
@@ -347,6 +308,98 @@ class Backward : public NormBase {
   }
 
  private:
+  using NormBase::NormBase;
+
+  // What the loop before the sums writes.
+  struct Written {
+    std::vector<int> outputs;  // of the node; -1: dy, which is kept elsewhere
+    int dy_output = -1;        // that dy is in, so that the second pass need not compute it
+    bool computes_dy = false;  // which is no input, and that nobody reads
+
+    Written(const Anchored& a, const Operands& operands) {
+      for (int o = 0; o < static_cast<int>(a.body.outputs().size()); ++o) {
+        if (operands.is_anchors(o)) continue;
+        if (a.body.outputs()[static_cast<size_t>(o)].value == a.node().inputs[0]) dy_output = o;
+        outputs.push_back(o);
+      }
+      computes_dy = dy_output < 0 && operands.in[0] < 0;
+    }
+    // In the place of dx, if that is written at all.
+    void keep_dy(const Operands& operands) { outputs.push_back(dy_output = operands.out[0]); }
+    Value value(const Anchored& a, size_t i) const {
+      const bool dy = outputs[i] < 0 || outputs[i] == dy_output;
+      return dy ? a.node().inputs[0] : a.body.outputs()[static_cast<size_t>(outputs[i])].value;
+    }
+  };
+
+  static Result<std::optional<Loop>> before_loop(const Anchored& a, const Shape& s, const Operands& operands,
+                                                 const Written& w, Purpose purpose) {
+    Builder builder(a.body.registry());
+    Status failed;
+    Extractor extractor(a, builder, [&](int32_t) {
+      failed = refuse("the loop reads what the gradient gives");
+      return Expr();
+    });
+    for (size_t i = 0; i < w.outputs.size(); ++i) {
+      const Expr value = extractor.value(w.value(a, i));
+      if (!failed.ok()) return failed;
+      builder.output(std::to_string(i), value);
+    }
+    if (w.outputs.empty()) return std::optional<Loop>();
+    DS_ASSIGN(Loop loop, Loop::make(builder, extractor.sources(), w.outputs, s.block, purpose));
+    return std::optional<Loop>(std::move(loop));
+  }
+
+  // dx from dy, which is read where it was written, or computed again.
+  static Result<Loop> gradient_loop(const Anchored& a, const Shape& s, const Operands& operands, const Written& w,
+                                    Purpose purpose) {
+    const TensorType& x = a.body.type(a.node().inputs[1]);
+    Builder builder(a.body.registry());
+    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
+    Expr g =
+        w.dy_output >= 0 ? extractor.add_input(x, Loop::kOutputs + w.dy_output) : extractor.value(a.node().inputs[0]);
+    const auto wide = [](Expr e) { return ops::cast(e, DType::kF32); };
+    Expr slope = wide(extractor.add_input(x, operands.in[1])) * extractor.add_input(s.per_channel(x), kSlope) +
+                 extractor.add_input(s.per_channel(x), kShift);
+    builder.output("dx", ops::cast(wide(g) * extractor.add_input(s.per_channel(x), kFactor) + slope, x.dtype));
+    return Loop::make(builder, extractor.sources(), {operands.out[0]}, s.block, purpose);
+  }
+
+  // Whether dy, of one tensor of x's size beside x, is as cheap to compute again as to write and read.
+  static bool few_inputs(const Anchored& a) {
+    Builder builder(a.body.registry());
+    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
+    extractor.value(a.node().inputs[0]);
+    int large = 0;
+    for (int source : extractor.sources()) {
+      const Value v = a.body.inputs()[static_cast<size_t>(source)].value;
+      large += v != a.node().inputs[1] && a.body.type(v).dims == a.body.type(a.node().inputs[1]).dims;
+    }
+    return large <= 1;
+  }
+
+  // The loop before the gradient with both sums in it, where that is machine code.
+  static std::optional<Loop> sums_loop(const Anchored& a, const Shape& s, const Operands& operands, const Written& w) {
+    const TensorType& x = a.body.type(a.node().inputs[1]);
+    Builder builder(a.body.registry());
+    Extractor extractor(a, builder, [](int32_t) { return Expr(); });
+    std::vector<int> outputs = w.outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) builder.output(std::to_string(i), extractor.value(w.value(a, i)));
+    const Expr dy = ops::cast(extractor.value(a.node().inputs[0]), DType::kF32);
+    const Expr wide = ops::cast(extractor.value(a.node().inputs[1]), DType::kF32);
+    const Expr dot = dy * (wide - extractor.add_input(s.per_channel(x), kMean));
+    Dims axes;
+    for (int64_t i = 0; i + 1 < x.rank(); ++i)
+      if (i != 1) axes.push_back(i);
+    for (const Expr& e : {dy, dot}) {
+      builder.output(std::to_string(outputs.size()), builder.op("sum", {e}, {{"axes", axes}, {"keepdims", true}}));
+      outputs.push_back(-1);
+    }
+    Result<Loop> loop = Loop::make(builder, extractor.sources(), std::move(outputs), s.block, Purpose::kRun);
+    if (!loop.ok() || !loop->program.has_code_for_sums()) return {};
+    return std::move(*loop);
+  }
+
   // Whether dy is computed, and no output has a place for it.
   bool keeps_dy() const { return in_[0] < 0 && dy_output_ < 0 && !again_; }
 
@@ -373,7 +426,7 @@ class Backward : public NormBase {
 
 }  // namespace
 
-KernelOrRefusal make_blocked_batch_norm(const NodeInfo& node) {
+Status takes_blocked_batch_norm(const NodeInfo& node) {
   DS_ASSIGN(const Anchored a, find_anchor(node));
   const std::string& op = a.node().op_name();
   if (!op.starts_with("batch_norm")) return refuse("the heavy op is " + op);
@@ -390,8 +443,13 @@ KernelOrRefusal make_blocked_batch_norm(const NodeInfo& node) {
       return refuse(fmt::format("operand {} of dtype {} beside {}", i, to_string(dtype), to_string(x.dtype)));
   }
   if (x.num_elements() == 0) return refuse("the input is empty");
-  const Shape s{x.dims[0], x.dims[1], x.num_elements() / (x.dims[0] * x.dims[1] * block), block};
-  return op == "batch_norm_grad" ? Backward::make(a, s) : Forward::make(a, s);
+  return op == "batch_norm_grad" ? Backward::takes(a, shape_of(a)) : Forward::takes(a, shape_of(a));
+}
+
+KernelOrError make_blocked_batch_norm(const NodeInfo& node) {
+  DS_ASSIGN(const Anchored a, find_anchor(node));
+  const bool backward = a.node().op_name() == "batch_norm_grad";
+  return backward ? Backward::make(a, shape_of(a)) : Forward::make(a, shape_of(a));
 }
 
 }  // namespace deepseek::backends::cpu

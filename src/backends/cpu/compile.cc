@@ -82,17 +82,20 @@ Result<Graph> CpuProgram::precompute(const Graph& graph, const runtime::CompileO
   DS_TRY(once.prepare_constants());
   once.plan(options);
   DS_ASSIGN(const std::vector<Tensor> results, once.run({}));
-  return passes::rewrite(graph, [&](Builder& b, const Graph&, const Node& node,
-                                    const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
-    bool replaced = false;
-    for (int32_t i = 0; i < node.num_outputs; ++i) replaced = replaced || place.contains(node.output(i).id);
-    if (!replaced) return std::nullopt;
-    std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
-    for (int32_t i = 0; i < node.num_outputs; ++i)
-      if (const auto at = place.find(node.output(i).id); at != place.end())
-        values[static_cast<size_t>(i)] = b.constant(runtime::share_constant(results[at->second]));
-    return values;
-  });
+  return passes::rewrite(graph,
+                         [&](Builder& b, const Graph&, const Node& node,
+                             const std::vector<Expr>& inputs) -> std::optional<std::vector<Expr>> {
+                           bool replaced = false;
+                           for (int32_t i = 0; i < node.num_outputs; ++i)
+                             replaced = replaced || place.contains(node.output(i).id);
+                           if (!replaced) return std::nullopt;
+                           std::vector<Expr> values = b.emit(node.op_name(), inputs, node.attrs);
+                           for (int32_t i = 0; i < node.num_outputs; ++i)
+                             if (const auto at = place.find(node.output(i).id); at != place.end())
+                               values[static_cast<size_t>(i)] =
+                                   b.constant(runtime::share_constant(results[at->second]));
+                           return values;
+                         });
 }
 
 // By value: constants, and in a body what depends on fixed inputs and constants alone, unless it is an output, whose

@@ -64,6 +64,6 @@ using TapPairs = std::vector<std::vector<RowPair>>;
 TapPairs pairs_by_tap(const Geometry& g, const RowTaps& rows, int64_t first, int64_t last);
 
 // Of the convolution's weights.
-KernelOrRefusal make_blocked_weight_gradient(const Geometry& g);
+KernelOrError make_blocked_weight_gradient(const Geometry& g);
 
 }  // namespace deepseek::backends::cpu

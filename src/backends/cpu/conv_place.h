@@ -15,6 +15,6 @@ struct ConvPlace {
 
 // The body's nodes after the convolution, which writes to an output of the node: its own if others read it too, else
 // that which the loop overwrites in place. `block` is that of the result.
-Result<ConvPlace> place_of(const Anchored& a, int64_t block);
+Result<ConvPlace> place_of(const Anchored& a, int64_t block, Purpose purpose);
 
 }  // namespace deepseek::backends::cpu

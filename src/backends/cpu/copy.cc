@@ -172,7 +172,7 @@ void run_copy(const StridedCopy& c, const void* src, void* dst) {
 
 }  // namespace
 
-KernelOrRefusal make_copy(const NodeInfo& node) {
+KernelOrError make_copy(const NodeInfo& node) {
   const graph::OpContext& c = node.context;
   const std::string& op = c.op->name.value;
   const TensorType& y = node.outputs[0];
@@ -211,7 +211,7 @@ KernelOrRefusal make_copy(const NodeInfo& node) {
         if (!c.ints("interior").empty()) copy.dst[i] *= c.ints("interior")[i] + 1;
       }
     } else {
-      return refuse("is no copy");
+      return internal_error("'{}' is no copy", op);
     }
     copies.push_back(std::move(copy));
   }

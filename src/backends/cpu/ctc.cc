@@ -65,9 +65,13 @@ void run_sample(const Problem& p, const CtcSample& s, int64_t n, const float* x,
 
 }  // namespace
 
-KernelOrRefusal make_ctc(const NodeInfo& node) {
+Status takes_ctc(const NodeInfo& node) {
+  const DType dtype = node.context.in(0).dtype;
+  return dtype == DType::kF32 ? Status() : refuse(fmt::format("dtype {} is not supported", to_string(dtype)));
+}
+
+KernelOrError make_ctc(const NodeInfo& node) {
   const graph::OpContext& c = node.context;
-  if (c.in(0).dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(c.in(0).dtype)));
   Problem p{.steps = c.in(0).dims[0],
             .batch = c.in(0).dims[1],
             .classes = c.in(0).dims[2],

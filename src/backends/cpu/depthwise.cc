@@ -302,13 +302,18 @@ class TurnedAround : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_depthwise_conv(const NodeInfo& node) {
+Status takes_depthwise_conv(const NodeInfo& node) {
   if (node.context.in(0).dtype != DType::kF32)
     return refuse(fmt::format("dtype {} is not supported", to_string(node.context.in(0).dtype)));
   DS_ASSIGN(const ops::BlockedConvShape s, ops::depthwise_conv_geometry(node.context));
   if (s.x_block % 8 != 0) return refuse(fmt::format("a block of {} channels is no multiple of 8", s.x_block));
   for (const graph::TensorType& t : {node.context.in(0), node.context.in(1), node.outputs[0]})
     if (t.num_elements() == 0) return refuse("an operand is empty");
+  return {};
+}
+
+KernelOrError make_depthwise_conv(const NodeInfo& node) {
+  DS_ASSIGN(const ops::BlockedConvShape s, ops::depthwise_conv_geometry(node.context));
   const Shape shape = shape_of(s);
   const std::string& op = node.context.op->name.value;
   if (op == "depthwise_conv_input_grad" && turns_around(shape))

@@ -159,7 +159,7 @@ std::vector<size_t> components(const Graph& body) {
 }
 
 // The part of the body that is one component, as a loop.
-Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted) {
+Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted, Purpose purpose) {
   Builder builder(body.registry());
   std::vector<Expr> map(static_cast<size_t>(body.num_values()));
   std::vector<int> in, out;
@@ -188,13 +188,13 @@ Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size
     out.push_back(static_cast<int>(o));
   }
   DS_ASSIGN(const Graph part, builder.finish());
-  DS_ASSIGN(TileProgram program, TileProgram::compile(part));
+  DS_ASSIGN(TileProgram program, TileProgram::compile(part, kTile / 2, purpose));
   return Loop{std::move(program), std::move(in), std::move(out)};
 }
 
 // The body as one loop, all operands being its own.
-Result<Loop> whole_loop(const Graph& body) {
-  DS_ASSIGN(TileProgram program, TileProgram::compile(body));
+Result<Loop> whole_loop(const Graph& body, Purpose purpose) {
+  DS_ASSIGN(TileProgram program, TileProgram::compile(body, kTile / 2, purpose));
   Loop loop{std::move(program), {}, {}};
   for (size_t i = 0; i < body.inputs().size(); ++i) loop.in.push_back(static_cast<int>(i));
   for (size_t o = 0; o < body.outputs().size(); ++o) loop.out.push_back(static_cast<int>(o));
@@ -213,9 +213,7 @@ bool adds_rows(const NodeInfo& node) {
   return false;
 }
 
-}  // namespace
-
-KernelOrRefusal make_elementwise(const NodeInfo& node) {
+Result<std::vector<Loop>> loops_of(const NodeInfo& node, Purpose purpose) {
   if (adds_rows(node)) return refuse("a sum of rows");
   DS_ASSIGN(const Graph body, body_of(node));
   const std::vector<size_t> group = components(body);
@@ -230,16 +228,25 @@ KernelOrRefusal make_elementwise(const NodeInfo& node) {
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   std::vector<Loop> loops;
   if (whole || wanted.size() < 2) {
-    DS_ASSIGN(Loop loop, whole_loop(body));
+    DS_ASSIGN(Loop loop, whole_loop(body, purpose));
     loops.push_back(std::move(loop));
   } else {
     for (size_t w : wanted) {
-      DS_ASSIGN(Loop loop, make_loop(body, group, w));
+      DS_ASSIGN(Loop loop, make_loop(body, group, w, purpose));
       loops.push_back(std::move(loop));
     }
   }
   for (const Loop& loop : loops)
     if (loop.program.size() == 0) return refuse("an empty result");
+  return loops;
+}
+
+}  // namespace
+
+Status takes_elementwise(const NodeInfo& node) { return loops_of(node, Purpose::kAsk).status(); }
+
+KernelOrError make_elementwise(const NodeInfo& node) {
+  DS_ASSIGN(std::vector<Loop> loops, loops_of(node, Purpose::kRun));
   return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(loops), node));
 }
 

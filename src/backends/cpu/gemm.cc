@@ -168,27 +168,46 @@ std::vector<int64_t> matrices(const Dims& dims, const Dims& y) {
 
 }  // namespace
 
-KernelOrRefusal make_gemm(const NodeInfo& node) {
+namespace {
+
+// But for which matrices: one_b, whether b is a single one, and joined, whether all of a's then make one product.
+struct Sizes {
+  Products products;
+  bool one_b, joined;
+};
+Sizes sizes_of(const NodeInfo& node) {
   const graph::TensorType &a = node.context.in(0), &b = node.context.in(1), &y = node.outputs[0];
-  if (a.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(a.dtype)));
-  if (y.num_elements() == 0 || a.num_elements() == 0) return refuse("an operand is empty");
-  Products p;
+  Sizes s{};
+  Products& p = s.products;
   p.transpose_a = node.context.flag("transpose_a");
   p.transpose_b = node.context.flag("transpose_b");
   p.rows = y.dims[y.dims.size() - 2];
   p.columns = y.dims.back();
   p.depth = a.dims[a.dims.size() - (p.transpose_a ? 2 : 1)];
-  const bool one_b = b.num_elements() == p.depth * p.columns;
-  if (one_b && !p.transpose_a && a.num_elements() * p.columns == y.num_elements() * p.depth) {
-    p.rows = a.num_elements() / p.depth;  // one product for all of a's matrices
-    p.a = p.b = {0};
-  } else {
-    p.a = matrices(a.dims, y.dims);
-    p.b = matrices(b.dims, y.dims);
-  }
+  s.one_b = b.num_elements() == p.depth * p.columns;
+  s.joined = s.one_b && !p.transpose_a && a.num_elements() * p.columns == y.num_elements() * p.depth;
+  if (s.joined) p.rows = a.num_elements() / p.depth;
+  return s;
+}
+
+}  // namespace
+
+Status takes_gemm(const NodeInfo& node) {
+  const graph::TensorType &a = node.context.in(0), &y = node.outputs[0];
+  if (a.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(a.dtype)));
+  if (y.num_elements() == 0 || a.num_elements() == 0) return refuse("an operand is empty");
+  const Products p = sizes_of(node).products;
   if (p.rows >= kPackedRows && p.rows * p.columns * p.depth > kLarge)
     return refuse("oneDNN is faster for large products");
-  return std::unique_ptr<Kernel>(std::make_unique<Gemm>(std::move(p), one_b && node.is_fixed(1)));
+  return {};
+}
+
+KernelOrError make_gemm(const NodeInfo& node) {
+  Sizes s = sizes_of(node);
+  const Dims& y = node.outputs[0].dims;
+  s.products.a = s.joined ? std::vector<int64_t>{0} : matrices(node.context.in(0).dims, y);
+  s.products.b = s.joined ? std::vector<int64_t>{0} : matrices(node.context.in(1).dims, y);
+  return std::unique_ptr<Kernel>(std::make_unique<Gemm>(std::move(s.products), s.one_b && node.is_fixed(1)));
 }
 
 }  // namespace deepseek::backends::cpu

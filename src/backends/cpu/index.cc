@@ -170,7 +170,7 @@ class ScatterKernel : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_gather(const NodeInfo& node) {
+KernelOrError make_gather(const NodeInfo& node) {
   const graph::TensorType &x = node.context.in(0), &index = node.context.in(1);
   DS_ASSIGN(const int64_t axis, ops::normalize_axis(node.context.integer("axis"), x.rank()));
   const bool along = node.context.op->name.value == "take_along_axis";
@@ -193,15 +193,19 @@ KernelOrRefusal make_gather(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_scatter(const NodeInfo& node) {
+Status takes_scatter(const NodeInfo& node) {
+  const DType dtype = node.outputs[0].dtype;
+  return size_of(dtype) > 1 ? Status() : refuse(fmt::format("sums of {} are not supported", to_string(dtype)));
+}
+
+KernelOrError make_scatter(const NodeInfo& node) {
   const graph::TensorType& y = node.outputs[0];
-  if (size_of(y.dtype) == 1) return refuse(fmt::format("sums of {} are not supported", to_string(y.dtype)));
   DS_ASSIGN(const int64_t axis, ops::normalize_axis(node.context.integer("axis"), y.rank()));
   const bool along = node.context.op->name.value == "put_along_axis_add";
   return std::unique_ptr<Kernel>(std::make_unique<ScatterKernel>(node, Axis(y.dims, axis), along));
 }
 
-KernelOrRefusal make_one_hot(const NodeInfo& node) {
+KernelOrError make_one_hot(const NodeInfo& node) {
   const graph::TensorType &index = node.context.in(0), &y = node.outputs[0];
   const int64_t depth = node.context.integer("depth"), count = index.num_elements();
   const size_t size = size_of(y.dtype);
@@ -223,7 +227,7 @@ KernelOrRefusal make_one_hot(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_iota(const NodeInfo& node) {
+KernelOrError make_iota(const NodeInfo& node) {
   const graph::TensorType& y = node.outputs[0];
   DS_ASSIGN(const int64_t axis, ops::normalize_axis(node.context.integer("axis"), y.rank()));
   return make_kernel([y, a = Axis(y.dims, axis)](const KernelArgs& args) -> Status {

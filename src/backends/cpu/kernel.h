@@ -1,5 +1,5 @@
 // What an implementation of an op on the CPU is. For each op there is an ordered list, fastest first, reference last;
-// a factory either returns a kernel for this very node (shapes fixed) or refuses with a reason.
+// each says of a node, its shapes fixed, whether it takes it, or why not, and only then makes a kernel of it.
 // Test: tests/ops/samples_test.cc, tests/backends_cpu/kernels_test.cc
 #pragma once
 
@@ -51,54 +51,84 @@ struct NodeInfo {
 // The body of a `fused` node; of another one, a graph of it alone. Inputs and outputs are those of the node.
 Result<graph::Graph> body_of(const NodeInfo& node);
 
-using KernelOrRefusal = Result<std::unique_ptr<Kernel>>;
+using KernelOrError = Result<std::unique_ptr<Kernel>>;
 
 struct Implementation {
   std::string_view name;
-  KernelOrRefusal (*make)(const NodeInfo&);
+  // kUnsupported with the reason where it does not take the node. Cheap: passes ask at every step. It makes no
+  // primitives, code or programs, and no memory of the size of an operand.
+  Status (*takes)(const NodeInfo&);
+  // Of a node that it takes; what fails then is an error, and no refusal.
+  KernelOrError (*make)(const NodeInfo&);
 };
 
 // The list for an op; the reference implementation is always its last entry.
 std::vector<Implementation> implementations(const graph::OpDef& op);
 
-// implementation.make(node), but of a node with an operand or result that has no elements nothing takes more than the
-// reference: kernels need not care for loops over nothing.
-KernelOrRefusal make_kernel_by(const Implementation& implementation, const NodeInfo& node);
+// implementation.takes(node), but what the options disable takes nothing, and nodes with an operand or result that has
+// no elements are for the reference alone: kernels need not care for loops over nothing. All who choose ask this.
+Status takes(const Implementation& implementation, const NodeInfo& node);
 bool is_empty(const NodeInfo& node);
 
-// One entry per file: a family's factories.
-KernelOrRefusal make_reference(const NodeInfo&);
-KernelOrRefusal make_elementwise(const NodeInfo&);
-KernelOrRefusal make_reduce(const NodeInfo&);
-KernelOrRefusal make_gemm(const NodeInfo&);
-KernelOrRefusal make_onednn_matmul(const NodeInfo&);
-KernelOrRefusal make_onednn_conv(const NodeInfo&);
-KernelOrRefusal make_blocked_conv(const NodeInfo&);    // and its gradients
-KernelOrRefusal make_winograd_conv(const NodeInfo&);   // and its gradients
-KernelOrRefusal make_depthwise_conv(const NodeInfo&);  // and its gradients
-KernelOrRefusal make_copy(const NodeInfo&);
-KernelOrRefusal make_attention(const NodeInfo&);  // and its gradient
-KernelOrRefusal make_softmax(const NodeInfo&);
-KernelOrRefusal make_batch_norm(const NodeInfo&);
-KernelOrRefusal make_batch_norm_inference(const NodeInfo&);
-KernelOrRefusal make_blocked_batch_norm(const NodeInfo&);  // and its gradient, and as inferred
-KernelOrRefusal make_layer_norm(const NodeInfo&);
-KernelOrRefusal make_max_pool(const NodeInfo&);
-KernelOrRefusal make_max_pool_grad(const NodeInfo&);
-KernelOrRefusal make_avg_pool(const NodeInfo&);
-KernelOrRefusal make_gather(const NodeInfo&);   // gather, take_along_axis
-KernelOrRefusal make_scatter(const NodeInfo&);  // their adjoints
-KernelOrRefusal make_one_hot(const NodeInfo&);
-KernelOrRefusal make_iota(const NodeInfo&);
-KernelOrRefusal make_arg_extremum(const NodeInfo&);
-KernelOrRefusal make_top_k(const NodeInfo&);
-KernelOrRefusal make_cumsum(const NodeInfo&);
-KernelOrRefusal make_random(const NodeInfo&);      // random_uniform, dropout
-KernelOrRefusal make_group_norm(const NodeInfo&);  // and its gradient
-KernelOrRefusal make_scan(const NodeInfo&);
-KernelOrRefusal make_ctc(const NodeInfo&);
+// Whether a question or a kernel is at hand: for the former no machine code is made.
+enum class Purpose { kAsk, kRun };
+
+// Of every node of its op.
+Status takes_all(const NodeInfo&);
+// By family, in its file: whether it takes a node, and the kernel.
+KernelOrError make_reference(const NodeInfo&);
+Status takes_elementwise(const NodeInfo&);
+KernelOrError make_elementwise(const NodeInfo&);
+Status takes_reduce(const NodeInfo&);
+KernelOrError make_reduce(const NodeInfo&);
+Status takes_gemm(const NodeInfo&);
+KernelOrError make_gemm(const NodeInfo&);
+Status takes_onednn_matmul(const NodeInfo&);
+KernelOrError make_onednn_matmul(const NodeInfo&);
+Status takes_onednn_conv(const NodeInfo&);
+KernelOrError make_onednn_conv(const NodeInfo&);
+Status takes_blocked_conv(const NodeInfo&);  // and its gradients
+KernelOrError make_blocked_conv(const NodeInfo&);
+Status takes_winograd_conv(const NodeInfo&);  // and its gradients
+KernelOrError make_winograd_conv(const NodeInfo&);
+Status takes_depthwise_conv(const NodeInfo&);  // and its gradients
+KernelOrError make_depthwise_conv(const NodeInfo&);
+KernelOrError make_copy(const NodeInfo&);
+Status takes_attention(const NodeInfo&);  // and its gradient
+KernelOrError make_attention(const NodeInfo&);
+Status takes_softmax(const NodeInfo&);
+KernelOrError make_softmax(const NodeInfo&);
+Status takes_batch_norm(const NodeInfo&);
+KernelOrError make_batch_norm(const NodeInfo&);
+Status takes_batch_norm_inference(const NodeInfo&);
+KernelOrError make_batch_norm_inference(const NodeInfo&);
+Status takes_blocked_batch_norm(const NodeInfo&);  // and its gradient, and as inferred
+KernelOrError make_blocked_batch_norm(const NodeInfo&);
+Status takes_layer_norm(const NodeInfo&);
+KernelOrError make_layer_norm(const NodeInfo&);
+Status takes_max_pool(const NodeInfo&);
+KernelOrError make_max_pool(const NodeInfo&);
+Status takes_max_pool_grad(const NodeInfo&);
+KernelOrError make_max_pool_grad(const NodeInfo&);
+Status takes_avg_pool(const NodeInfo&);
+KernelOrError make_avg_pool(const NodeInfo&);
+KernelOrError make_gather(const NodeInfo&);  // gather, take_along_axis
+Status takes_scatter(const NodeInfo&);       // their adjoints
+KernelOrError make_scatter(const NodeInfo&);
+KernelOrError make_one_hot(const NodeInfo&);
+KernelOrError make_iota(const NodeInfo&);
+KernelOrError make_arg_extremum(const NodeInfo&);
+KernelOrError make_top_k(const NodeInfo&);
+KernelOrError make_cumsum(const NodeInfo&);
+KernelOrError make_random(const NodeInfo&);  // random_uniform, dropout
+Status takes_group_norm(const NodeInfo&);    // and its gradient
+KernelOrError make_group_norm(const NodeInfo&);
+KernelOrError make_scan(const NodeInfo&);
+Status takes_ctc(const NodeInfo&);
+KernelOrError make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
-KernelOrRefusal make_widened(const NodeInfo&);
+Status takes_widened(const NodeInfo&);
+KernelOrError make_widened(const NodeInfo&);
 
 // The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
 passes::ChannelBlocks channel_blocks(const NodeInfo& node);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "base/status.h"
@@ -22,7 +23,9 @@ bool has_wide_vectors();
 
 class MicroGemm {
  public:
-  // kUnsupported where libxsmm has no code generator for this CPU or these sizes.
+  // kUnsupported where libxsmm has no code generator for this CPU, or for products of such sizes and strides.
+  static Status takes(std::initializer_list<int64_t> sizes = {});
+  // Of a shape whose sizes it takes.
   static Result<MicroGemm> make(const MicroGemmShape& shape);
   // `count` >= 1 pairs of operands; the code moves the pointers in a and b.
   void operator()(const float** a, const float** b, unsigned long long count, float* c) const {

@@ -308,9 +308,12 @@ Status require_plain(const NodeInfo& node) {
 
 }  // namespace
 
-KernelOrRefusal make_batch_norm(const NodeInfo& node) {
+Status takes_batch_norm(const NodeInfo& node) {
   DS_TRY(require_f32(node));
-  DS_TRY(require_plain(node));
+  return require_plain(node);
+}
+
+KernelOrError make_batch_norm(const NodeInfo& node) {
   const BatchShape s = batch_shape(node.context.in(0));
   if (node.context.op->name.value == "batch_norm_grad")
     return make_kernel([s](const KernelArgs& args) { return batch_backward(args, s); });
@@ -318,9 +321,9 @@ KernelOrRefusal make_batch_norm(const NodeInfo& node) {
   return make_kernel([=](const KernelArgs& args) { return batch_forward(args, s, momentum, epsilon); });
 }
 
-KernelOrRefusal make_batch_norm_inference(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
-  DS_TRY(require_plain(node));
+Status takes_batch_norm_inference(const NodeInfo& node) { return takes_batch_norm(node); }
+
+KernelOrError make_batch_norm_inference(const NodeInfo& node) {
   const BatchShape s = batch_shape(node.context.in(0));
   const double epsilon = node.context.number("epsilon");
   return make_kernel([=](const KernelArgs& args) -> Status {
@@ -336,8 +339,9 @@ KernelOrRefusal make_batch_norm_inference(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_group_norm(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
+Status takes_group_norm(const NodeInfo& node) { return require_f32(node); }
+
+KernelOrError make_group_norm(const NodeInfo& node) {
   const BatchShape b = batch_shape(node.context.in(0));
   const int64_t groups = node.context.integer("groups");
   const GroupShape s{b.n, groups, b.c / groups, b.inner};
@@ -347,8 +351,9 @@ KernelOrRefusal make_group_norm(const NodeInfo& node) {
   return make_kernel([=](const KernelArgs& args) { return group_forward(args, s, epsilon); });
 }
 
-KernelOrRefusal make_layer_norm(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
+Status takes_layer_norm(const NodeInfo& node) { return require_f32(node); }
+
+KernelOrError make_layer_norm(const NodeInfo& node) {
   const bool backward = node.context.op->name.value == "layer_norm_grad";
   const int64_t n = node.context.in(backward ? 2 : 1).num_elements();
   const int64_t rows = node.context.in(0).num_elements() / n;

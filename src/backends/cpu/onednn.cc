@@ -26,12 +26,14 @@ dnnl::memory::desc onednn_plain(const graph::Dims& dims, dnnl::memory::data_type
   return dnnl::memory::desc(dims, dtype, graph::contiguous_strides(dims));
 }
 
-Status require_fast(dnnl::memory::data_type dtype, const std::string& primitive) {
-  if (dtype == dnnl::memory::data_type::f32) return {};
+Status require_bf16_instructions() {
   // A set of instructions is a set of bits, which those that build on it include.
   const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
   const auto needs = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  if ((has & needs) != needs) return refuse("the CPU has no bf16 instructions");
+  return (has & needs) == needs ? Status() : refuse("the CPU has no bf16 instructions");
+}
+
+Status require_vectors(const std::string& primitive) {
   if (primitive.starts_with("ref") || primitive.starts_with("gemm:ref"))
     return refuse("onednn has only '" + primitive + "' for bf16 here");
   return {};

@@ -60,17 +60,26 @@ class OnednnKernel : public Kernel {
   size_t scratchpad_offset_ = 0, scratch_ = 0, prepared_ = 0;
 };
 
-// Without instructions for bf16, oneDNN offers plain loops or emulates; f32 with conversions around it is faster then.
-Status require_fast(dnnl::memory::data_type dtype, const std::string& primitive);
-
-// Calls make() and turns oneDNN's exceptions into refusals with its message.
+// Calls make(), of a result, and turns oneDNN's exceptions into errors with its message.
 template <class F>
-KernelOrRefusal onednn_guard(F make) {
+auto onednn_guard(F make) -> decltype(make()) {
   try {
     return make();
   } catch (const dnnl::error& e) {
-    return refuse(std::string("onednn: ") + e.what());
+    return internal_error("onednn: {}", e.what());
   }
+}
+
+// Without instructions for bf16, oneDNN offers plain loops or emulates; f32 with conversions around it is faster then.
+// Which loops it has for bf16 only its descriptor tells: `implementation` makes that and gives its name.
+Status require_bf16_instructions();
+Status require_vectors(const std::string& implementation);
+template <class F>
+Status onednn_is_fast(DType dtype, F implementation) {
+  if (dtype == DType::kF32) return {};
+  DS_TRY(require_bf16_instructions());
+  DS_ASSIGN(const std::string name, implementation());
+  return require_vectors(name);
 }
 
 }  // namespace deepseek::backends::cpu

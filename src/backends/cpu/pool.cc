@@ -196,10 +196,14 @@ Status require_f32(const NodeInfo& node) {
 
 }  // namespace
 
-KernelOrRefusal make_max_pool(const NodeInfo& node) {
+Status takes_max_pool(const NodeInfo& node) {
   DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
-  const bool bf16 = node.context.in(0).dtype == DType::kBF16 && has_lanes(widen(s));
-  if (!bf16) DS_TRY(require_f32(node));
+  return node.context.in(0).dtype == DType::kBF16 && has_lanes(widen(s)) ? Status() : require_f32(node);
+}
+
+KernelOrError make_max_pool(const NodeInfo& node) {
+  DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
+  const bool bf16 = node.context.in(0).dtype == DType::kBF16;
   return make_kernel([p = widen(s), bf16](const KernelArgs& args) -> Status {
     if (has_lanes(p)) {
       max_lanes(p, bf16, args.in[0], args.out[0], static_cast<int32_t*>(args.out[1]));
@@ -226,12 +230,16 @@ KernelOrRefusal make_max_pool(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
+Status takes_max_pool_grad(const NodeInfo& node) {
+  if (node.context.in(0).dtype != DType::kBF16) DS_TRY(require_f32(node));
+  const Dims& dx = node.outputs[0].dims;
+  return dx[0] * dx[1] > 0 ? Status() : refuse("the input is empty");
+}
+
+KernelOrError make_max_pool_grad(const NodeInfo& node) {
   const graph::TensorType &dx = node.outputs[0], &dy = node.context.in(0);
   const bool bf16 = dy.dtype == DType::kBF16;
-  if (!bf16) DS_TRY(require_f32(node));
   const int64_t planes = dx.dims[0] * dx.dims[1];
-  if (planes == 0) return refuse("the input is empty");
   const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
   const DType index_dtype = node.context.in(1).dtype;
   const auto run = [=](const auto* indices, const KernelArgs& args) -> Status {
@@ -267,8 +275,9 @@ KernelOrRefusal make_max_pool_grad(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_avg_pool(const NodeInfo& node) {
-  DS_TRY(require_f32(node));
+Status takes_avg_pool(const NodeInfo& node) { return require_f32(node); }
+
+KernelOrError make_avg_pool(const NodeInfo& node) {
   DS_ASSIGN(const ops::PoolShape s, ops::pool_geometry(node.context));
   const bool backward = node.context.op->name.value == "avg_pool_grad";
   // One divisor per window position, the same on all planes.

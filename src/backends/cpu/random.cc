@@ -148,7 +148,7 @@ class Dropout : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_random(const NodeInfo& node) {
+KernelOrError make_random(const NodeInfo& node) {
   const graph::TensorType& y = node.outputs[0];
   const int64_t stream = node.context.integer("stream");
   if (node.context.op->name.value == "random_uniform")

@@ -205,13 +205,16 @@ void reduce_nest(Kind kind, const LoopNest& nest, const T* x, Y* y, double count
 
 }  // namespace
 
-KernelOrRefusal make_reduce(const NodeInfo& node) {
+Status takes_reduce(const NodeInfo& node) {
+  const TensorType& x = node.context.in(0);
+  if (x.dtype != DType::kF32 && x.dtype != DType::kF64 && is_float(x.dtype))
+    return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
+  return x.num_elements() > 0 ? Status() : refuse("the input is empty");
+}
+
+KernelOrError make_reduce(const NodeInfo& node) {
   const TensorType& x = node.context.in(0);
   const std::string& op = node.context.op->name.value;
-  const bool whole = !is_float(x.dtype);
-  if (x.dtype != DType::kF32 && x.dtype != DType::kF64 && !whole)
-    return refuse(fmt::format("dtype {} is not supported", to_string(x.dtype)));
-  if (x.num_elements() == 0) return refuse("the input is empty");
   const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : op == "prod" ? Kind::kProd : Kind::kSum;
   DS_ASSIGN(const Dims axes, ops::normalize_axes(node.context.ints("axes"), x.rank()));
   const std::vector<Loop> loops = merged_loops(x.dims, axes);

@@ -9,7 +9,7 @@ namespace deepseek::backends::cpu {
 
 using namespace graph;
 
-KernelOrRefusal make_reference(const NodeInfo& node) {
+KernelOrError make_reference(const NodeInfo& node) {
   return make_kernel([node, attrs = *node.context.attrs](const KernelArgs& args) -> Status {
     OpContext context = node.context;
     context.attrs = &attrs;

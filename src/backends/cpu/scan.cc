@@ -88,7 +88,7 @@ class ScanKernel : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_scan(const NodeInfo& node) {
+KernelOrError make_scan(const NodeInfo& node) {
   const Graph& graph = *node.context.attrs->get<graph::GraphRef>("body");
   std::vector<bool> fixed(graph.inputs().size(), true);  // the consts
   std::fill_n(fixed.begin(), node.context.integer("num_carry") + node.context.integer("num_xs"), false);

@@ -112,7 +112,7 @@ void cumsum(const T* x, const Lanes& l, Total<T>* y) {
 
 }  // namespace
 
-KernelOrRefusal make_arg_extremum(const NodeInfo& node) {
+KernelOrError make_arg_extremum(const NodeInfo& node) {
   DS_ASSIGN(const Lanes lanes, lanes_of(node));
   const bool largest = node.context.op->name.value == "argmax";
   return make_kernel([lanes, largest, dtype = node.context.in(0).dtype](const KernelArgs& args) -> Status {
@@ -124,7 +124,7 @@ KernelOrRefusal make_arg_extremum(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_top_k(const NodeInfo& node) {
+KernelOrError make_top_k(const NodeInfo& node) {
   DS_ASSIGN(const Lanes lanes, lanes_of(node));
   const int64_t k = node.context.integer("k");
   const bool largest = node.context.flag("largest");
@@ -138,7 +138,7 @@ KernelOrRefusal make_top_k(const NodeInfo& node) {
   });
 }
 
-KernelOrRefusal make_cumsum(const NodeInfo& node) {
+KernelOrError make_cumsum(const NodeInfo& node) {
   DS_ASSIGN(const Lanes lanes, lanes_of(node));
   return make_kernel([lanes, dtype = node.context.in(0).dtype](const KernelArgs& args) -> Status {
     visit_dtype(dtype, [&](auto element) {

@@ -66,17 +66,16 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     for (const Implementation& implementation : implementations(*node.op)) {
       const bool slow = implementation.name == "widened" || implementation.name == "reference";
       if (!taken.empty() && (slow || !options.measure_kernels)) break;
-      if (is_disabled(options, implementation.name)) {
-        report.refusals.push_back(std::string(implementation.name) + ": disabled by option");
+      if (const Status answer = takes(implementation, info); !answer.ok()) {
+        if (answer.code() != ErrorCode::kUnsupported) return answer;
+        report.refusals.push_back(std::string(implementation.name) + ": " + answer.message());
         continue;
       }
-      KernelOrRefusal kernel = make_kernel_by(implementation, info);
-      if (kernel.ok()) {
-        taken.emplace_back(implementation.name, std::move(*kernel));
-        continue;
-      }
-      if (kernel.status().code() != ErrorCode::kUnsupported) return std::move(kernel).status();
-      report.refusals.push_back(std::string(implementation.name) + ": " + kernel.status().message());
+      KernelOrError kernel = implementation.make(info);
+      if (!kernel.ok())
+        return make_error(kernel.status().code(), "[{}] node '{}' by {}: {}", node.op_name(), node.scope,
+                          implementation.name, kernel.status().message());
+      taken.emplace_back(implementation.name, std::move(*kernel));
     }
     if (!taken.empty()) {
       const size_t chosen = taken.size() > 1 ? fastest(info, node, taken, report) : 0;

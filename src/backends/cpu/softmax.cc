@@ -119,10 +119,14 @@ void short_rows(const float* a, const float* b, int64_t n, int64_t rows, bool lo
 
 }  // namespace
 
-KernelOrRefusal make_softmax(const NodeInfo& node) {
+Status takes_softmax(const NodeInfo& node) {
   const graph::TensorType& type = node.context.in(0);
   if (type.dtype != DType::kF32) return refuse(fmt::format("dtype {} is not supported", to_string(type.dtype)));
-  if (type.num_elements() == 0) return refuse("the input is empty");
+  return type.num_elements() > 0 ? Status() : refuse("the input is empty");
+}
+
+KernelOrError make_softmax(const NodeInfo& node) {
+  const graph::TensorType& type = node.context.in(0);
   DS_ASSIGN(const int64_t axis, ops::normalize_axis(node.context.integer("axis"), type.rank()));
   const Slab s{type.dims[axis], graph::product(std::span(type.dims).subspan(axis + 1))};
   const int64_t outer = type.num_elements() / (s.n * s.inner), parts = (s.inner + kWidth - 1) / kWidth;

@@ -15,11 +15,9 @@ bool CpuTarget::takes(const Graph& graph, const Node& node) const {
     info.used.push_back(true);
   }
   // Where there are no elements the reference is the best: decompositions may reduce what is not there.
-  if (is_empty(info) && node.op->reference.value.fn()) return true;
+  if (is_empty(info) && node.op->reference.value.fn() && !is_disabled(options_, "reference")) return true;
   for (const Implementation& implementation : implementations(*node.op))
-    if (implementation.name != "reference" && !is_disabled(options_, implementation.name) &&
-        make_kernel_by(implementation, info).ok())
-      return true;
+    if (implementation.name != "reference" && cpu::takes(implementation, info).ok()) return true;
   return false;
 }
 
@@ -40,8 +38,7 @@ passes::ChannelBlocks CpuTarget::channel_blocks(const Graph& graph, const Node& 
 
 passes::FusedLoops CpuTarget::fused_loops(const Node& node) const {
   const std::string& op = node.op_name();
-  if (op == "batch_norm" || op == "batch_norm_inference")
-    return {.epilogue = node.attrs.integer("channel_block") > 0};
+  if (op == "batch_norm" || op == "batch_norm_inference") return {.epilogue = node.attrs.integer("channel_block") > 0};
   if (op == "batch_norm_grad") return {.prologue = node.attrs.integer("channel_block") > 0};
   return {.epilogue = op == "blocked_conv"};
 }

@@ -145,6 +145,7 @@ void TileProgram::add_loops(const Dims& dims, const std::vector<Dims>& shapes, i
 struct TileProgram::Compiler {
   TileProgram& program;
   const Graph& body;
+  Purpose purpose;
   std::vector<Operand> place;
   std::vector<Dims> leaf_dims, sum_dims;
   std::vector<int32_t> last_use, source;
@@ -154,7 +155,7 @@ struct TileProgram::Compiler {
   std::vector<bool> skipped;  // by node: a product that is computed with its reader
   Dims dims;
 
-  Compiler(TileProgram& p, const Graph& b) : program(p), body(b) {
+  Compiler(TileProgram& p, const Graph& b, Purpose why) : program(p), body(b), purpose(why) {
     const size_t count = static_cast<size_t>(body.num_values());
     place.resize(count);
     last_use.assign(count, -1);
@@ -199,8 +200,9 @@ struct TileProgram::Compiler {
   }
 
   Operand add_leaf(int input, Tensor constant, const TensorType& type) {
-    if (constant.defined() && is_half(type.dtype)) constant = constant.cast(DType::kF32);
-    const DType dtype = constant.defined() ? constant.dtype() : type.dtype;
+    const DType dtype = constant.defined() ? compute_dtype(type.dtype) : type.dtype;
+    if (constant.defined() && is_half(type.dtype))
+      constant = purpose == Purpose::kRun ? constant.cast(DType::kF32) : Tensor();
     program.leaves_.push_back({input, std::move(constant), dtype, {}});
     if (is_half(dtype)) program.leaves_.back().widen = find_tile_fn("cast", dtype, DType::kF32);
     leaf_dims.push_back(type.dims);
@@ -334,6 +336,7 @@ struct TileProgram::Compiler {
     std::vector<Dims> shapes = leaf_dims;
     shapes.insert(shapes.end(), sum_dims.begin(), sum_dims.end());
     program.add_loops(dims, shapes, max_period);
+    if (purpose == Purpose::kAsk) return {};
     program.affine_ = affine();
     if (!program.affine_) program.code_ = code();
     return {};
@@ -458,12 +461,16 @@ struct TileProgram::Compiler {
   }
 };
 
-Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period) {
-  DS_ASSIGN(const Graph body, passes::decompose(original, [](const Graph& g, const Node& node) {
-              return !is_sum(node) && !is_tile_op(g, node);
-            }));
+Result<TileProgram> TileProgram::compile(const Graph& original, int64_t max_period, Purpose purpose) {
+  const auto apart = [](const Graph& g, const Node& node) {
+    return node.op->decompose && !is_sum(node) && !is_tile_op(g, node);
+  };
+  Graph body = original;
+  if (std::any_of(body.nodes().begin(), body.nodes().end(), [&](const Node& node) { return apart(body, node); })) {
+    DS_ASSIGN(body, passes::decompose(original, apart));
+  }
   TileProgram program;
-  DS_TRY(Compiler(program, body).run(max_period));
+  DS_TRY(Compiler(program, body, purpose).run(max_period));
   return program;
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cpu/kernel.h"
 #include "backends/cpu/tile_code.h"
 #include "backends/cpu/tile_ops.h"
 #include "graph/graph.h"
@@ -26,7 +27,9 @@ class TileProgram {
   // else reads. Composite nodes are taken apart. kUnsupported with the reason where a node has no tile operation.
   // An inner loop of at most `max_period` steps, which some operands repeat, is joined with the next one; so is one of
   // a few steps in which some operands stay where they are.
-  static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2);
+  // kAsk: all but what it runs by. It is refused alike, and tells its size(), unit() and in_place().
+  static Result<TileProgram> compile(const graph::Graph& body, int64_t max_period = kTile / 2,
+                                     Purpose purpose = Purpose::kRun);
 
   int64_t size() const { return graph::product(loops_); }  // elements of the iteration space
   bool has_code() const { return code_.has_value(); }

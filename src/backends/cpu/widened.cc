@@ -87,29 +87,43 @@ class WidenedKernel : public Kernel {
 
 }  // namespace
 
-KernelOrRefusal make_widened(const NodeInfo& node) {
+namespace {
+
+// The same node of f32.
+NodeInfo f32_twin(const NodeInfo& node) {
   NodeInfo f32 = node;
-  bool any = false;
   for (auto* types : {&f32.context.inputs, &f32.outputs})
-    for (TensorType& t : *types) {
-      any = any || is_half(t);
-      t = wide(t);
-    }
-  if (!any) return refuse("no operand is a half float");
-  for (const Implementation& implementation : implementations(*node.context.op)) {
-    if (implementation.name == "widened" || implementation.name == "reference") continue;
-    if (node.options != nullptr) {
-      const auto& off = node.options->disabled_implementations;
-      if (std::find(off.begin(), off.end(), implementation.name) != off.end()) continue;
-    }
-    // Attributes and bodies that name a half float contradict the widened operands; such kernels take half floats
-    // themselves or not at all.
-    if (implementation.name == "elementwise" || node.context.op->name.value == "scan") continue;
-    if (KernelOrRefusal kernel = implementation.make(f32); kernel.ok())
-      return std::unique_ptr<Kernel>(
-          std::make_unique<WidenedKernel>(node, std::string(implementation.name), std::move(*kernel)));
-  }
-  return refuse("there is no f32 kernel to widen for");
+    for (TensorType& t : *types) t = wide(t);
+  return f32;
+}
+
+// The first that takes it. Attributes and bodies that name a half float contradict the widened operands; such kernels
+// take half floats themselves or not at all.
+std::optional<Implementation> find_f32(const NodeInfo& f32) {
+  const std::string& op = f32.context.op->name.value;
+  if (op == "scan" || op == "fused") return {};
+  for (const Implementation& implementation : implementations(*f32.context.op))
+    if (implementation.name != "widened" && implementation.name != "reference" &&
+        implementation.name != "elementwise" && takes(implementation, f32).ok())
+      return implementation;
+  return {};
+}
+
+}  // namespace
+
+Status takes_widened(const NodeInfo& node) {
+  if (std::none_of(node.context.inputs.begin(), node.context.inputs.end(), is_half) &&
+      std::none_of(node.outputs.begin(), node.outputs.end(), is_half))
+    return refuse("no operand is a half float");
+  return find_f32(f32_twin(node)) ? Status() : refuse("there is no f32 kernel to widen for");
+}
+
+KernelOrError make_widened(const NodeInfo& node) {
+  const NodeInfo f32 = f32_twin(node);
+  const std::optional<Implementation> implementation = find_f32(f32);
+  DS_ASSIGN(std::unique_ptr<Kernel> kernel, implementation->make(f32));
+  return std::unique_ptr<Kernel>(
+      std::make_unique<WidenedKernel>(node, std::string(implementation->name), std::move(kernel)));
 }
 
 }  // namespace deepseek::backends::cpu

@@ -106,7 +106,7 @@ int64_t group_rows(const Tiling& t, int64_t channels, int64_t bytes) {
 // Forward, or the input's gradient.
 class Winograd : public Kernel {
  public:
-  static KernelOrRefusal make(const Tiling& t, bool flipped, ConvPlace place, bool fixed_weights) {
+  static KernelOrError make(const Tiling& t, bool flipped, ConvPlace place, bool fixed_weights) {
     auto k = std::unique_ptr<Winograd>(new Winograd);
     k->t_ = t;
     // Of a group's numbers in both forms, for one thread: all weights are read for each group.
@@ -255,7 +255,7 @@ class Winograd : public Kernel {
 // that the sum doesn't depend on the number of threads.
 class WinogradWeightGrad : public Kernel {
  public:
-  static KernelOrRefusal make(const Tiling& t) {
+  static KernelOrError make(const Tiling& t) {
     constexpr int64_t kGroupBytes = 8 * 1024 * 1024;  // of a group's numbers in both forms, for all threads
     auto k = std::unique_ptr<WinogradWeightGrad>(new WinogradWeightGrad);
     k->t_ = t;
@@ -364,7 +364,16 @@ bool pays(const Tiling& t, double weight_lines, double weight_transform) {
 
 }  // namespace
 
-KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
+namespace {
+
+// What is known of a node that it takes.
+struct Problem {
+  Tiling tiling;
+  ConvPlace place;  // not of a gradient of the weights
+  bool to_input = false, to_weights = false, fixed = false;
+};
+
+Result<Problem> problem_of(const NodeInfo& node, Purpose purpose) {
   DS_ASSIGN(const Anchored a, find_anchor(node));
   const std::string& op = a.node().op_name();
   if (!op.starts_with("blocked_conv")) return refuse("the heavy op is " + op);
@@ -396,8 +405,9 @@ KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
   t.low_height = w.padding_low[rank - 2];
   t.low_width = w.padding_low[rank - 1];
   if (to_weights) {
+    DS_TRY(BlockGemm::takes(t.result.block, false));
     if (!pays(t, 3, 130)) return refuse("too few products for its transforms");
-    return WinogradWeightGrad::make(t);
+    return Problem{t, {}, false, true, false};
   }
   if (to_input) {
     t.source = y;
@@ -406,10 +416,22 @@ KernelOrRefusal make_winograd_conv(const NodeInfo& node) {
     t.low_height = 2 - t.low_height;
     t.low_width = 2 - t.low_width;
   }
-  DS_ASSIGN(ConvPlace place, place_of(a, t.result.block));
-  const bool fixed = node.is_fixed(static_cast<size_t>(place.weights));
+  DS_TRY(BlockGemm::takes(t.result.block, false));
+  const int weights = a.input_of(1);
+  const bool fixed = weights >= 0 && node.is_fixed(static_cast<size_t>(weights));
   if (!pays(t, fixed ? 1 : 2, fixed ? 0 : 130)) return refuse("too few products for its transforms");
-  return Winograd::make(t, to_input, std::move(place), fixed);
+  DS_ASSIGN(ConvPlace place, place_of(a, t.result.block, purpose));
+  return Problem{t, std::move(place), to_input, false, fixed};
+}
+
+}  // namespace
+
+Status takes_winograd_conv(const NodeInfo& node) { return problem_of(node, Purpose::kAsk).status(); }
+
+KernelOrError make_winograd_conv(const NodeInfo& node) {
+  DS_ASSIGN(Problem p, problem_of(node, Purpose::kRun));
+  if (p.to_weights) return WinogradWeightGrad::make(p.tiling);
+  return Winograd::make(p.tiling, p.to_input, std::move(p.place), p.fixed);
 }
 
 }  // namespace deepseek::backends::cpu
