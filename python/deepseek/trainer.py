@@ -45,6 +45,8 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     if metrics is not None:
         out["train.metrics"] = _yaml([metrics] if isinstance(metrics, str) else list(metrics))
     train = dict(train)
+    if (device := train.pop("device", None)) is not None:
+        out["device"] = _yaml(device)
     memory = train.pop("memory", None) or {}
     out.update({f"memory.{key}": _yaml(value) for key, value in ({"limit": memory} if isinstance(memory, str) else memory).items()})
     augmentation = train.pop("augmentation", None) or {}
@@ -71,6 +73,7 @@ class Trainer:
         default); where a step would need more, values are computed again instead of being kept.
     augmentation: a deepseek.data.ImageAugmenter, or a dict of its arguments: training images are changed anew in each epoch while they are
         loaded; where they are mixed, labels become weights of classes.
+    device: what runs the model, as `deepseek.devices()` names it; default "cpu".
     options: clip_norm, clip_value, and these, as under `train` in a run's config:
 {options}
     With output="folder" the run is kept there: config, log, history, TensorBoard events, checkpoints.
@@ -147,12 +150,13 @@ def compile(model: _core.Graph) -> _core.Program: ...
 @typing.overload
 def compile(model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd", *, clip_norm: float = 0.0,
             clip_value: float = 0.0, ema_decay: float = 0.0, seed: int = 0, precision: str = "float32", loss_scaling: str = "auto",
-            loss_scale_interval: int = 2000, kernels: str = "listed", memory: str | Mapping[str, str] | None = None) -> _core.Step: ...
+            loss_scale_interval: int = 2000, kernels: str = "listed", memory: str | Mapping[str, str] | None = None,
+            device: str | None = None) -> _core.Step: ...
 
 
 def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm: float = 0.0, clip_value: float = 0.0, ema_decay: float = 0.0,
             seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000, kernels: str = "listed",
-            memory: str | Mapping[str, str] | None = None) -> Any:
+            memory: str | Mapping[str, str] | None = None, device: str | None = None) -> Any:
     """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
@@ -161,11 +165,11 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
     Given a Graph instead of a module, returns its compiled Program.
     """
     if isinstance(model, _core.Graph):
-        return _core.compile(model)
+        return _core.compile(model, device=device) if device else _core.compile(model)
     settings, function = _settings(loss, optimizer, None, None,
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
                                     "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels,
-                                    "memory": memory})
+                                    "memory": memory, "device": device})
     return _core.Step(model, function, settings)
 
 
