@@ -54,43 +54,43 @@ void expect_near(float actual, float expected, float tolerance, const std::strin
 
 TEST_P(TileCodeTest, OperationsOfNumbersEqualTileFunctions) {
   struct Case {
-    const char* op;
+    TileOp op;
     int operands;
     float tolerance = 0;  // relative; 0: the same bits
   };
-  for (const Case& c : {Case{"add", 2},
-                        {"sub", 2},
-                        {"mul", 2},
-                        {"div", 2},
-                        {"maximum", 2},
-                        {"minimum", 2},
-                        {"neg", 1},
-                        {"abs", 1},
-                        {"sign", 1},
-                        {"sqrt", 1},
-                        {"rsqrt", 1},
-                        {"reciprocal", 1},
-                        {"relu", 1},
-                        {"floor", 1},
-                        {"ceil", 1},
-                        {"round", 1},
-                        {"mul_add", 3},
-                        {"mul_sub", 3},
-                        {"neg_mul_add", 3},
-                        {"exp", 1, 3e-7f},
-                        {"silu", 1, 1e-6f},
-                        {"silu_grad", 2, 2e-6f},
-                        {"sigmoid", 1, 1e-6f},
-                        {"erf", 1, 1e-6f},
-                        {"tanh", 1, 5e-7f},
-                        {"log", 1, 5e-7f}}) {
-    const TileFn fn = find_tile_fn(c.op, DType::kF32, DType::kF32);
-    ASSERT_NE(fn, nullptr) << c.op;
+  for (const Case& c : {Case{TileOp::kAdd, 2},
+                        {TileOp::kSub, 2},
+                        {TileOp::kMul, 2},
+                        {TileOp::kDiv, 2},
+                        {TileOp::kMaximum, 2},
+                        {TileOp::kMinimum, 2},
+                        {TileOp::kNeg, 1},
+                        {TileOp::kAbs, 1},
+                        {TileOp::kSign, 1},
+                        {TileOp::kSqrt, 1},
+                        {TileOp::kRsqrt, 1},
+                        {TileOp::kReciprocal, 1},
+                        {TileOp::kRelu, 1},
+                        {TileOp::kFloor, 1},
+                        {TileOp::kCeil, 1},
+                        {TileOp::kRound, 1},
+                        {TileOp::kMulAdd, 3},
+                        {TileOp::kMulSub, 3},
+                        {TileOp::kNegMulAdd, 3},
+                        {TileOp::kExp, 1, 3e-7f},
+                        {TileOp::kSilu, 1, 1e-6f},
+                        {TileOp::kSiluGrad, 2, 2e-6f},
+                        {TileOp::kSigmoid, 1, 1e-6f},
+                        {TileOp::kErf, 1, 1e-6f},
+                        {TileOp::kTanh, 1, 5e-7f},
+                        {TileOp::kLog, 1, 5e-7f}}) {
+    const TileFn fn = tile_fn(c.op, DType::kF32, DType::kF32);
+    ASSERT_NE(fn, nullptr) << info_of(c.op).name;
     std::vector<TileCode::Leaf> leaves(static_cast<size_t>(c.operands));
     Operation operation{c.op, DType::kF32, DType::kF32, {}, 0};
     for (int i = 0; i < c.operands; ++i) operation.operands.push_back(i);
     const auto code = make(leaves, {operation}, {});
-    ASSERT_TRUE(code) << c.op;
+    ASSERT_TRUE(code) << info_of(c.op).name;
     for (const int64_t n : {1, 15, 16, 17, 31, 32, 33, 300}) {
       std::vector<std::vector<float>> x;
       std::vector<const void*> in;
@@ -102,7 +102,7 @@ TEST_P(TileCodeTest, OperationsOfNumbersEqualTileFunctions) {
       code->run(in.data(), out, n);
       for (int64_t i = 0; i < n; ++i)
         expect_near(actual[static_cast<size_t>(i)], expected[static_cast<size_t>(i)], c.tolerance,
-                    std::string(c.op) + " of " + std::to_string(x[0][static_cast<size_t>(i)]));
+                    std::string(info_of(c.op).name) + " of " + std::to_string(x[0][static_cast<size_t>(i)]));
       for (size_t i = static_cast<size_t>(n); i < actual.size(); ++i) EXPECT_EQ(actual[i], 7.0f) << "past the end";
     }
   }
@@ -111,15 +111,15 @@ TEST_P(TileCodeTest, OperationsOfNumbersEqualTileFunctions) {
 // Against <cmath> in double, where both ways could share an error.
 TEST_P(TileCodeTest, FunctionsAreThoseOfTheLibrary) {
   struct Case {
-    const char* op;
+    TileOp op;
     double (*f)(double);
     float low, high;
   };
-  for (const Case& c : {Case{"tanh", [](double x) { return std::tanh(x); }, -12, 12},
-                        Case{"log", [](double x) { return std::log(x); }, 1e-6f, 30},
-                        Case{"exp", [](double x) { return std::exp(x); }, -80, 80},
-                        Case{"erf", [](double x) { return std::erf(x); }, -5, 5},
-                        Case{"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }, -60, 60}}) {
+  for (const Case& c : {Case{TileOp::kTanh, [](double x) { return std::tanh(x); }, -12, 12},
+                        Case{TileOp::kLog, [](double x) { return std::log(x); }, 1e-6f, 30},
+                        Case{TileOp::kExp, [](double x) { return std::exp(x); }, -80, 80},
+                        Case{TileOp::kErf, [](double x) { return std::erf(x); }, -5, 5},
+                        Case{TileOp::kSigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, -60, 60}}) {
     const auto code = make({{}}, {{c.op, DType::kF32, DType::kF32, {0}, 0}}, {});
     ASSERT_TRUE(code);
     constexpr int64_t kCount = 4000;
@@ -132,23 +132,29 @@ TEST_P(TileCodeTest, FunctionsAreThoseOfTheLibrary) {
     for (int64_t i = 0; i < kCount; ++i) {
       const double e = c.f(static_cast<double>(x[static_cast<size_t>(i)]));
       ASSERT_NEAR(y[static_cast<size_t>(i)], e, 1e-6 * std::fabs(e) + 1e-30)
-          << c.op << " " << x[static_cast<size_t>(i)];
+          << info_of(c.op).name << " " << x[static_cast<size_t>(i)];
     }
   }
 }
 
 // Comparisons, logic and choices keep their results in masks; they come from memory and go there as bytes.
 TEST_P(TileCodeTest, MasksEqualTileFunctions) {
-  for (const char* compare : {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
-    for (const char* logic : {"logical_and", "logical_or", "equal", "not_equal"}) {
+  for (const TileOp compare :
+       {TileOp::kEqual, TileOp::kNotEqual, TileOp::kLess, TileOp::kLessEqual, TileOp::kGreater, TileOp::kGreaterEqual})
+    for (const TileOp logic : {TileOp::kLogicalAnd, TileOp::kLogicalOr, TileOp::kEqual, TileOp::kNotEqual}) {
       const DType f = DType::kF32, b = DType::kBool;
       // m = a <compare> b; k = m <logic> c; n = not k; y = n ? a : b; s = k ? m : n; t = number(s) + truth(a)
-      const std::vector<Operation> operations = {
-          {compare, f, b, {0, 1}, 0},     {logic, b, b, {3, 2}, 1},       {"logical_not", b, b, {4}, -1},
-          {"select", f, f, {5, 0, 1}, 2}, {"select", b, b, {4, 3, 5}, 3}, {"cast", b, f, {7}, -1},
-          {"cast", f, b, {0}, -1},        {"cast", b, f, {9}, -1},        {"add", f, f, {8, 10}, 4}};
+      const std::vector<Operation> operations = {{compare, f, b, {0, 1}, 0},
+                                                 {logic, b, b, {3, 2}, 1},
+                                                 {TileOp::kLogicalNot, b, b, {4}, -1},
+                                                 {TileOp::kSelect, f, f, {5, 0, 1}, 2},
+                                                 {TileOp::kSelect, b, b, {4, 3, 5}, 3},
+                                                 {TileOp::kCast, b, f, {7}, -1},
+                                                 {TileOp::kCast, f, b, {0}, -1},
+                                                 {TileOp::kCast, b, f, {9}, -1},
+                                                 {TileOp::kAdd, f, f, {8, 10}, 4}};
       const auto code = make({{}, {}, {b, false}}, operations, {});
-      ASSERT_TRUE(code) << compare << " " << logic;
+      ASSERT_TRUE(code) << info_of(compare).name << " " << info_of(logic).name;
       for (const int64_t n : {5, 16, 53}) {
         const std::vector<float> x = numbers(n, 0), z = numbers(n, 5);
         std::vector<uint8_t> c;
@@ -159,13 +165,13 @@ TEST_P(TileCodeTest, MasksEqualTileFunctions) {
         void* out[] = {masks[0].data(), masks[1].data(), y.data(), masks[2].data(), t.data()};
         code->run(in, out, n);
         std::vector<uint8_t> m(y.size()), k(y.size());
-        find_tile_fn(compare, f, b)(in, m.data(), n);
+        tile_fn(compare, f, b)(in, m.data(), n);
         const void* both[] = {m.data(), c.data()};
-        find_tile_fn(logic, b, b)(both, k.data(), n);
+        tile_fn(logic, b, b)(both, k.data(), n);
         for (size_t i = 0; i < y.size(); ++i) {
           const uint8_t not_k = k[i] == 0, s = k[i] != 0 ? m[i] : not_k;
-          EXPECT_EQ(masks[0][i], m[i]) << compare << " " << x[i] << " " << z[i];
-          EXPECT_EQ(masks[1][i], k[i]) << logic;
+          EXPECT_EQ(masks[0][i], m[i]) << info_of(compare).name << " " << x[i] << " " << z[i];
+          EXPECT_EQ(masks[1][i], k[i]) << info_of(logic).name;
           EXPECT_EQ(masks[2][i], s);
           expect_near(y[i], not_k != 0 ? x[i] : z[i], 0, "select");
           EXPECT_EQ(t[i], static_cast<float>(s) + static_cast<float>(x[i] != 0));
@@ -181,16 +187,16 @@ TEST_P(TileCodeTest, HalfFloatsAndScalars) {
       const std::vector<float> x = numbers(n, 2), z = numbers(n, 4);
       std::vector<uint16_t> low(x.size()), sum(x.size() + 16, 5);
       const void* from[] = {x.data()};
-      find_tile_fn("cast", DType::kF32, h)(from, low.data(), n);
+      tile_fn(TileOp::kCast, DType::kF32, h)(from, low.data(), n);
       std::vector<float> wide(x.size());
       const void* from_low[] = {low.data()};
-      find_tile_fn("cast", h, DType::kF32)(from_low, wide.data(), n);
+      tile_fn(TileOp::kCast, h, DType::kF32)(from_low, wide.data(), n);
       // round(x) * 1.5 + z, rounded; and round(z) as f32
       const float factor = 1.5f;
       const auto code = make({{h, false}, {}, {DType::kF32, true}},
-                             {{"mul_add", DType::kF32, DType::kF32, {0, 2, 1}, -1},
-                              {"cast", DType::kF32, DType::kF32, {1}, -1},
-                              {"round_to", DType::kF32, h, {4}, -1}},
+                             {{TileOp::kMulAdd, DType::kF32, DType::kF32, {0, 2, 1}, -1},
+                              {TileOp::kCast, DType::kF32, DType::kF32, {1}, -1},
+                              {TileOp::kRoundTo, DType::kF32, h, {4}, -1}},
                              {{3, 0, h}, {5, 1, DType::kF32}});
       ASSERT_TRUE(code);
       std::vector<float> rounded(x.size()), exact(x.size()), expected_rounded(x.size());
@@ -200,9 +206,9 @@ TEST_P(TileCodeTest, HalfFloatsAndScalars) {
       for (size_t i = 0; i < x.size(); ++i) exact[i] = std::fma(wide[i], factor, z[i]);
       std::vector<uint16_t> expected(x.size());
       const void* from_exact[] = {exact.data()};
-      find_tile_fn("cast", DType::kF32, h)(from_exact, expected.data(), n);
+      tile_fn(TileOp::kCast, DType::kF32, h)(from_exact, expected.data(), n);
       const void* from_z[] = {z.data()};
-      find_tile_fn("round_to", DType::kF32, h)(from_z, expected_rounded.data(), n);
+      tile_fn(TileOp::kRoundTo, DType::kF32, h)(from_z, expected_rounded.data(), n);
       for (size_t i = 0; i < x.size(); ++i) {
         if (std::isnan(exact[i]))
           EXPECT_TRUE((sum[i] & 0x7fff) > (h == DType::kBF16 ? 0x7f80 : 0x7c00)) << i;
@@ -217,7 +223,8 @@ TEST_P(TileCodeTest, HalfFloatsAndScalars) {
 // Sums by lanes, the tail's in the first ones; beside a stored result.
 TEST_P(TileCodeTest, SumsByLanes) {
   const DType f = DType::kF32;
-  const auto code = make({{}, {}}, {{"mul", f, f, {0, 1}, 0}}, {{2, 1, f, true}, {0, 2, f, true}, {1, 3, f, false}});
+  const auto code =
+      make({{}, {}}, {{TileOp::kMul, f, f, {0, 1}, 0}}, {{2, 1, f, true}, {0, 2, f, true}, {1, 3, f, false}});
   ASSERT_TRUE(code);
   for (const int64_t n : {1, 16, 39, 160}) {
     std::vector<float> x, z;
@@ -244,7 +251,7 @@ TEST_P(TileCodeTest, ManyOperands) {
   constexpr int kLeaves = 20;
   std::vector<Operation> operations;
   for (int i = 1; i < kLeaves; ++i)
-    operations.push_back({"add", DType::kF32, DType::kF32, {i == 1 ? 0 : kLeaves + i - 2, i}, i - 1});
+    operations.push_back({TileOp::kAdd, DType::kF32, DType::kF32, {i == 1 ? 0 : kLeaves + i - 2, i}, i - 1});
   const auto code = make(std::vector<TileCode::Leaf>(kLeaves), operations, {});
   ASSERT_TRUE(code);
   constexpr int64_t kCount = 21;
@@ -263,9 +270,11 @@ TEST_P(TileCodeTest, ManyOperands) {
 
 TEST_P(TileCodeTest, ComparesIntegers) {
   const DType f = DType::kF32, i = DType::kI32;
-  const auto code =
-      make({{i, false}, {i, true}, {}},
-           {{"equal", i, DType::kBool, {0, 1}, -1}, {"cast", DType::kBool, f, {3}, -1}, {"add", f, f, {4, 2}, 0}}, {});
+  const auto code = make({{i, false}, {i, true}, {}},
+                         {{TileOp::kEqual, i, DType::kBool, {0, 1}, -1},
+                          {TileOp::kCast, DType::kBool, f, {3}, -1},
+                          {TileOp::kAdd, f, f, {4, 2}, 0}},
+                         {});
   ASSERT_TRUE(code);
   const int32_t wanted = -7;
   std::vector<int32_t> x;
@@ -279,17 +288,17 @@ TEST_P(TileCodeTest, ComparesIntegers) {
 
 TEST_P(TileCodeTest, SaysWhatItHasNoCodeFor) {
   const DType f = DType::kF32;
-  EXPECT_FALSE(make({{}, {}}, {{"pow", f, f, {0, 1}, 0}}, {}));
-  EXPECT_FALSE(make({{DType::kI32, false}}, {{"neg", DType::kI32, DType::kI32, {0}, 0}}, {}));
-  EXPECT_FALSE(make({{DType::kF64, false}}, {{"cast", DType::kF64, f, {0}, 0}}, {}));
-  EXPECT_FALSE(make({{DType::kBool, false}}, {{"cast", DType::kBool, DType::kI32, {0}, 0}}, {}));
-  EXPECT_FALSE(make({{}}, {{"cast", f, DType::kI64, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{}, {}}, {{TileOp::kPow, f, f, {0, 1}, 0}}, {}));
+  EXPECT_FALSE(make({{DType::kI32, false}}, {{TileOp::kNeg, DType::kI32, DType::kI32, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{DType::kF64, false}}, {{TileOp::kCast, DType::kF64, f, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{DType::kBool, false}}, {{TileOp::kCast, DType::kBool, DType::kI32, {0}, 0}}, {}));
+  EXPECT_FALSE(make({{}}, {{TileOp::kCast, f, DType::kI64, {0}, 0}}, {}));
   const DType i = DType::kI32;
-  EXPECT_FALSE(make({{DType::kBool, false}, {i, false}}, {{"select", i, i, {0, 1, 1}, 0}}, {}));
+  EXPECT_FALSE(make({{DType::kBool, false}, {i, false}}, {{TileOp::kSelect, i, i, {0, 1, 1}, 0}}, {}));
   // More values at once than registers.
   std::vector<Operation> operations;
-  for (int i = 0; i < 40; ++i) operations.push_back({"neg", f, f, {0}, -1});
-  for (int i = 0; i < 40; ++i) operations.push_back({"exp", f, f, {i + 1}, i});
+  for (int i = 0; i < 40; ++i) operations.push_back({TileOp::kNeg, f, f, {0}, -1});
+  for (int i = 0; i < 40; ++i) operations.push_back({TileOp::kExp, f, f, {i + 1}, i});
   EXPECT_FALSE(make({{}}, operations, {}));
 }
 

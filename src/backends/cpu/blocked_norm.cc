@@ -47,7 +47,7 @@ class Elements {
   Elements(const void* tensor, DType dtype)
       : tensor_(static_cast<const char*>(tensor)),
         size_(static_cast<int64_t>(size_of(dtype))),
-        widen_(dtype == DType::kF32 ? nullptr : find_tile_fn("cast", dtype, DType::kF32)) {}
+        widen_(dtype == DType::kF32 ? nullptr : tile_fn(TileOp::kCast, dtype, DType::kF32)) {}
   const float* at(int64_t first, int64_t n, float* buffer) const {
     const void* from = tensor_ + first * size_;
     if (widen_ == nullptr) return static_cast<const float*>(from);

@@ -243,7 +243,7 @@ KernelOrError make_max_pool_grad(const NodeInfo& node) {
   const int64_t in_size = dx.num_elements() / planes, out_size = dy.num_elements() / planes;
   const DType index_dtype = node.context.in(1).dtype;
   const auto run = [=](const auto* indices, const KernelArgs& args) -> Status {
-    const TileFn narrow = find_tile_fn("cast", DType::kF32, DType::kBF16);
+    const TileFn narrow = tile_fn(TileOp::kCast, DType::kF32, DType::kBF16);
     std::atomic<int64_t> wrong = -1;  // position of an index that is outside
     parallel_for(planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(in_size, 1)), [&](int64_t begin, int64_t end) {
       const auto add = [&](int64_t plane, const auto* from, float* to) {

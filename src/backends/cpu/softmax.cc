@@ -60,12 +60,12 @@ void map(TileFn fn, const float* x, int64_t n, float* y) {
   fn(in, y, n);
 }
 const TileFn& exp_fn() {
-  static const TileFn fn = find_tile_fn("exp", DType::kF32, DType::kF32);
+  static const TileFn fn = tile_fn(TileOp::kExp, DType::kF32, DType::kF32);
   return fn;
 }
 
 void softmax_slab(const float* x, Slab s, int64_t width, bool log, float* y) {
-  static const TileFn log_fn = find_tile_fn("log", DType::kF32, DType::kF32);
+  static const TileFn log_fn = tile_fn(TileOp::kLog, DType::kF32, DType::kF32);
   float shift[kWidth], total[kWidth] = {}, terms[kWidth];
   column_max(x, s, width, shift);
   subtract(x, s, width, shift, y);

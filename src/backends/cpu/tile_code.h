@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
+#include "backends/cpu/tile_table.h"
 #include "base/dtype.h"
 
 namespace deepseek::backends::cpu {
@@ -24,7 +24,7 @@ class TileCode {
   // Values count leaves first, then results of operations in order. `out` is the dtype of the result; half floats are
   // f32 until they are stored.
   struct Operation {
-    std::string op;  // as find_tile_fn() names them
+    TileOp op;
     DType in = DType::kF32, out = DType::kF32;
     std::vector<int> operands;
     int output = -1;  // where the result is stored at once, or -1
@@ -39,6 +39,8 @@ class TileCode {
 
   // Floats of a vector: 16, 8, or 0 where there is no code for this CPU.
   static int64_t best_lanes();
+  // Whether there is code for the operation on this CPU.
+  static bool has(TileOp op, DType in, DType out);
   // Empty where there is no code for these vectors, for an operation, or where registers don't suffice.
   static std::optional<TileCode> make(const std::vector<Leaf>& leaves, const std::vector<Operation>& operations,
                                       const std::vector<Store>& stores, int64_t lanes = best_lanes());

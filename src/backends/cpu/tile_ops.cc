@@ -33,6 +33,7 @@ void Loop2(const void* const* in, void* out, int64_t n) {
   R* y = static_cast<R*>(out);
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<R>(F::apply(a[i], b[i]));
 }
+// Operations of three operands have tile functions of their own.
 // a * b + c, in one rounding where there is an instruction for it, and with signs turned.
 template <bool kNegateProduct, bool kNegateTerm>
 void MulAdd(const void* const* in, void* out, int64_t n) {
@@ -48,14 +49,34 @@ void MulAdd(const void* const* in, void* out, int64_t n) {
 #endif
   }
 }
-template <class T>
-void Select(const void* const* in, void* out, int64_t n) {
-  const uint8_t* c = static_cast<const uint8_t*>(in[0]);
-  const T* a = static_cast<const T*>(in[1]);
-  const T* b = static_cast<const T*>(in[2]);
-  T* y = static_cast<T*>(out);
-  for (int64_t i = 0; i < n; ++i) y[i] = c[i] ? a[i] : b[i];
-}
+struct MulPlus {
+  template <class T>
+  static void Tile(const void* const* in, void* out, int64_t n) {
+    MulAdd<false, false>(in, out, n);
+  }
+};
+struct MulMinus {
+  template <class T>
+  static void Tile(const void* const* in, void* out, int64_t n) {
+    MulAdd<false, true>(in, out, n);
+  }
+};
+struct MinusMul {
+  template <class T>
+  static void Tile(const void* const* in, void* out, int64_t n) {
+    MulAdd<true, false>(in, out, n);
+  }
+};
+struct Select {
+  template <class T>
+  static void Tile(const void* const* in, void* out, int64_t n) {
+    const uint8_t* c = static_cast<const uint8_t*>(in[0]);
+    const T* a = static_cast<const T*>(in[1]);
+    const T* b = static_cast<const T*>(in[2]);
+    T* y = static_cast<T*>(out);
+    for (int64_t i = 0; i < n; ++i) y[i] = c[i] ? a[i] : b[i];
+  }
+};
 
 // clang-format off
 // Integers wrap, which only unsigned ones do by themselves.
@@ -250,7 +271,7 @@ struct SiluV {
     return hn::Mul(x, SigmoidV::apply(d, x));
   }
 };
-struct SiluGradV {
+struct DSiluV {
   template <class D, class V>
   static HWY_INLINE V apply(D d, V x, V dy) {
     const V one = hn::Set(d, 1.0f), s = SigmoidV::apply(d, x);
@@ -365,50 +386,6 @@ void ConvertToBool(const void* const* in, void* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = a[i] != 0;
 }
 
-struct Entry {
-  std::string_view op;
-  TileFn fn;
-};
-TileFn Search(std::string_view op, std::initializer_list<Entry> entries) {
-  for (const Entry& e : entries)
-    if (e.op == op) return e.fn;
-  return nullptr;
-}
-
-template <class T>
-TileFn FindNumber(std::string_view op, bool to_bool) {
-  if (to_bool)
-    return Search(op, {{"equal", Loop2<T, uint8_t, Eq>},
-                       {"not_equal", Loop2<T, uint8_t, Ne>},
-                       {"less", Loop2<T, uint8_t, Lt>},
-                       {"less_equal", Loop2<T, uint8_t, Le>},
-                       {"greater", Loop2<T, uint8_t, Gt>},
-                       {"greater_equal", Loop2<T, uint8_t, Ge>}});
-  TileFn fn = Search(op, {{"add", Loop2<T, T, Add>},
-                          {"sub", Loop2<T, T, Sub>},
-                          {"mul", Loop2<T, T, Mul>},
-                          {"maximum", Loop2<T, T, Max>},
-                          {"minimum", Loop2<T, T, Min>},
-                          {"neg", Loop1<T, T, Neg>},
-                          {"select", Select<T>}});
-  if constexpr (std::is_signed_v<T>)
-    if (!fn) fn = Search(op, {{"abs", Loop1<T, T, Abs>}, {"sign", Loop1<T, T, Sign>}});
-  if constexpr (std::is_integral_v<T>)
-    if (!fn) fn = Search(op, {{"div", Loop2<T, T, DivWhole>}});
-  if constexpr (std::is_floating_point_v<T>)
-    if (!fn)
-      fn = Search(op, {{"div", Loop2<T, T, Div>},
-                       {"pow", Loop2<T, T, Pow>},
-                       {"sqrt", Loop1<T, T, Sqrt>},
-                       {"rsqrt", Loop1<T, T, Rsqrt>},
-                       {"reciprocal", Loop1<T, T, Reciprocal>},
-                       {"floor", Loop1<T, T, Floor>},
-                       {"ceil", Loop1<T, T, Ceil>},
-                       {"round", Loop1<T, T, Round>},
-                       {"relu", Loop1<T, T, Relu>}});
-  return fn;
-}
-
 template <class From>
 TileFn FindConvert(DType out) {
   switch (out) {
@@ -422,63 +399,121 @@ TileFn FindConvert(DType out) {
     default: return nullptr;
   }
 }
-
-TileFn Find(std::string_view op, DType in, DType out) {
-  const bool to_bool = out == DType::kBool, cast = op == "cast";
+TileFn FindCast(DType in, DType out) {
   switch (in) {
-    case DType::kBool:
-      if (cast) return FindConvert<uint8_t>(out);
-      if (!to_bool) return nullptr;
-      return Search(op, {{"logical_and", Loop2<uint8_t, uint8_t, And>},
-                         {"logical_or", Loop2<uint8_t, uint8_t, Or>},
-                         {"logical_not", Loop1<uint8_t, uint8_t, Not>},
-                         {"select", Select<uint8_t>},
-                         {"equal", Loop2<uint8_t, uint8_t, Eq>},
-                         {"not_equal", Loop2<uint8_t, uint8_t, Ne>}});
-    case DType::kU8: return cast ? FindConvert<uint8_t>(out) : FindNumber<uint8_t>(op, to_bool);
-    case DType::kI8: return cast ? FindConvert<int8_t>(out) : FindNumber<int8_t>(op, to_bool);
-    case DType::kI32: return cast ? FindConvert<int32_t>(out) : FindNumber<int32_t>(op, to_bool);
-    case DType::kI64: return cast ? FindConvert<int64_t>(out) : FindNumber<int64_t>(op, to_bool);
-    case DType::kF64:
-      if (cast) return FindConvert<double>(out);
-      if (TileFn fn = FindNumber<double>(op, to_bool)) return fn;
-      return Search(op, {{"exp", Loop1<double, double, ExpD>},
-                         {"expm1", Loop1<double, double, Expm1D>},
-                         {"log", Loop1<double, double, LogD>},
-                         {"log1p", Loop1<double, double, Log1pD>},
-                         {"sin", Loop1<double, double, SinD>},
-                         {"cos", Loop1<double, double, CosD>},
-                         {"tanh", Loop1<double, double, TanhD>},
-                         {"sigmoid", Loop1<double, double, SigmoidD>},
-                         {"erf", Loop1<double, double, ErfD>}});
-    case DType::kBF16: return cast && out == DType::kF32 ? FromBf16ToF32 : nullptr;
-    case DType::kF16: return cast && out == DType::kF32 ? FromF16ToF32 : nullptr;
+    case DType::kBool: return FindConvert<uint8_t>(out);
+    case DType::kU8: return FindConvert<uint8_t>(out);
+    case DType::kI8: return FindConvert<int8_t>(out);
+    case DType::kI32: return FindConvert<int32_t>(out);
+    case DType::kI64: return FindConvert<int64_t>(out);
+    case DType::kF64: return FindConvert<double>(out);
+    case DType::kBF16: return out == DType::kF32 ? FromBf16ToF32 : nullptr;
+    case DType::kF16: return out == DType::kF32 ? FromF16ToF32 : nullptr;
     case DType::kF32:
-      if (op == "round_to") return out == DType::kBF16 ? FromF32ToBf16<true> : FromF32ToF16<true>;
-      if (cast && out == DType::kBF16) return FromF32ToBf16<false>;
-      if (cast && out == DType::kF16) return FromF32ToF16<false>;
-      if (cast) return FindConvert<float>(out);
-      if (TileFn fn = Search(op, {{"sqrt", Vector1<SqrtV>},
-                                  {"rsqrt", Vector1<RsqrtV>},
-                                  {"floor", Vector1<FloorV>},
-                                  {"ceil", Vector1<CeilV>},
-                                  {"round", Vector1<RoundV>}}))
-        return fn;
-      if (TileFn fn = FindNumber<float>(op, to_bool)) return fn;
-      return Search(op, {{"mul_add", MulAdd<false, false>},
-                         {"mul_sub", MulAdd<false, true>},
-                         {"neg_mul_add", MulAdd<true, false>},
-                         {"exp", Vector1<ExpV>},
-                         {"expm1", Vector1<Expm1V>},
-                         {"log", Vector1<LogV>},
-                         {"log1p", Vector1<Log1pV>},
-                         {"sin", Vector1<SinV>},
-                         {"cos", Vector1<CosV>},
-                         {"tanh", Vector1<TanhV>},
-                         {"sigmoid", Vector1<SigmoidV>},
-                         {"silu", Vector1<SiluV>},
-                         {"silu_grad", Vector2<SiluGradV>},
-                         {"erf", Vector1<ErfV>}});
+      if (out == DType::kBF16) return FromF32ToBf16<false>;
+      if (out == DType::kF16) return FromF32ToF16<false>;
+      return FindConvert<float>(out);
+    default: return nullptr;
+  }
+}
+
+// ---- Cells of the table as tile functions: on tiles of T, with results of R.
+struct None {};
+template <class F>
+struct Signed {};
+template <class F>
+struct V1 {};
+template <class F>
+struct V2 {};
+
+template <class Cell, int kOperands, class T, class R>
+struct Made {
+  static constexpr TileFn Fn() {
+    if constexpr (kOperands == 1)
+      return Loop1<T, R, Cell>;
+    else
+      return Loop2<T, R, Cell>;
+  }
+};
+template <int kOperands, class T, class R>
+struct Made<None, kOperands, T, R> {
+  static constexpr TileFn Fn() { return nullptr; }
+};
+template <class F, int kOperands, class T, class R>
+struct Made<Signed<F>, kOperands, T, R> {
+  static constexpr TileFn Fn() {
+    if constexpr (std::is_signed_v<T>)
+      return Made<F, kOperands, T, R>::Fn();
+    else
+      return nullptr;
+  }
+};
+template <class F, int kOperands, class T, class R>
+struct Made<V1<F>, kOperands, T, R> {
+  static constexpr TileFn Fn() { return Vector1<F>; }
+};
+template <class F, int kOperands, class T, class R>
+struct Made<V2<F>, kOperands, T, R> {
+  static constexpr TileFn Fn() { return Vector2<F>; }
+};
+template <class F, class T, class R>
+struct Made<F, 3, T, R> {
+  static constexpr TileFn Fn() { return F::template Tile<T>; }
+};
+template <class T, class R>
+struct Made<None, 3, T, R> {
+  static constexpr TileFn Fn() { return nullptr; }
+};
+
+// The table's column for T.
+template <class T, class Whole, class F64, class F32>
+using Column =
+    std::conditional_t<std::is_integral_v<T>, Whole, std::conditional_t<std::is_same_v<T, double>, F64, F32>>;
+
+// What the column of results says.
+struct Same {};
+struct Mask {};
+template <class T, class R>
+using ResultOf = std::conditional_t<std::is_same_v<R, Mask>, uint8_t, T>;
+
+template <class T>
+TileFn FindNumber(TileOp op, bool to_mask) {
+  switch (op) {
+#define DEEPSEEK_TILE_OP(id, name, n, work, result, whole, f64, f32, bools, code, mask_code)                           \
+  case TileOp::id:                                                                                                     \
+    return to_mask == std::is_same_v<result, Mask> ? Made<Column<T, whole, f64, f32>, n, T, ResultOf<T, result>>::Fn() \
+                                                   : nullptr;
+    DEEPSEEK_TILE_OPS(DEEPSEEK_TILE_OP)
+#undef DEEPSEEK_TILE_OP
+  }
+  return nullptr;
+}
+
+TileFn FindLogical(TileOp op) {
+  switch (op) {
+#define DEEPSEEK_TILE_OP(id, name, n, work, result, whole, f64, f32, bools, code, mask_code) \
+  case TileOp::id: return Made<bools, n, uint8_t, uint8_t>::Fn();
+    DEEPSEEK_TILE_OPS(DEEPSEEK_TILE_OP)
+#undef DEEPSEEK_TILE_OP
+  }
+  return nullptr;
+}
+
+TileFn Find(TileOp op, DType in, DType out) {
+  if (op == TileOp::kCast) return FindCast(in, out);
+  if (op == TileOp::kRoundTo) {
+    if (in != DType::kF32) return nullptr;
+    return out == DType::kBF16 ? FromF32ToBf16<true> : out == DType::kF16 ? FromF32ToF16<true> : nullptr;
+  }
+  const bool to_mask = out == DType::kBool;
+  switch (in) {
+    case DType::kBool: return to_mask ? FindLogical(op) : nullptr;
+    case DType::kU8: return FindNumber<uint8_t>(op, to_mask);
+    case DType::kI8: return FindNumber<int8_t>(op, to_mask);
+    case DType::kI32: return FindNumber<int32_t>(op, to_mask);
+    case DType::kI64: return FindNumber<int64_t>(op, to_mask);
+    case DType::kF64: return FindNumber<double>(op, to_mask);
+    case DType::kF32: return FindNumber<float>(op, to_mask);
     default: return nullptr;
   }
 }
@@ -658,7 +693,7 @@ HWY_EXPORT(SumTile);
 HWY_EXPORT(AddRows);
 HWY_EXPORT(AddSquaredRows);
 HWY_EXPORT(AddDotRows);
-TileFn find_tile_fn(std::string_view op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
+TileFn tile_fn(TileOp op, DType in, DType out) { return HWY_DYNAMIC_DISPATCH(Find)(op, in, out); }
 void affine_tile(int terms, const float* const* x, const float* const* coefficients, const float* shift, bool relu,
                  int64_t width, float* out, int64_t n) {
   HWY_DYNAMIC_DISPATCH(AffineTile)(terms, x, coefficients, shift, relu, width, out, n);

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
+#include "backends/cpu/tile_table.h"
 #include "base/dtype.h"
 
 namespace deepseek::backends::cpu {
@@ -14,11 +14,10 @@ constexpr int64_t kTile = 512;  // elements; a handful of f32 tiles stay in the 
 // Operands are contiguous; out may equal an input of the same element size.
 using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 
-// Null where the combination does not exist. Half floats have casts from and to f32 only, and "round_to" from f32,
-// whose result stays f32 with the values that a half float of type `out` can take. f32 has "mul_add" a * b + c,
-// "mul_sub" a * b - c and "neg_mul_add" c - a * b, and composites in one operation, as "silu". `in` is the dtype of the
-// (last) operand, `out` of the result.
-TileFn find_tile_fn(std::string_view op, DType in, DType out);
+// Null where the combination does not exist. Half floats have casts from and to f32 only, and kRoundTo from f32, whose
+// result stays f32 with the values that a half float of type `out` can take. `in` is the dtype of the (last) operand,
+// `out` of the result.
+TileFn tile_fn(TileOp op, DType in, DType out);
 
 // out[i] = sum over terms of x[term][i] * coefficient[term][i % width] + shift[i % width], or 0 where that is less and
 // `relu`. At most kMostTerms; width is a multiple of 16 up to kMostWidth.

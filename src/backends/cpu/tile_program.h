@@ -74,7 +74,7 @@ class TileProgram {
     std::vector<Operand> in;
     int reg;  // where the result goes, unless output >= 0
     int output = -1;
-    std::string op = {};
+    TileOp op;
     DType in_dtype = DType::kF32, out_dtype = DType::kF32;
   };
   struct Narrowed {  // a half float output: the f32 result goes there at the end of a tile
@@ -117,7 +117,6 @@ class TileProgram {
   bool run_code(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end,
                 double* sums) const;
   void run_affine(std::span<const void* const> in, std::span<void* const> out, int64_t begin, int64_t end) const;
-  void add_loops(const graph::Dims& dims, const std::vector<graph::Dims>& shapes, int64_t max_period);
   const void* load(const Leaf& leaf, const void* base, char* buffer, bool same, int64_t n) const;
 
   std::vector<Leaf> leaves_;

@@ -16,7 +16,7 @@ bool is_half(const TensorType& type) { return type.dtype == DType::kF16 || type.
 TensorType wide(const TensorType& type) { return is_half(type) ? type.with_dtype(DType::kF32) : type; }
 
 void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n) {
-  const TileFn fn = find_tile_fn("cast", from_dtype, to_dtype);
+  const TileFn fn = tile_fn(TileOp::kCast, from_dtype, to_dtype);
   const auto step = [](DType d) { return static_cast<int64_t>(size_of(d)); };
   parallel_for(n, 65536, [&](int64_t begin, int64_t end) {
     const void* in[] = {static_cast<const char*>(from) + begin * step(from_dtype)};
