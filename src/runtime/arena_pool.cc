@@ -112,6 +112,10 @@ size_t ArenaPool::idle() const {
   const std::lock_guard lock(mutex_);
   return idle_bytes_;
 }
+size_t ArenaPool::held() const {
+  const std::lock_guard lock(mutex_);
+  return in_use_ + idle_bytes_;
+}
 size_t ArenaPool::peak() const {
   const std::lock_guard lock(mutex_);
   return peak_;

@@ -48,6 +48,7 @@ class ArenaPool {
   void set_limit(size_t bytes);  // 0 is none; waiting runs look again
   size_t in_use() const;
   size_t idle() const;
+  size_t held() const;  // both, at one moment
   size_t peak() const;  // of in_use()
 
  private:

@@ -435,6 +435,8 @@ Failures check_gradient(const Backend& backend, const std::string& op) {
     const Result<Graph> graph = testing::sample_graph(def, sample);
     if (!check.ok(graph.status(), what)) continue;
     const Result<Graph> derivative = passes::vjp(*graph);
+    // Some outputs have no derivative of their own (second derivatives), which no backend can change.
+    if (!derivative.ok() && !sample.check_gradient) continue;
     if (!check.ok(derivative.status(), what)) continue;
     if (derivative->outputs().empty()) continue;  // no float inputs
     std::vector<RefTensor> inputs = testing::sample_inputs(sample);

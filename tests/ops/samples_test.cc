@@ -7,6 +7,7 @@
 #include <set>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/pipeline.h"
 #include "graph/text.h"
 #include "ops/interpreter.h"
 #include "passes/autodiff.h"
@@ -40,9 +41,10 @@ TEST_P(Samples, TextFormRoundTrips) {
 }
 
 // The CPU program against the reference, which may refuse the data: an index out of range.
-void expect_cpu_equals_reference(const Graph& graph, const std::vector<RefTensor>& inputs, double tolerance) {
+void expect_cpu_equals_reference(const Graph& graph, const std::vector<RefTensor>& inputs, double tolerance,
+                                 const runtime::CompileOptions& options = {}) {
   Result<std::vector<RefTensor>> expected = ops::evaluate_reference(graph, inputs);
-  auto program = backends::cpu::CpuBackend().compile(graph, {});
+  auto program = backends::cpu::CpuBackend().compile(graph, options);
   ASSERT_TRUE(program.ok()) << program.status().to_string();
   std::vector<Tensor> tensors;
   for (const RefTensor& t : inputs) tensors.push_back(testing::to_tensor(t));
@@ -68,6 +70,18 @@ TEST_P(Samples, CpuEqualsReference) {
   const Result<std::vector<RefTensor>> expected = ops::evaluate_reference(*graph, inputs);
   ASSERT_TRUE(expected.ok()) << expected.status().to_string();
   expect_cpu_equals_reference(*graph, inputs, sample->tolerance);
+}
+
+// Every pass that may be disabled is: what is left gives the same values.
+TEST_P(Samples, CpuEqualsReferenceWithoutOptionalPasses) {
+  const auto [def, sample] = GetParam();
+  Result<Graph> graph = testing::sample_graph(*def, *sample);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  runtime::CompileOptions options;
+  for (const passes::Pass& pass : backends::cpu::pipeline())
+    if (pass.name != "decompose_composites") options.disabled_passes.emplace_back(pass.name);
+  options.disabled_passes.emplace_back(backends::cpu::kPrecompute);
+  expect_cpu_equals_reference(*graph, testing::sample_inputs(*sample), sample->tolerance, options);
 }
 
 // The sample with other sizes: all that equal `size` are 0, in attributes too if `attrs` says so.

@@ -11,21 +11,21 @@ namespace {
 
 TEST(ArenaPool, LendsAnArenaAgain) {
   ArenaPool pool;
-  pool.add_user(10000);
+  pool.add_user(1000000);
   void* first = nullptr;
   {
-    const ArenaPool::Arena a = *pool.take(10000);
+    const ArenaPool::Arena a = *pool.take(1000000);
     first = a.data();
-    EXPECT_EQ(pool.in_use(), 10000u);
+    EXPECT_EQ(pool.in_use(), 1000000u);
     EXPECT_EQ(pool.idle(), 0u);
-    const ArenaPool::Arena b = *pool.take(10000);
+    const ArenaPool::Arena b = *pool.take(1000000);
     EXPECT_NE(b.data(), first);
   }
   EXPECT_EQ(pool.in_use(), 0u);
-  EXPECT_EQ(pool.idle(), 20000u);
-  EXPECT_EQ(pool.peak(), 20000u);
+  EXPECT_EQ(pool.idle(), 2000000u);
+  EXPECT_EQ(pool.peak(), 2000000u);
   // A smaller run takes the same, a far smaller one would waste it.
-  EXPECT_EQ(pool.take(6000)->data(), first);
+  EXPECT_EQ(pool.take(600000)->data(), first);
   const ArenaPool::Arena small = *pool.take(100);
   EXPECT_EQ(pool.in_use(), 100u);
 }
@@ -45,20 +45,20 @@ TEST(ArenaPool, GivesBackWhatNobodyAliveNeeds) {
 
 TEST(ArenaPool, KeepsToItsLimit) {
   ArenaPool pool;
-  pool.set_limit(30000);
-  pool.add_user(20000);
-  EXPECT_EQ(pool.take(30001).status().message(),
-            "a run needs 29.3 KiB for intermediate values, the process may hold 29.3 KiB (memory.limit); use smaller "
+  pool.set_limit(3000000);
+  pool.add_user(2000000);
+  EXPECT_EQ(pool.take(300000001).status().message(),
+            "a run needs 2.86 MiB for intermediate values, the process may hold 2.86 MiB (memory.limit); use smaller "
             "batches, or raise the limit");
-  (void)*pool.take(20000);  // idle now
+  (void)*pool.take(2000000);  // idle now
   {
-    const ArenaPool::Arena other = *pool.take(900);  // too small for the idle one, which may stay
-    EXPECT_EQ(pool.idle(), 20000u);
+    const ArenaPool::Arena other = *pool.take(90000);  // too small for the idle one, which may stay
+    EXPECT_EQ(pool.idle(), 2000000u);
   }
-  pool.add_user(25000);
-  const ArenaPool::Arena large = *pool.take(25000);  // the idle one has to go
-  EXPECT_LE(pool.idle() + pool.in_use(), 30000u);
-  EXPECT_EQ(pool.in_use(), 25000u);
+  pool.add_user(2500000);
+  const ArenaPool::Arena large = *pool.take(2500000);  // the idle one has to go
+  EXPECT_LE(pool.idle() + pool.in_use(), 3000000u);
+  EXPECT_EQ(pool.in_use(), 2500000u);
 }
 
 // Eight threads that want 40 in all of 30: never more than the limit, and all get their turn.
@@ -77,7 +77,7 @@ TEST(ArenaPool, RunsWaitForEachOther) {
           continue;
         }
         std::memset(arena->data(), t, 5000);
-        if (pool.in_use() + pool.idle() > 30000) ++wrong;
+        if (pool.held() > 30000) ++wrong;
         if (static_cast<char*>(arena->data())[4999] != t) ++wrong;
         ++done;
       }

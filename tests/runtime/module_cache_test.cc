@@ -22,15 +22,20 @@ Graph graph_of(int n) {
 }
 
 struct FakeProgram : Program {
-  explicit FakeProgram(Graph g, size_t bytes) : graph_(std::move(g)), bytes_(bytes) {}
+  FakeProgram(Graph g, const Backend& b, size_t bytes) : graph_(std::move(g)), backend_(b), bytes_(bytes) {}
+  const Backend& backend() const override { return backend_; }
   const Graph& graph() const override { return graph_; }
-  Result<std::vector<Tensor>> run(std::span<const Tensor>, Profile*) const override { return std::vector<Tensor>(); }
+  Result<std::vector<Buffer>> execute(std::span<const Buffer>, std::span<StateBuffer* const>,
+                                      Profile*) const override {
+    return std::vector<Buffer>();
+  }
   size_t arena_bytes() const override { return bytes_; }
   size_t memory_bytes() const override {
     return bytes_ + graph_.type(graph_.inputs()[0].value).num_bytes();  // inputs are not the cache's
   }
   std::vector<NodeReport> report() const override { return {}; }
   Graph graph_;
+  const Backend& backend_;
   size_t bytes_;
 };
 
@@ -38,8 +43,16 @@ struct FakeBackend : Backend {
   std::string name() const override { return name_; }
   Result<std::shared_ptr<const Program>> compile(const Graph& graph, const CompileOptions&) const override {
     if (fails) return invalid("no");
-    return std::shared_ptr<const Program>(std::make_shared<FakeProgram>(graph, 100));
+    return std::shared_ptr<const Program>(std::make_shared<FakeProgram>(graph, *this, 100));
   }
+  std::map<std::string, std::string> properties() const override { return {}; }
+  Result<Buffer> make_buffer(const graph::TensorType&) const override { return Buffer(); }
+  Result<Buffer> upload(const Tensor&) const override { return Buffer(); }
+  Result<Tensor> download(const Buffer&) const override { return Tensor(); }
+  bool host_memory() const override { return true; }
+  MemoryUse memory_use() const override { return {}; }
+  void set_memory_limit(size_t) const override {}
+  bool has_fast(DType) const override { return false; }
   size_t memory_bytes() const override { return 0; }
   Peak measure_peak() const override { return {}; }
   std::string name_ = "fake";
