@@ -234,7 +234,7 @@ Result<std::string> op_table(const OpRegistry& registry, const Backend& backend,
       "# Ops\n\nWritten by `deepseek ops --table` from the op records and the programs that the backend `{0}` makes of "
       "their samples,\nwith the samples' numbers in each element type. A cell names what runs them on this machine; "
       "several where samples differ.\n`parts:` means that the op is taken apart first, and names what runs the parts. "
-      "`widened` is by way of f32; `reference` is correct\nbut slow; `none needed` is a new view of the same bytes; – "
+      "`upcast` is by way of f32; `reference` is correct\nbut slow; `none needed` is a new view of the same bytes; – "
       "means that the op does not take the type.\n\n{1}\n{2}\n{3}{4}",
       backend.name(), head, bar, rows, sections);
 }

@@ -136,7 +136,7 @@ TEST(Takes, RefusalsSayWhy) {
   EXPECT_EQ(refusal("gemm", "matmul", {f32({2, 3}), f32({3, 4})}), "");
   EXPECT_EQ(refusal("gemm", "matmul", {f64({2, 3}), f64({3, 4})}), "dtype f64 is not supported");
   EXPECT_EQ(refusal("onednn", "matmul", {f64({2, 3}), f64({3, 4})}), "dtype f64 is not supported");
-  EXPECT_EQ(refusal("widened", "matmul", {f32({2, 3}), f32({3, 4})}), "no operand is a half float");
+  EXPECT_EQ(refusal("upcast", "matmul", {f32({2, 3}), f32({3, 4})}), "no operand is a half float");
   EXPECT_EQ(refusal("gemm", "matmul", {f32({0, 3}), f32({3, 4})}), "a tensor without elements");
   EXPECT_EQ(refusal("gemm", "matmul", {f32({512, 512}), f32({512, 512})}), "oneDNN is faster for large products");
   EXPECT_EQ(refusal("elementwise", "sum", {f32({5, 3})}, {{"axes", Dims{0}}}), "a sum of rows");
@@ -210,7 +210,7 @@ void expect_not_chosen(const Graph& graph, const std::string& name) {
   ASSERT_TRUE(program.ok()) << "without " << name << ": " << program.status().to_string();
   for (const runtime::NodeReport& r : (*program)->report()) {
     EXPECT_NE(r.implementation.substr(0, r.implementation.find(' ')), name) << r.op;
-    if (!r.implementation.starts_with("widened (")) continue;
+    if (!r.implementation.starts_with("upcast (")) continue;
     EXPECT_THAT(r.implementation, Not(HasSubstr("(" + name + ")")));
     EXPECT_THAT(r.implementation, Not(HasSubstr("(" + name + ":")));
   }

@@ -29,7 +29,7 @@ TEST(OpDocs, ASampleNamesWhatRunsIt) {
   EXPECT_EQ(runs("matmul", 0, DType::kF32), "gemm");
   EXPECT_EQ(runs("matmul", 0, DType::kI32), "");  // inference wants floats
   EXPECT_EQ(runs("softmax", 0, DType::kF32), "native");
-  EXPECT_EQ(runs("softmax", 0, DType::kBF16), "widened");
+  EXPECT_EQ(runs("softmax", 0, DType::kBF16), "upcast");
   EXPECT_EQ(runs("add", 0, DType::kI64), "elementwise");
   EXPECT_EQ(runs("gelu", 0, DType::kF32), "elementwise");
   EXPECT_EQ(runs("reshape", 0, DType::kU8), "none needed");

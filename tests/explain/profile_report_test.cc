@@ -235,7 +235,7 @@ TEST(ProfileHints, SayWhatIsThere) {
   known.add("0", "conv", "onednn", 40e-3, {2e9, 1e6});
   known.add("backward/0", "conv_weight_grad", "onednn", 20e-3, {1e9, 1e6});
   known.add("1", "batch_norm", "native", 20e-3, {1e6, 1e8}).report.refusals = {"native_blocked: not blocked"};
-  known.add("2", "cumsum", "reference", 10e-3, {1e6, 8e6}).report.refusals = {"widened: f64"};
+  known.add("2", "cumsum", "reference", 10e-3, {1e6, 8e6}).report.refusals = {"upcast: f64"};
   known.add("3", "fused", "native", 0, {}).report.refusals = {"elementwise: takes no batch_norm"};
   known.add("3", "relu", "elementwise", 10e-3, {1e6, 8e6}).alone = "its result is read by conv";
   StepProfile p = known.done();
@@ -248,7 +248,7 @@ TEST(ProfileHints, SayWhatIsThere) {
                           "with every node at the peak FLOP/s or bandwidth, whichever limits it, a step would take "
                           "41.60 ms; most lies in conv, 30.00 ms above that",
                           "1 node runs on reference kernels, which are slow, 10 % of the step; the slowest is [cumsum] "
-                          "at '2': widened: f64",
+                          "at '2': upcast: f64",
                           "1 node does not run on the fastest implementation, 20 % of the step; the slowest is "
                           "[batch_norm] at '1', which runs on native: native_blocked: not blocked",
                           "1 element-wise node runs by itself, without fusing with a neighbour, 10 % of the step; the "

@@ -69,7 +69,7 @@ def test_no_node_falls_to_the_reference(name, precision):
     products = [n for n in nodes if n["op"] == "matmul" or n["op"].startswith("conv")]
     assert products and all("bf16[" in n["types"] if precision == "bfloat16" else "f16[" in n["types"] for n in products)
     native = precision == "bfloat16" and deepseek.isa() == "avx512_bf16"
-    assert all(n["implementation"].startswith("onednn" if native else "widened") for n in products)
+    assert all(n["implementation"].startswith("onednn" if native else "upcast") for n in products)
 
 
 EMULATED = """
@@ -90,7 +90,7 @@ def test_without_bf16_instructions_it_is_emulated():
     code = EMULATED.format(tests=os.path.dirname(__file__))
     runs = [json.loads(subprocess.run([sys.executable, "-c", code], env={**os.environ, **extra}, check=True, capture_output=True, text=True).stdout)
             for extra in ({}, {"ONEDNN_MAX_CPU_ISA": "AVX2"})]
-    assert all(name.startswith("widened") for name in runs[1][1]), runs[1][1]
+    assert all(name.startswith("upcast") for name in runs[1][1]), runs[1][1]
     np.testing.assert_allclose(runs[1][0], runs[0][0], atol=0.02 * runs[0][0][0], rtol=0)
 
 

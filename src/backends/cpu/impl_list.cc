@@ -105,7 +105,7 @@ std::vector<Implementation> implementations(const graph::OpDef& op) {
   for (const Row& row : kRows)
     if (row.op == op.name.value) list.push_back(row.implementation);
   if (op.traits.elementwise) list.push_back({"elementwise", takes_elementwise, make_elementwise});
-  list.push_back({"widened", takes_widened, make_widened});
+  list.push_back({"upcast", takes_upcast, make_upcast});
   list.push_back({"reference", takes_all, make_reference});
   return list;
 }

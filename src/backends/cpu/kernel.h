@@ -127,8 +127,8 @@ KernelOrError make_scan(const NodeInfo&);
 Status takes_ctc(const NodeInfo&);
 KernelOrError make_ctc(const NodeInfo&);
 // Half floats by way of f32, where an f32 kernel of the op exists.
-Status takes_widened(const NodeInfo&);
-KernelOrError make_widened(const NodeInfo&);
+Status takes_upcast(const NodeInfo&);
+KernelOrError make_upcast(const NodeInfo&);
 
 // The channel blocks in which the node, a conv or one of its gradients, is faster by micro-GEMM; zeros if it isn't.
 passes::ChannelBlocks channel_blocks(const NodeInfo& node);

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "backends/cpu/choices.h"
+#include "backends/cpu/autotune_cache.h"
 #include "backends/cpu/program.h"
 #include "graph/cloner.h"
 #include "graph/text.h"
@@ -27,8 +27,8 @@ size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runti
   const Result<Graph> alone = builder.finish();
   if (!alone.ok()) return 0;  // can't be: the node is part of a valid graph
   const std::string text = print(*alone);
-  Choices& choices = Choices::of_machine();
-  const std::string known = choices.find(text);
+  AutotuneCache& cache = AutotuneCache::of_machine();
+  const std::string known = cache.find(text);
   for (size_t k = 0; k < taken.size(); ++k)
     if (taken[k].first == known) return k;
   std::vector<const Kernel*> kernels;
@@ -39,7 +39,7 @@ size_t fastest(const NodeInfo& info, const Node& node, const Taken& taken, runti
     if (k != best)
       report.refusals.push_back(fmt::format("{}: measured {:.3g} ms, {} {:.3g} ms", taken[k].first, seconds[k] * 1e3,
                                             taken[best].first, seconds[best] * 1e3));
-  choices.remember(text, std::string(taken[best].first));
+  cache.remember(text, std::string(taken[best].first));
   return best;
 }
 
@@ -64,7 +64,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     step.once = is_body_ && fixed_[node.output().id];
     Taken taken;
     for (const Implementation& implementation : implementations(*node.op)) {
-      const bool slow = implementation.name == "widened" || implementation.name == "reference";
+      const bool slow = implementation.name == "upcast" || implementation.name == "reference";
       if (!taken.empty() && (slow || !options.measure_kernels)) break;
       if (const Status answer = takes(implementation, info); !answer.ok()) {
         if (answer.code() != ErrorCode::kUnsupported) return answer;
@@ -96,7 +96,7 @@ Status CpuProgram::choose_kernels(const runtime::CompileOptions& options) {
     report_.push_back(std::move(report));
   }
   if (options.measure_kernels)
-    if (const Status kept = Choices::of_machine().save(); !kept.ok() && !report_.empty())
+    if (const Status kept = AutotuneCache::of_machine().save(); !kept.ok() && !report_.empty())
       report_.back().refusals.push_back(kept.message());
   return {};
 }

@@ -1,4 +1,4 @@
-#include "backends/cpu/choices.h"
+#include "backends/cpu/autotune_cache.h"
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -60,27 +60,28 @@ std::filesystem::path cache_folder() {
 
 }  // namespace
 
-Choices::Choices(std::string path, std::string machine) : path_(std::move(path)), machine_(std::move(machine)) {
+AutotuneCache::AutotuneCache(std::string path, std::string machine)
+    : path_(std::move(path)), machine_(std::move(machine)) {
   read(known_);
 }
 
-Choices& Choices::of_machine() {
+AutotuneCache& AutotuneCache::of_machine() {
   static std::mutex mutex;
-  static std::map<int, std::unique_ptr<Choices>> all;
+  static std::map<int, std::unique_ptr<AutotuneCache>> all;
   const std::lock_guard lock(mutex);
-  std::unique_ptr<Choices>& choices = all[num_threads()];
-  if (!choices) {
+  std::unique_ptr<AutotuneCache>& cache = all[num_threads()];
+  if (!cache) {
     const std::string machine = fmt::format("deepseek kernels of {}, {}, {} threads, build {}", cpu_model(), isa_name(),
                                             num_threads(), build());
     const std::filesystem::path folder = cache_folder();
-    choices = std::make_unique<Choices>(
+    cache = std::make_unique<AutotuneCache>(
         folder.empty() ? std::string() : (folder / ("kernels-" + hash(machine) + ".txt")).string(), machine);
   }
-  return *choices;
+  return *cache;
 }
 
 // A first line that names the machine, then "hash implementation" each.
-void Choices::read(std::map<std::string, std::string>& into) const {
+void AutotuneCache::read(std::map<std::string, std::string>& into) const {
   std::ifstream file(path_);
   std::string line;
   if (path_.empty() || !std::getline(file, line) || line != machine_) return;
@@ -89,19 +90,19 @@ void Choices::read(std::map<std::string, std::string>& into) const {
       into.emplace(line.substr(0, space), line.substr(space + 1));
 }
 
-std::string Choices::find(std::string_view node) {
+std::string AutotuneCache::find(std::string_view node) {
   const std::lock_guard lock(mutex_);
   const auto it = known_.find(hash(node));
   return it == known_.end() ? std::string() : it->second;
 }
 
-void Choices::remember(std::string_view node, std::string implementation) {
+void AutotuneCache::remember(std::string_view node, std::string implementation) {
   const std::lock_guard lock(mutex_);
   known_[hash(node)] = std::move(implementation);
   changed_ = true;
 }
 
-Status Choices::save() {
+Status AutotuneCache::save() {
   const std::lock_guard lock(mutex_);
   if (!changed_ || path_.empty()) return {};
   read(known_);

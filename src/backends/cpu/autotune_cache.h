@@ -1,6 +1,6 @@
 // The fastest of the kernels that take a node, by timing them, and what was found before: kept per machine in a file of
 // the user's cache folder, so that a program compiled again is the same and costs no measurement.
-// Test: tests/backends_cpu/choices_test.cc
+// Test: tests/backends_cpu/autotune_cache_test.cc
 #pragma once
 
 #include <map>
@@ -13,12 +13,12 @@
 
 namespace deepseek::backends::cpu {
 
-class Choices {
+class AutotuneCache {
  public:
   // Reads `path`, if it is there and of the same `machine`; what can't be read is measured again.
-  Choices(std::string path, std::string machine);
+  AutotuneCache(std::string path, std::string machine);
   // $DEEPSEEK_CACHE, else $XDG_CACHE_HOME/deepseek, else ~/.cache/deepseek; of this CPU, number of threads and build.
-  static Choices& of_machine();
+  static AutotuneCache& of_machine();
 
   // The implementation that was fastest for the node of that text, or "".
   std::string find(std::string_view node);

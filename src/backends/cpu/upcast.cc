@@ -1,5 +1,5 @@
-// Half floats on f32 kernels: operands are widened into scratch memory, the kernel runs, results are rounded to nearest
-// even; fixed operands are widened once. Comes after the implementations that take half floats themselves.
+// Half floats on f32 kernels: operands are upcast into scratch memory, the kernel runs, results are rounded to nearest
+// even; fixed operands are upcast once. Comes after the implementations that take half floats themselves.
 #include <algorithm>
 
 #include "backends/cpu/kernel.h"
@@ -24,9 +24,9 @@ void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64
   });
 }
 
-class WidenedKernel : public Kernel {
+class UpcastKernel : public Kernel {
  public:
-  WidenedKernel(const NodeInfo& node, std::string name, std::unique_ptr<Kernel> kernel)
+  UpcastKernel(const NodeInfo& node, std::string name, std::unique_ptr<Kernel> kernel)
       : name_(std::move(name)), kernel_(std::move(kernel)), inputs_(node.context.inputs), outputs_(node.outputs) {
     scratch_ = aligned(kernel_->scratch_bytes());
     prepared_ = aligned(kernel_->prepared_bytes());
@@ -43,12 +43,12 @@ class WidenedKernel : public Kernel {
     return inner.empty() ? name_ : name_ + ": " + inner;
   }
   Status prepare(const KernelArgs& args) const override {
-    const std::vector<const void*> in = widen(args, true);
+    const std::vector<const void*> in = upcast(args, true);
     return kernel_->prepare({in, args.out, args.scratch, args.prepared});
   }
   Status run(const KernelArgs& args) const override {
     char* const scratch = static_cast<char*>(args.scratch);
-    const std::vector<const void*> in = widen(args, false);
+    const std::vector<const void*> in = upcast(args, false);
     std::vector<void*> out(args.out.begin(), args.out.end());
     for (size_t o = 0; o < out.size(); ++o)
       if (is_half(outputs_[o]) && out[o] != nullptr) out[o] = scratch + offsets_[in.size() + o];
@@ -66,7 +66,7 @@ class WidenedKernel : public Kernel {
     if (is_half(type)) total += aligned(wide(type).num_bytes());
   }
   // The wide inputs, after computing those that are fixed or those that are not.
-  std::vector<const void*> widen(const KernelArgs& args, bool fixed) const {
+  std::vector<const void*> upcast(const KernelArgs& args, bool fixed) const {
     std::vector<const void*> in(args.in.begin(), args.in.end());
     for (size_t i = 0; i < in.size(); ++i) {
       if (!is_half(inputs_[i])) continue;
@@ -97,33 +97,33 @@ NodeInfo f32_twin(const NodeInfo& node) {
   return f32;
 }
 
-// The first that takes it. Attributes and bodies that name a half float contradict the widened operands; such kernels
+// The first that takes it. Attributes and bodies that name a half float contradict the upcast operands; such kernels
 // take half floats themselves or not at all.
 std::optional<Implementation> find_f32(const NodeInfo& f32) {
   const std::string& op = f32.context.op->name.value;
   if (op == "scan" || op == "fused") return {};
   for (const Implementation& implementation : implementations(*f32.context.op))
-    if (implementation.name != "widened" && implementation.name != "reference" &&
-        implementation.name != "elementwise" && takes(implementation, f32).ok())
+    if (implementation.name != "upcast" && implementation.name != "reference" && implementation.name != "elementwise" &&
+        takes(implementation, f32).ok())
       return implementation;
   return {};
 }
 
 }  // namespace
 
-Status takes_widened(const NodeInfo& node) {
+Status takes_upcast(const NodeInfo& node) {
   if (std::none_of(node.context.inputs.begin(), node.context.inputs.end(), is_half) &&
       std::none_of(node.outputs.begin(), node.outputs.end(), is_half))
     return refuse("no operand is a half float");
-  return find_f32(f32_twin(node)) ? Status() : refuse("there is no f32 kernel to widen for");
+  return find_f32(f32_twin(node)) ? Status() : refuse("there is no f32 kernel to upcast for");
 }
 
-KernelOrError make_widened(const NodeInfo& node) {
+KernelOrError make_upcast(const NodeInfo& node) {
   const NodeInfo f32 = f32_twin(node);
   const std::optional<Implementation> implementation = find_f32(f32);
   DS_ASSIGN(std::unique_ptr<Kernel> kernel, implementation->make(f32));
   return std::unique_ptr<Kernel>(
-      std::make_unique<WidenedKernel>(node, std::string(implementation->name), std::move(kernel)));
+      std::make_unique<UpcastKernel>(node, std::string(implementation->name), std::move(kernel)));
 }
 
 }  // namespace deepseek::backends::cpu

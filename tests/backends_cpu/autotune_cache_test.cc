@@ -1,5 +1,5 @@
 // What is remembered of measured kernels, across objects, processes and broken files; and programs that measure.
-#include "backends/cpu/choices.h"
+#include "backends/cpu/autotune_cache.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,51 +17,51 @@ namespace {
 
 using namespace graph;
 
-class ChoicesTest : public ::testing::Test {
+class AutotuneCacheTest : public ::testing::Test {
  protected:
   void SetUp() override { std::filesystem::remove_all(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
-  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "deepseek_choices";
+  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "deepseek_autotune_cache";
   std::string path_ = (folder_ / "a" / "kernels.txt").string();
 };
 
-TEST_F(ChoicesTest, AreKeptPerMachineAndMergedWithThoseOfOthers) {
-  Choices one(path_, "machine"), two(path_, "machine");
+TEST_F(AutotuneCacheTest, AreKeptPerMachineAndMergedWithThoseOfOthers) {
+  AutotuneCache one(path_, "machine"), two(path_, "machine");
   one.remember("x", "winograd");
   two.remember("y", "onednn");
   EXPECT_TRUE(one.save().ok());
   EXPECT_TRUE(two.save().ok());
-  Choices all(path_, "machine");
+  AutotuneCache all(path_, "machine");
   EXPECT_EQ(all.find("x"), "winograd");
   EXPECT_EQ(all.find("y"), "onednn");
   EXPECT_EQ(all.find("z"), "");
-  EXPECT_EQ(Choices(path_, "another").find("x"), "");
+  EXPECT_EQ(AutotuneCache(path_, "another").find("x"), "");
 }
 
-TEST_F(ChoicesTest, BrokenFilesAreMeasuredAgain) {
-  Choices one(path_, "machine");
+TEST_F(AutotuneCacheTest, BrokenFilesAreMeasuredAgain) {
+  AutotuneCache one(path_, "machine");
   one.remember("x", "winograd");
   ASSERT_TRUE(one.save().ok());
   std::filesystem::resize_file(path_, 12);
-  EXPECT_EQ(Choices(path_, "machine").find("x"), "");
+  EXPECT_EQ(AutotuneCache(path_, "machine").find("x"), "");
   std::ofstream(path_) << "machine\nno hash\n\n\xff\xfe 1 2 3\n";
-  Choices again(path_, "machine");
+  AutotuneCache again(path_, "machine");
   EXPECT_EQ(again.find("x"), "");
   again.remember("x", "onednn");
   EXPECT_TRUE(again.save().ok());
-  EXPECT_EQ(Choices(path_, "machine").find("x"), "onednn");
+  EXPECT_EQ(AutotuneCache(path_, "machine").find("x"), "onednn");
 }
 
-TEST_F(ChoicesTest, AFolderThatCantBeWrittenIsAnError) {
+TEST_F(AutotuneCacheTest, AFolderThatCantBeWrittenIsAnError) {
   std::filesystem::create_directories(folder_);
   std::ofstream(folder_ / "a") << "a file where a folder should be";
-  Choices one(path_, "machine");
+  AutotuneCache one(path_, "machine");
   one.remember("x", "winograd");
   EXPECT_THAT(one.save().to_string(), ::testing::HasSubstr("can't be written"));
 }
 
 // A 3 x 3 convolution that both winograd and microgemm take: whichever was faster is remembered, and told.
-TEST_F(ChoicesTest, AProgramMeasuresOnce) {
+TEST_F(AutotuneCacheTest, AProgramMeasuresOnce) {
   ASSERT_EQ(setenv("DEEPSEEK_CACHE", folder_.c_str(), 1), 0);
   Builder b(ops::registry());
   Expr x = b.input("x", {DType::kF32, {2, 32, 24, 24}}), w = b.input("w", {DType::kF32, {32, 32, 3, 3}});
