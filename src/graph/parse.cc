@@ -273,6 +273,7 @@ class Parser {
     if (!expect("graph") || !expect("{")) return false;
     const size_t begin = pos_;
     Graph::Data data;
+    data.registry = &registry_;
     std::map<std::string, Value> names;
     while (!accept("}")) {
       if (peek("%")) {
