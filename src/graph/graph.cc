@@ -58,6 +58,7 @@ Status verify_node(const Graph& graph, const Node& node, const std::vector<bool>
 }  // namespace
 
 Status verify(const Graph& graph) {
+  if (!graph.has_registry()) return internal_error("the graph does not say what registry its ops come from");
   std::vector<bool> made(static_cast<size_t>(graph.num_values()));
   std::set<std::string> names;
   for (const Input& input : graph.inputs()) {

@@ -74,6 +74,7 @@ class Graph {
   // What its ops come from, and passes take further ones from: an op of a plugin or a test lies beside the built-in
   // ones.
   const OpRegistry& registry() const { return *data_->registry; }
+  bool has_registry() const { return data_->registry != nullptr; }
   // The sizes that the code which traced the graph decided something by, in order: see resize.h. Passes drop them.
   std::span<const int64_t> observed() const { return data_->observed; }
   int32_t num_values() const { return static_cast<int32_t>(data_->types.size()); }

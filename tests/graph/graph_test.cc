@@ -125,6 +125,7 @@ TEST(Verify, RefusesContradictions) {
   Graph::Data data;
   const auto fresh = [&] {
     data = {};
+    data.registry = &good.registry();
     for (int32_t v = 0; v < good.num_values(); ++v) data.types.push_back(good.type({v}));
     data.producer = {-1, 0, 1};
     data.inputs.assign(good.inputs().begin(), good.inputs().end());
