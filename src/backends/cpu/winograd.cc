@@ -405,8 +405,8 @@ Result<Problem> problem_of(const NodeInfo& node, Purpose purpose) {
   t.low_height = w.padding_low[rank - 2];
   t.low_width = w.padding_low[rank - 1];
   if (to_weights) {
-    DS_TRY(BlockGemm::takes(t.result.block, false));
     if (!pays(t, 3, 130)) return refuse("too few products for its transforms");
+    DS_TRY(BlockGemm::takes(t.result.block, false));
     return Problem{t, {}, false, true, false};
   }
   if (to_input) {
@@ -416,10 +416,10 @@ Result<Problem> problem_of(const NodeInfo& node, Purpose purpose) {
     t.low_height = 2 - t.low_height;
     t.low_width = 2 - t.low_width;
   }
-  DS_TRY(BlockGemm::takes(t.result.block, false));
   const int weights = a.input_of(1);
   const bool fixed = weights >= 0 && node.is_fixed(static_cast<size_t>(weights));
   if (!pays(t, fixed ? 1 : 2, fixed ? 0 : 130)) return refuse("too few products for its transforms");
+  DS_TRY(BlockGemm::takes(t.result.block, false));
   DS_ASSIGN(ConvPlace place, place_of(a, t.result.block, purpose));
   return Problem{t, std::move(place), to_input, false, fixed};
 }
