@@ -137,7 +137,7 @@ Result<std::string> pass_log_text(const PassLog& log, const PassLogOptions& opti
       continue;
     }
     text += fmt::format("== {}: {} nodes -> {}\n", entry.pass, entry.before.nodes().size(), entry.after.nodes().size());
-    text += options.diff ? graph_diff(entry.before, entry.after) : graph::print(entry.after) + "\n";
+    text += options.diff ? graph_diff(entry.before, entry.after) : graph::print(entry.after);
   }
   if (options.time) {
     double all = 0;

@@ -9,6 +9,7 @@ namespace deepseek::passes {
 using namespace graph;
 
 Result<Graph> bind_inputs(const Graph& graph, const std::map<std::string, Tensor>& values) {
+  if (values.empty()) return graph;
   Builder builder(graph.registry());
   std::vector<Expr> inputs;
   std::vector<bool> bound;

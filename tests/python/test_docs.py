@@ -57,6 +57,7 @@ def test_every_folder_has_a_readme_of_at_most_20_lines():
 
 def test_the_picture_and_the_rooms_agree():
     rooms = re.findall(r"^room\(([\w/]+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
+    rooms = list(dict.fromkeys(room.split("/")[0] for room in rooms))  # all backends are one box
     assert re.findall(r"│ ([a-z/]+)  ", README) == rooms[::-1]
 
 

@@ -162,7 +162,7 @@ def test_resume_in_a_folder_equals_an_uninterrupted_run(tmp_path):
     assert set(a) == set(b)
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    assert (tmp_path / "parts" / "config.yaml").read_text().startswith("loss:")
+    assert (tmp_path / "parts" / "config.yaml").read_text().startswith('device: "cpu"\nloss:')
 
 
 def test_ctrl_c_saves_and_raises(tmp_path, capsys):
