@@ -61,7 +61,7 @@ class Dataset(_core.Dataset):
             targets = targets.astype(np.int64, copy=False)
             if class_names is None:
                 counted = True if ignore_index is None else targets != ignore_index
-                most = int(targets.max(initial=-1, where=counted))
+                most = int(targets.max(initial=0 if targets.size else -1, where=counted))
                 if most >= _MAX_CLASSES:
                     raise ValueError(f"targets: label {most} would be one of {most + 1} classes; number the classes 0, 1, 2, ..., or give class_names")
                 class_names = [str(i) for i in range(most + 1)]

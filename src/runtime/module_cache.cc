@@ -70,9 +70,10 @@ ModuleCache& ModuleCache::shared() {
 Result<ModuleCache::Got> ModuleCache::get(const Backend& backend, const graph::Graph& graph,
                                           const CompileOptions& options) {
   const Hash128 content = content_of(backend, graph, options);
-  SlotPtr slot;  // may be the last to hold it, so it goes after the lock
+  SlotPtr slot, earlier;  // may be the last to hold theirs, so they go after the lock
   const auto known = [&] {
     const auto it = by_content_.find(content);
+    earlier = std::move(slot);
     slot = it == by_content_.end() ? nullptr : it->second.lock();
     if (slot == nullptr || slot->program_ == nullptr) return false;
     order_.splice(order_.begin(), order_, slot->place_);

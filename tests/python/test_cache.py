@@ -42,6 +42,11 @@ class Many(nn.Module):
         return self.parts[0](y) if "plain" in self.kinds else -y
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    deepseek.manual_seed(11)
+
+
 CHANGES = {
     "a number": lambda m: setattr(m, "scale", 3.0), "a part": lambda m: setattr(m, "activation", nn.Tanh()), "a layer": lambda m: setattr(m, "fc", nn.Linear(6, 3, bias=False)),
     "inside a dict": lambda m: m.table["a"][1].update(b=2.0), "inside a tuple": lambda m: m.choices[1].__setitem__(0, 5.0),
@@ -237,7 +242,7 @@ def test_programs_that_had_to_go_come_again():
         for _ in range(3):
             for n in range(1, 5):
                 np.testing.assert_array_equal(model(X[:n]), want[n])
-                np.testing.assert_allclose(frozen(X[:n]), want[n], rtol=1e-6)
+                np.testing.assert_allclose(frozen(X[:n]), want[n], rtol=1e-5)
                 assert np.isfinite(step(X[:n], Y[:n]))
         assert _core.cache_counts()["dropped"] > dropped and _core.cache_counts()["programs"] <= 4
     finally:
