@@ -12,15 +12,15 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "explain/op_docs.h"
+#include "explain/pass_log.h"
+#include "explain/profile_report.h"
 #include "graph/text.h"
 #include "io/atomic_file.h"
 #include "io/image.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
 #include "program.h"
-#include "explain/op_docs.h"
-#include "explain/pass_log.h"
-#include "explain/profile_report.h"
 #include "train/run.h"
 
 using namespace deepseek;

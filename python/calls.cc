@@ -160,8 +160,8 @@ class Calls {
         if (graph.find_input(name) >= 0) how.constants.emplace(name, value);
     const nb::object output = traced->output;
     const runtime::BackendPtr backend = unwrap(runtime::open_backend(runtime::kDefaultDevice));
-    runtime::ModuleCache::Got got = unwrap(
-        without_gil([&] { return runtime::ModuleCache::shared().get(*backend, graph, how); }));
+    runtime::ModuleCache::Got got =
+        unwrap(without_gil([&] { return runtime::ModuleCache::shared().get(*backend, graph, how); }));
     Bound bound{{}, output};
     for (const Input& input : got.program->graph().inputs()) {
       const auto it = state.find(input.name);

@@ -207,7 +207,8 @@ NB_MODULE(_core, m) {
         options.measure_kernels = measure_kernels;
         for (const auto& [name, array] : constants) options.constants.emplace(name, to_tensor(array));
         const runtime::BackendPtr backend = unwrap(runtime::open_backend(device));
-        return std::const_pointer_cast<runtime::Program>(unwrap(without_gil([&] { return backend->compile(g, options); })));
+        return std::const_pointer_cast<runtime::Program>(
+            unwrap(without_gil([&] { return backend->compile(g, options); })));
       },
       nb::arg("graph"), nb::arg("constants") = std::map<std::string, Array>(), nb::arg("measure_kernels") = false,
       nb::arg("device") = std::string(runtime::kDefaultDevice),

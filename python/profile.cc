@@ -5,8 +5,8 @@
 #include <nanobind/stl/vector.h>
 
 #include "binding.h"
-#include "io/atomic_file.h"
 #include "explain/profile_report.h"
+#include "io/atomic_file.h"
 #include "train/metrics.h"
 
 namespace deepseek::python {

@@ -125,7 +125,7 @@ class Step {
         DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype()), options_.loss.params));
       }
       if (!precision_) {
-        DS_ASSIGN(const train::PrecisionChoice choice, 
+        DS_ASSIGN(const train::PrecisionChoice choice,
                   train::choose_precision(options_, backend_, *model_, state_, loss, x, y));
         precision_ = choice.precision;
       }

@@ -48,8 +48,9 @@ NB_MODULE(_tables, m) {
       [](nb::handle stream, const std::filesystem::path& path, const std::string& format, const std::string& delimiter,
          bool header) {
         const Table table = from_capsule(stream);
-        unwrap(without_gil(
-            [&] { return write_table(*table, path.string(), {.format = format, .delimiter = delimiter, .header = header}); }));
+        unwrap(without_gil([&] {
+          return write_table(*table, path.string(), {.format = format, .delimiter = delimiter, .header = header});
+        }));
       },
       nb::arg("stream"), nb::arg("path"), nb::arg("format"), nb::arg("delimiter"), nb::arg("header"));
   m.def("steps", [] {

@@ -14,12 +14,12 @@
 namespace deepseek::explain {
 
 using runtime::Backend;
+using runtime::graph_cost;
+using runtime::node_cost;
 using runtime::NodeReport;
 using runtime::Peak;
 using runtime::Profile;
 using runtime::Program;
-using runtime::graph_cost;
-using runtime::node_cost;
 
 struct ProfileOptions {
   int64_t warmup = 3;  // steps before those that count, at least 1

@@ -190,7 +190,7 @@ struct OpDef {
   Required<Reference> reference;
   DecomposeFn decompose = {};
   std::optional<Rematerialize> rematerialize = {};  // what passes/recompute.h uses
-  CostFn cost = {};                 // where the default is not right
+  CostFn cost = {};                                 // where the default is not right
   Traits traits = {};
   std::optional<Precision> precision =
       {};  // by default kFollow where element-wise or a view, else kWide, which is safe

@@ -14,7 +14,7 @@ namespace {
 struct Norm {
   const Node* forward = nullptr;
   std::vector<Expr> inputs, outputs;  // as rewritten
-  Expr copy;                         // its first output
+  Expr copy;                          // its first output
 };
 
 class Rematerializer {

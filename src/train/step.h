@@ -19,7 +19,7 @@ struct StepOptions {
   // kBF16 or kF16: forward and backward in it where passes/mixed_precision.h says so. Parameters, their gradients and
   // the update are f32 in any case.
   DType precision = DType::kF32;
-  int64_t loss_scale_interval = 0;  // dynamic loss scaling: updates without an overflow before a doubling; 0 is off
+  int64_t loss_scale_interval = 0;    // dynamic loss scaling: updates without an overflow before a doubling; 0 is off
   passes::PassObserver observe = {};  // sees the passes that make the step of the forward pass
 };
 

@@ -34,8 +34,8 @@ const char* const kGraph = R"(graph {
 
 PassLog log_of(const Graph& graph, std::vector<std::string> disabled = {}) {
   PassLog log;
-  const auto program =
-      (*runtime::open_backend("cpu"))->compile(graph, {.disabled_passes = std::move(disabled), .observe = log.observer()});
+  const auto program = (*runtime::open_backend("cpu"))
+                           ->compile(graph, {.disabled_passes = std::move(disabled), .observe = log.observer()});
   EXPECT_TRUE(program.ok()) << program.status().to_string();
   return log;
 }
@@ -136,9 +136,9 @@ TEST(PassLog, ShowsOnePassAndWhatItChanged) {
 
 // What a pass does is missing where it is disabled, and the pass is not in the log.
 TEST(PassLog, DisabledPassesDoNotRun) {
-  for (const char* pass : {"simplify", "fold_constants", "block_channels", "cse", "decompose_norms",
-                           "rematerialize_norms", "fuse_elementwise", "fuse_epilogues", "schedule", "fuse_horizontal",
-                           "precompute"}) {
+  for (const char* pass :
+       {"simplify", "fold_constants", "block_channels", "cse", "decompose_norms", "rematerialize_norms",
+        "fuse_elementwise", "fuse_epilogues", "schedule", "fuse_horizontal", "precompute"}) {
     const PassLog log = log_of(parsed(kGraph), {pass});
     EXPECT_EQ(log.entries().size(), 12u) << pass;
     for (const PassLog::Entry& entry : log.entries()) EXPECT_NE(entry.pass, pass);
@@ -174,7 +174,8 @@ TEST(GraphDiff, GivesBothTextsBack) {
       std::string out;
       for (size_t i = 0; i < text.size(); ++i) {
         out += text[i];
-        while (text[i] == '%' && i + 1 < text.size() && std::isdigit(static_cast<unsigned char>(text[i + 1]))) text.erase(i + 1, 1);
+        while (text[i] == '%' && i + 1 < text.size() && std::isdigit(static_cast<unsigned char>(text[i + 1])))
+          text.erase(i + 1, 1);
       }
       return out;
     };

@@ -25,8 +25,7 @@ struct FakeProgram : Program {
   FakeProgram(Graph g, const Backend& b, size_t bytes) : graph_(std::move(g)), backend_(b), bytes_(bytes) {}
   const Backend& backend() const override { return backend_; }
   const Graph& graph() const override { return graph_; }
-  Result<std::vector<Buffer>> execute(std::span<const Buffer>, std::span<StateBuffer* const>,
-                                      Profile*) const override {
+  Result<std::vector<Buffer>> execute(std::span<const Buffer>, std::span<StateBuffer* const>, Profile*) const override {
     return std::vector<Buffer>();
   }
   size_t arena_bytes() const override { return bytes_; }
