@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize fuzz bench bench-guard bench-tables bench-tune \
+.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize tsan fuzz bench bench-guard bench-tables bench-tune \
   wheel check-wheel clean
 
 PYTHON ?= python3
@@ -99,6 +99,13 @@ sanitize: setup-dev
 	  LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  ctest -j$(JOBS) --test-dir build-asan --output-on-failure --no-tests=error
 
+# Several threads at once under ThreadSanitizer, in build-tsan/. One OpenMP thread: its barriers are none that it knows.
+tsan: setup-dev
+	$(CONFIGURE) --preset tsan
+	ninja -C build-tsan -j$(JOBS) test_threads test_runtime test_data
+	for test in threads runtime data; do OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66:suppressions=$(CURDIR)/tests/tsan.supp \
+	  build-tsan/tests/test_$$test --gtest_brief=1 || exit 1; done
+
 # Every target of tests/fuzz, together FUZZ_SECONDS, from the seeds in tests/fuzz/corpus. What they find is left in
 # build-asan/fuzz/<target>-crash-*; `build-asan/tests/fuzz/fuzz_<target> FILE` runs it again.
 fuzz: setup-dev
@@ -147,4 +154,4 @@ check-wheel: wheel                     ## installs it into a fresh environment a
 	cd $$folder; venv/bin/python $(CURDIR)/tools/smoke_wheel.py
 
 clean:
-	rm -rf build build-asan build-wheel dist
+	rm -rf build build-asan build-tsan build-wheel dist

@@ -30,7 +30,9 @@ class Step {
         loss_(python_loss(loss)),
         backend_(unwrap(runtime::open_backend(options_.device))),
         state_(*model_, static_cast<uint64_t>(options_.train.seed), backend_),
-        rate_(options_.optimizer.rate()) {}
+        rate_(options_.optimizer.rate()) {
+    backend_->set_memory_limit(unwrap(options_.memory.budget(backend_->memory_bytes())));
+  }
 
   nb::list profile(const Array& inputs, const Array& targets) {
     const Turn turn(mutex_);

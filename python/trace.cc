@@ -1,4 +1,4 @@
-// Tracing: Value is a symbolic tensor with NumPy's operators; ops are emitted by name from the registry; modules are
+// Tracing: TracedValue is a symbolic tensor with NumPy's operators; ops are emitted by name from the registry; modules are
 // the C++ ones of src/nn, and Python classes derive from them.
 #include "trace.h"
 
@@ -27,7 +27,7 @@ namespace {
 thread_local std::shared_ptr<Session> current;
 
 // The expression of a value whose trace still exists.
-const Expr& live(const Value& v) {
+const Expr& live(const TracedValue& v) {
   if (!v.session->alive) throw nb::value_error("this symbolic value is from a trace that has ended; don't keep values");
   return v.expr;
 }
@@ -102,7 +102,7 @@ nn::Trace& active_trace() {
   return *active()->trace;
 }
 
-Value wrap(Expr e) {
+TracedValue wrap(Expr e) {
   check(active()->builder.take_status());
   return {active(), e};
 }
@@ -135,8 +135,8 @@ Expr to_optional_expr(nb::handle object) { return object.is_none() ? Expr() : to
 
 Expr to_expr(nb::handle object, Expr like) {
   const std::shared_ptr<Session> session = active();
-  if (nb::isinstance<Value>(object)) {
-    const Value& v = nb::cast<const Value&>(object);
+  if (nb::isinstance<TracedValue>(object)) {
+    const TracedValue& v = nb::cast<const TracedValue&>(object);
     if (v.session != session)
       throw nb::value_error(
           "a symbolic value of another trace is used here; values live only inside the trace that made them");
@@ -188,7 +188,7 @@ nb::object emit(const std::string& op, nb::tuple inputs, nb::dict attrs) {
   // Numbers take the dtype of the first value; a condition counts only where there is nothing else.
   for (nb::handle h : inputs)
     if (!like.defined() || like.dtype() == DType::kBool)
-      if (nb::isinstance<Value>(h) || nb::isinstance<Parameter>(h)) like = to_expr(h);
+      if (nb::isinstance<TracedValue>(h) || nb::isinstance<Parameter>(h)) like = to_expr(h);
   bool absent = false;
   for (nb::handle h : inputs) {
     if (absent && !h.is_none())
@@ -214,8 +214,9 @@ void promote(Expr& x, Expr& y) {
   if (rank(y.dtype()) < rank(x.dtype())) y = ops::cast(y, x.dtype());
 }
 
-Value binary(const char* op, nb::handle a, nb::handle b) {
-  const Expr like = nb::isinstance<Value>(a) ? nb::cast<const Value&>(a).expr : nb::cast<const Value&>(b).expr;
+TracedValue binary(const char* op, nb::handle a, nb::handle b) {
+  const Expr like =
+      nb::isinstance<TracedValue>(a) ? nb::cast<const TracedValue&>(a).expr : nb::cast<const TracedValue&>(b).expr;
   // 2.5 beside an integer value makes the result a float, as in NumPy.
   const auto read = [&](nb::handle h) {
     const bool widens = nb::isinstance<nb::float_>(h) && !is_float(like.dtype());
@@ -241,9 +242,9 @@ Graph trace_function(nb::callable function, const std::vector<std::pair<std::str
   Activate activate(session);
   nb::list args;
   for (size_t i = 0; i < inputs.size(); ++i)
-    args.append(
-        nb::cast(Value{session, session->builder.input("x" + std::to_string(i),
-                                                       {unwrap(parse_dtype(inputs[i].first)), inputs[i].second})}));
+    args.append(nb::cast(TracedValue{
+        session,
+        session->builder.input("x" + std::to_string(i), {unwrap(parse_dtype(inputs[i].first)), inputs[i].second})}));
   const nb::object result = function(*nb::tuple(args));
   nb::list results;
   if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result))
@@ -269,7 +270,7 @@ Graph trace_module(nn::Module& module, const std::vector<TensorType>& inputs, bo
     out = module.call(*session->trace, args);
   } else {
     nb::list values;
-    for (Expr e : args) values.append(nb::cast(Value{session, e}));
+    for (Expr e : args) values.append(nb::cast(TracedValue{session, e}));
     for (nb::handle h : nb::list(function(*nb::tuple(values)))) out.push_back(to_expr(h));
   }
   check(session->builder.take_status());
@@ -288,7 +289,7 @@ std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* 
   const auto end = [foreign](Session* s) { s->alive = !foreign; };
   const std::unique_ptr<Session, decltype(end)> ends(session.get(), end);
   nb::list args;
-  for (Expr e : inputs) args.append(nb::cast(Value{session, e}));
+  for (Expr e : inputs) args.append(nb::cast(TracedValue{session, e}));
   const nb::object result = callable(*nb::tuple(args));
   std::vector<Expr> out;
   if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result))
@@ -299,23 +300,23 @@ std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* 
 }
 
 void bind_trace(nb::module_& m) {
-  auto value =
-      nb::class_<Value>(m, "Value", "A symbolic tensor inside a trace. NumPy's operators and broadcasting apply.");
-  value.def_prop_ro("shape", [](const Value& v) { return nb::tuple(nb::cast(live(v).dims())); })
-      .def_prop_ro("_shape", [](const Value& v) { return nb::tuple(nb::cast(live(v).dims())); })
-      .def_prop_ro("ndim", [](const Value& v) { return live(v).rank(); })
-      .def_prop_ro("dtype", [](const Value& v) { return std::string(to_string(live(v).dtype())); })
+  auto value = nb::class_<TracedValue>(m, "Value",
+                                       "A symbolic tensor inside a trace. NumPy's operators and broadcasting apply.");
+  value.def_prop_ro("shape", [](const TracedValue& v) { return nb::tuple(nb::cast(live(v).dims())); })
+      .def_prop_ro("_shape", [](const TracedValue& v) { return nb::tuple(nb::cast(live(v).dims())); })
+      .def_prop_ro("ndim", [](const TracedValue& v) { return live(v).rank(); })
+      .def_prop_ro("dtype", [](const TracedValue& v) { return std::string(to_string(live(v).dtype())); })
       .def("__repr__",
-           [](const Value& v) {
+           [](const TracedValue& v) {
              return v.session->alive ? "Value(" + to_string(v.expr.type()) + ")"
                                      : std::string("Value(of an ended trace)");
            })
       .def("__bool__",
-           [](const Value&) -> bool {
+           [](const TracedValue&) -> bool {
              throw nb::type_error(
                  "a symbolic value has no truth value while tracing; use deepseek.ops.select instead of if");
            })
-      .def("__neg__", [](const Value& v) { return wrap(ops::neg(v.expr)); });
+      .def("__neg__", [](const TracedValue& v) { return wrap(ops::neg(v.expr)); });
   const std::pair<const char*, const char*> operators[] = {
       {"add", "add"}, {"sub", "sub"},       {"mul", "mul"},         {"truediv", "div"},
       {"pow", "pow"}, {"matmul", "matmul"}, {"and", "logical_and"}, {"or", "logical_or"}};

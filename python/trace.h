@@ -22,7 +22,7 @@ struct Session {
   bool alive = true;           // false once a builder that is not ours is gone
 };
 
-struct Value {
+struct TracedValue {
   std::shared_ptr<Session> session;
   graph::Expr expr;
 };
@@ -66,8 +66,8 @@ graph::Graph trace_module(nn::Module& module, const std::vector<graph::TensorTyp
 graph::Expr to_expr(nb::handle object, graph::Expr like = {});
 // The same; an undefined Expr for None.
 graph::Expr to_optional_expr(nb::handle object);
-Value wrap(graph::Expr e);
-// One Value, or a tuple of them. Raises what the builder has to say.
+TracedValue wrap(graph::Expr e);
+// One TracedValue, or a tuple of them. Raises what the builder has to say.
 nb::object unpack(const std::vector<graph::Expr>& out);
 
 }  // namespace deepseek::python

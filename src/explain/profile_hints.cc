@@ -4,6 +4,7 @@
 
 #include "base/strings.h"
 #include "explain/profile_report.h"
+#include "passes/predicates.h"
 
 namespace deepseek::explain {
 
@@ -182,7 +183,7 @@ class Hints {
 };
 
 bool elementwise(const Node& node) { return node.op->traits.elementwise && !node.op->traits.random; }
-bool is_sum(const Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
+using passes::is_sum;
 bool is_loop(const Node& node) { return elementwise(node) || is_sum(node) || node.op_name() == "fused"; }
 
 // What a loop counts over: the largest value of its body; what a sum reads, what an element-wise node writes.

@@ -231,7 +231,7 @@ class BertMaskedLanguage : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_bert(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_bert(const std::string& name, const ModelData& data, const Parameters& parameters) {
   const bool large = name == "bert_large";
   DS_TRY(only(parameters, {"vocabulary", "width", "layers", "heads", "feedforward", "positions", "dropout", "head"},
               name));
@@ -245,17 +245,17 @@ Result<ModulePtr> make_bert(const std::string& name, const Task& task, const Par
   DS_ASSIGN(const std::string head, choice(parameters, "head", {"classifier", "mlm", "pooler", "none"}));
   if (width % heads != 0)
     return invalid("model.heads: expected a divisor of model.width {}, got {}; change one of them", width, heads);
-  const bool vectors = task.input.size() == 2;
-  if (vectors ? task.input[1] != width || head != "none" || parameters.contains("vocabulary") : task.input.size() != 1)
+  const bool vectors = data.input.size() == 2;
+  if (vectors ? data.input[1] != width || head != "none" || parameters.contains("vocabulary") : data.input.size() != 1)
     return invalid(
         "model '{}' takes tokens [T], or vectors [T, {}] with model.head=none and no vocabulary; the data has "
         "samples "
         "of shape {}, the head is '{}'",
-        name, width, graph::to_string(task.input), head);
-  if (!vectors && task.input[0] > positions)
-    return invalid("model.positions: {} tokens need as many positions, got {}", task.input[0], positions);
+        name, width, graph::to_string(data.input), head);
+  if (!vectors && data.input[0] > positions)
+    return invalid("model.positions: {} tokens need as many positions, got {}", data.input[0], positions);
   if (vectors) vocabulary = 0;
-  const BertSizes sizes{vocabulary, width, layers, heads, feedforward, positions, task.classes, dropout};
+  const BertSizes sizes{vocabulary, width, layers, heads, feedforward, positions, data.classes, dropout};
   if (head == "classifier") return ModulePtr(std::make_shared<BertClassifier>(sizes));
   if (head == "mlm") return ModulePtr(std::make_shared<BertMaskedLanguage>(sizes));
   return ModulePtr(std::make_shared<Bert>(sizes, head == "pooler"));

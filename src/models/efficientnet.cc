@@ -152,7 +152,7 @@ class EfficientNet : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_efficientnet(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_efficientnet(const std::string& name, const ModelData& data, const Parameters& parameters) {
   const auto variant =
       std::find_if(std::begin(kVariants), std::end(kVariants), [&](auto& v) { return name == v.name; });
   if (variant == std::end(kVariants)) return invalid("model.name: there is no EfficientNet '{}'", name);
@@ -161,9 +161,9 @@ Result<ModulePtr> make_efficientnet(const std::string& name, const Task& task, c
   DS_ASSIGN(const double depth, number(parameters, "depth", variant->depth, 0.01, 100));
   DS_ASSIGN(const double dropout, number(parameters, "dropout", variant->dropout, 0, 0.99));
   DS_ASSIGN(const double drop_connect, number(parameters, "drop_connect", 0.2, 0, 0.99));
-  DS_TRY(check_images(task, name));
+  DS_TRY(check_images(data, name));
   return ModulePtr(std::make_shared<EfficientNet>(
-      EfficientNetSizes{task.input[0], task.classes, width, depth, dropout, drop_connect}));
+      EfficientNetSizes{data.input[0], data.classes, width, depth, dropout, drop_connect}));
 }
 
 }  // namespace deepseek::models

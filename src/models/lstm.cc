@@ -35,14 +35,14 @@ class LstmClassifier : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_lstm(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_lstm(const std::string& name, const ModelData& data, const Parameters& parameters) {
   DS_TRY(only(parameters, {"width", "layers", "vocabulary"}, name));
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 128, 1, 1 << 16));
   DS_ASSIGN(const int64_t layers, integer(parameters, "layers", 1, 1, 100));
   DS_ASSIGN(const int64_t vocabulary, integer(parameters, "vocabulary", 0, 0, int64_t{1} << 31));
-  DS_TRY(check_sequence(task, vocabulary, name));
+  DS_TRY(check_sequence(data, vocabulary, name));
   return ModulePtr(
-      std::make_shared<LstmClassifier>(vocabulary > 0 ? 0 : task.input[1], vocabulary, width, layers, task.classes));
+      std::make_shared<LstmClassifier>(vocabulary > 0 ? 0 : data.input[1], vocabulary, width, layers, data.classes));
 }
 
 }  // namespace deepseek::models

@@ -147,13 +147,13 @@ constexpr Variant kVariants[] = {{"resnet18", {2, 2, 2, 2}, false},
 
 }  // namespace
 
-Result<nn::ModulePtr> make_small_resnet(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<nn::ModulePtr> make_small_resnet(const std::string& name, const ModelData& data, const Parameters& parameters) {
   DS_TRY(only(parameters, {"width", "blocks"}, name));
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 16, 1, 4096));
   DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 1, 1, 100));
-  DS_TRY(check_images(task, name));
+  DS_TRY(check_images(data, name));
   auto model = std::make_shared<Sequential>();
-  model->append(conv(task.input[0], width, 3));
+  model->append(conv(data.input[0], width, 3));
   model->append(std::make_shared<BatchNorm>(width));
   model->append(activation("relu"));
   int64_t channels = width;
@@ -164,11 +164,11 @@ Result<nn::ModulePtr> make_small_resnet(const std::string& name, const Task& tas
       channels = out;
     }
   model->append(global_average_pool());
-  model->append(std::make_shared<Linear>(channels, task.classes));
+  model->append(std::make_shared<Linear>(channels, data.classes));
   return ModulePtr(model);
 }
 
-Result<ModulePtr> make_resnet(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_resnet(const std::string& name, const ModelData& data, const Parameters& parameters) {
   const auto variant =
       std::find_if(std::begin(kVariants), std::end(kVariants), [&](auto& v) { return name == v.name; });
   if (variant == std::end(kVariants)) return invalid("model.name: there is no ResNet '{}'", name);
@@ -176,8 +176,8 @@ Result<ModulePtr> make_resnet(const std::string& name, const Task& task, const P
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 64, 1, 4096));
   DS_ASSIGN(const int64_t blocks, integer(parameters, "blocks", 0, 0, 100));
   DS_ASSIGN(const std::string stem, choice(parameters, "stem", {"imagenet", "small"}));
-  DS_TRY(check_images(task, name));
-  ResNetSizes sizes{variant->blocks, task.input[0], width, task.classes, stem == "imagenet"};
+  DS_TRY(check_images(data, name));
+  ResNetSizes sizes{variant->blocks, data.input[0], width, data.classes, stem == "imagenet"};
   if (blocks > 0) sizes.blocks.fill(blocks);
   return ModulePtr(variant->bottleneck ? ResNet::of<Bottleneck>(sizes) : ResNet::of<BasicBlock>(sizes));
 }

@@ -52,7 +52,7 @@ class TransformerClassifier : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_transformer(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_transformer(const std::string& name, const ModelData& data, const Parameters& parameters) {
   DS_TRY(only(parameters, {"width", "layers", "heads", "vocabulary"}, name));
   DS_ASSIGN(const int64_t width, integer(parameters, "width", 128, 1, 1 << 16));
   DS_ASSIGN(const int64_t layers, integer(parameters, "layers", 2, 1, 1000));
@@ -60,9 +60,9 @@ Result<ModulePtr> make_transformer(const std::string& name, const Task& task, co
   DS_ASSIGN(const int64_t vocabulary, integer(parameters, "vocabulary", 0, 0, int64_t{1} << 31));
   if (width % heads != 0)
     return invalid("model.heads: expected a divisor of model.width {}, got {}; change one of them", width, heads);
-  DS_TRY(check_sequence(task, vocabulary, name));
+  DS_TRY(check_sequence(data, vocabulary, name));
   return ModulePtr(std::make_shared<TransformerClassifier>(
-      Sizes{task.input[0], vocabulary > 0 ? 0 : task.input[1], vocabulary, width, layers, heads, task.classes}));
+      Sizes{data.input[0], vocabulary > 0 ? 0 : data.input[1], vocabulary, width, layers, heads, data.classes}));
 }
 
 }  // namespace deepseek::models

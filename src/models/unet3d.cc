@@ -104,30 +104,30 @@ class Unet3d : public Module {
 
 }  // namespace
 
-Result<ModulePtr> make_unet3d(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<ModulePtr> make_unet3d(const std::string& name, const ModelData& data, const Parameters& parameters) {
   DS_TRY(only(parameters, {"channels", "slope", "down"}, name));
   DS_ASSIGN(const Dims channels, integers(parameters, "channels", {32, 64, 128}, 1, 1 << 16));
   DS_ASSIGN(const double slope, number(parameters, "slope", 0, 0, 1));
   DS_ASSIGN(const std::string down, choice(parameters, "down", {"max_pool", "stride"}));
-  if (task.input.size() != 4)
+  if (data.input.size() != 4)
     return invalid("model '{}' takes volumes [C, D, H, W], the data has samples of shape {}", name,
-                   graph::to_string(task.input));
+                   graph::to_string(data.input));
   if (channels.size() > 16) return invalid("model.channels: expected at most 16 levels, got {}", channels.size());
   const int64_t factor = int64_t{1} << (channels.size() - 1);
   int64_t coarsest = 1;
   for (size_t i = 1; i < 4; ++i) {
-    if (task.input[i] % factor != 0)
+    if (data.input[i] % factor != 0)
       return invalid("model '{}' with {} levels halves the sides {} times: expected multiples of {}, got samples of {}",
-                     name, channels.size(), channels.size() - 1, factor, graph::to_string(task.input));
-    coarsest *= task.input[i] / factor;
+                     name, channels.size(), channels.size() - 1, factor, graph::to_string(data.input));
+    coarsest *= data.input[i] / factor;
   }
   if (coarsest < 2)
     return invalid(
         "model '{}' with {} levels leaves {} voxel of samples {}, where instance norm needs 2; give fewer levels in "
         "model.channels",
-        name, channels.size(), coarsest, graph::to_string(task.input));
+        name, channels.size(), coarsest, graph::to_string(data.input));
   return ModulePtr(
-      std::make_shared<Unet3d>(Unet3dSizes{task.input[0], task.classes, channels, slope, down == "stride"}));
+      std::make_shared<Unet3d>(Unet3dSizes{data.input[0], data.classes, channels, slope, down == "stride"}));
 }
 
 }  // namespace deepseek::models

@@ -11,7 +11,7 @@ namespace {
 
 struct Entry {
   const char* name;
-  Result<nn::ModulePtr> (*make)(const std::string& name, const Task&, const Parameters&);
+  Result<nn::ModulePtr> (*make)(const std::string& name, const ModelData&, const Parameters&);
   const char* summary;  // what it is, and which samples it takes
 };
 constexpr Entry kModels[] = {
@@ -62,14 +62,14 @@ std::string summary(const std::string& name) {
   return {};
 }
 
-Result<nn::ModulePtr> create(const std::string& name, const Task& task, const Parameters& parameters) {
+Result<nn::ModulePtr> create(const std::string& name, const ModelData& data, const Parameters& parameters) {
   std::string known;
-  DS_TRY(graph::check_size({DType::kF32, task.input}));
-  if (task.classes < 1 || task.classes > graph::kMaxSize)
-    return invalid("classes: expected 1 to {}, got {}", graph::kMaxSize, task.classes);
+  DS_TRY(graph::check_size({DType::kF32, data.input}));
+  if (data.classes < 1 || data.classes > graph::kMaxSize)
+    return invalid("classes: expected 1 to {}, got {}", graph::kMaxSize, data.classes);
   for (const Entry& e : kModels) {
     if (name == e.name) {
-      DS_ASSIGN(nn::ModulePtr model, e.make(name, task, parameters));
+      DS_ASSIGN(nn::ModulePtr model, e.make(name, data, parameters));
       DS_TRY(model->tree_status());  // of layers that are too large
       return model;
     }
@@ -125,21 +125,21 @@ Status only(const Parameters& parameters, const std::vector<std::string>& known,
   return {};
 }
 
-Status check_images(const Task& task, const std::string& model) {
-  if (task.input.size() != 3)
+Status check_images(const ModelData& data, const std::string& model) {
+  if (data.input.size() != 3)
     return invalid("model '{}' takes images [C, H, W], the data has samples of shape {}", model,
-                   graph::to_string(task.input));
+                   graph::to_string(data.input));
   return {};
 }
 
-Status check_sequence(const Task& task, int64_t vocabulary, const std::string& model) {
-  if (vocabulary > 0 && task.input.size() != 1)
+Status check_sequence(const ModelData& data, int64_t vocabulary, const std::string& model) {
+  if (vocabulary > 0 && data.input.size() != 1)
     return invalid("model '{}' with a vocabulary takes tokens [T], the data has samples of shape {}", model,
-                   graph::to_string(task.input));
-  if (vocabulary == 0 && task.input.size() != 2)
+                   graph::to_string(data.input));
+  if (vocabulary == 0 && data.input.size() != 2)
     return invalid(
         "model '{}' takes sequences [T, F], or tokens [T] with model.vocabulary; the data has samples of shape {}",
-        model, graph::to_string(task.input));
+        model, graph::to_string(data.input));
   return {};
 }
 

@@ -28,8 +28,8 @@ void for_each_lane(const OpContext& c, Lane lane) {
 graph::ReferenceFn softmax_reference(bool logarithm) {
   return [logarithm](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
     for_each_lane(c, [&](int64_t first, int64_t n, int64_t stride) {
-      const double* x = in[0].data.data() + first;
-      double* y = out[0].data.data() + first;
+      const double* x = elements(in[0], first);
+      double* y = elements(out[0], first);
       double top = -INFINITY, total = 0;
       for (int64_t i = 0; i < n; ++i) top = std::fmax(top, x[i * stride]);
       for (int64_t i = 0; i < n; ++i) total += std::exp(x[i * stride] - top);
@@ -45,8 +45,8 @@ graph::ReferenceFn softmax_reference(bool logarithm) {
 graph::ReferenceFn softmax_grad_reference(bool logarithm) {
   return [logarithm](const OpContext& c, std::span<const RefTensor> in, std::span<RefTensor> out) -> Status {
     for_each_lane(c, [&](int64_t first, int64_t n, int64_t stride) {
-      const double *y = in[0].data.data() + first, *dy = in[1].data.data() + first;
-      double* dx = out[0].data.data() + first;
+      const double *y = elements(in[0], first), *dy = elements(in[1], first);
+      double* dx = elements(out[0], first);
       double total = 0;
       for (int64_t i = 0; i < n * stride; i += stride) total += logarithm ? dy[i] : dy[i] * y[i];
       for (int64_t i = 0; i < n * stride; i += stride)

@@ -39,6 +39,12 @@ bool next_index(Dims& index, const Dims& dims);
 // Offset in a row-major array of `dims` of an index of a shape it broadcasts to.
 int64_t broadcast_offset(const Dims& index, const Dims& dims);
 
+// From element `first` on; null where there is nothing, as no offset may be added to null.
+inline const double* elements(const RefTensor& x, int64_t first) {
+  return x.data.empty() ? nullptr : x.data.data() + first;
+}
+inline double* elements(RefTensor& x, int64_t first) { return x.data.empty() ? nullptr : x.data.data() + first; }
+
 inline SampleInput f32(Dims dims, Fill fill = Fill::kNormal) { return {{DType::kF32, std::move(dims)}, fill}; }
 inline SampleInput indices(Dims dims, int64_t limit) { return {{DType::kI64, std::move(dims)}, Fill::kIndices, limit}; }
 

@@ -123,8 +123,8 @@ Status ctc_reference(const OpContext& c, std::span<const RefTensor> in, std::spa
                        classes, blank, label);
       extended.insert(extended.end(), {label, blank});
     }
-    const double loss = ctc_sample(in[0].data.data() + n * classes, batch * classes, input_length, std::move(extended),
-                                   blank, out[1].data.data() + n * classes);
+    const double loss = ctc_sample(elements(in[0], n * classes), batch * classes, input_length, std::move(extended),
+                                   blank, elements(out[1], n * classes));
     out[0].data[n] = std::isinf(loss) && c.flag("zero_infinity") ? 0 : loss;
   }
   return {};

@@ -275,7 +275,7 @@ Status top_k_reference(const OpContext& c, std::span<const RefTensor> in, std::s
   const bool largest = c.flag("largest");
   std::vector<int64_t> order(static_cast<size_t>(n));
   for (int64_t lane = 0; lane < outer * inner; ++lane) {
-    const double* x = in[0].data.data() + lane / inner * n * inner + lane % inner;
+    const double* x = elements(in[0], lane / inner * n * inner + lane % inner);
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int64_t i, int64_t j) {
       const double a = x[i * inner], b = x[j * inner];

@@ -7,6 +7,7 @@
 
 #include "passes/contraction.h"
 #include "passes/decompose.h"
+#include "passes/predicates.h"
 #include "passes/rewrite.h"
 
 namespace deepseek::passes {
@@ -14,13 +15,6 @@ namespace deepseek::passes {
 using namespace graph;
 
 namespace {
-
-bool is_sum(const Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
-
-bool fusible(const Graph& graph, const Node& n) {
-  if (is_sum(n)) return graph.type(n.inputs[0]).dtype == DType::kF32 && graph.type(n.inputs[0]).num_elements() > 0;
-  return n.op->traits.elementwise && !n.op->traits.random && n.num_outputs == 1;
-}
 
 // The iteration space of the group that `leader` ends.
 const Dims& dims(const Graph& graph, const Node& leader) {
@@ -31,12 +25,12 @@ void join_loops(Contraction& groups) {
   const Graph& graph = groups.graph();
   for (int32_t n = static_cast<int32_t>(graph.nodes().size()); n-- > 0;) {
     const Node& node = graph.nodes()[static_cast<size_t>(n)];
-    if (!fusible(graph, node) || is_sum(node)) continue;
+    if (!is_loop_part(graph, node) || is_sum(node)) continue;
     const Value y = node.output();
     for (int32_t user : groups.users(y)) {
       const int32_t g = groups.group(user);
       const Node& leader = graph.nodes()[static_cast<size_t>(g)];
-      if (!fusible(graph, leader) || dims(graph, leader) != graph.type(y).dims) continue;
+      if (!is_loop_part(graph, leader) || dims(graph, leader) != graph.type(y).dims) continue;
       // A broadcast is not memory, so it can't leave the group.
       if (node.op_name() == "broadcast_to" && groups.escapes(y, g)) continue;
       if (!groups.may_join(n, g)) continue;
@@ -64,12 +58,12 @@ Result<Graph> unshare(const Graph& graph, const Contraction& groups) {
   std::vector<bool> copied(graph.nodes().size());
   for (size_t n = 0; n < copied.size(); ++n) {
     const Node& node = graph.nodes()[n];
-    if (!fusible(graph, node) || is_sum(node) || !is_cheap(graph, node)) continue;
+    if (!is_loop_part(graph, node) || is_sum(node) || !is_cheap(graph, node)) continue;
     const std::vector<int32_t>& users = groups.users(node.output());
     copied[n] = !groups.returned(node.output()) && groups.escapes(node.output(), groups.group(static_cast<int32_t>(n)));
     for (int32_t user : users) {
       const Node& reader = graph.nodes()[static_cast<size_t>(user)];
-      copied[n] = copied[n] && fusible(graph, reader) && dims(graph, reader) == graph.type(node.output()).dims;
+      copied[n] = copied[n] && is_loop_part(graph, reader) && dims(graph, reader) == graph.type(node.output()).dims;
     }
   }
   if (std::find(copied.begin(), copied.end(), true) == copied.end()) return graph;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "passes/contraction.h"
+#include "passes/predicates.h"
 
 namespace deepseek::passes {
 
@@ -11,17 +12,12 @@ using namespace graph;
 
 namespace {
 
-// An element-wise node, or a sum of one's results.
-bool is_part(const Graph& graph, const Node& node) {
-  if (node.op_name() == "sum" || node.op_name() == "mean") return graph.type(node.inputs[0]).dtype == DType::kF32;
-  return node.op->traits.elementwise && !node.op->traits.random && node.num_outputs == 1;
-}
-
-bool is_loop(const Graph& graph, const Node& node) {
-  if (node.op_name() != "fused") return is_part(graph, node);
+// A loop, whether it is one node yet or several.
+bool is_whole_loop(const Graph& graph, const Node& node) {
+  if (node.op_name() != "fused") return is_loop_part(graph, node);
   const Graph& body = *node.attrs.get<GraphRef>("body");
   return std::all_of(body.nodes().begin(), body.nodes().end(),
-                     [&](const Node& n) { return n.op_name() == "constant" || is_part(body, n); });
+                     [&](const Node& n) { return n.op_name() == "constant" || is_loop_part(body, n); });
 }
 
 // Of the iteration space.
@@ -45,7 +41,8 @@ Result<Graph> fuse_horizontal(const Graph& graph, const PassContext& context) {
     for (int32_t i = 0; i < node.num_outputs; ++i)
       for (int32_t user : groups.users(node.output(i)))
         far[static_cast<size_t>(n)] = std::max(far[static_cast<size_t>(n)], far[static_cast<size_t>(user)] + 1);
-    if (is_loop(graph, node) && elements(graph, node) <= kMostAlone) loops[far[static_cast<size_t>(n)]].push_back(n);
+    if (is_whole_loop(graph, node) && elements(graph, node) <= kMostAlone)
+      loops[far[static_cast<size_t>(n)]].push_back(n);
   }
   // Where a node's results are read first: it must not wait for what comes later.
   const auto deadline = [&](int32_t n) {

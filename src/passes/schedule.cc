@@ -4,14 +4,13 @@
 #include <set>
 
 #include "graph/cloner.h"
+#include "passes/predicates.h"
 
 namespace deepseek::passes {
 
 using namespace graph;
 
 namespace {
-
-bool is_view(const Node& node) { return node.op->traits.view; }
 
 // By value: whose bytes it is.
 std::vector<int32_t> roots(const Graph& graph) {

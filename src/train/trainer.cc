@@ -21,6 +21,8 @@ Result<runtime::BackendPtr> Trainer::backend() {
     Result<runtime::BackendPtr> opened = runtime::open_backend(options_.device);
     if (!opened.ok()) return std::move(opened).status().note("in device");
     backend_ = *opened;
+    DS_ASSIGN(const size_t most, options_.memory.budget(backend_->memory_bytes()));
+    backend_->set_memory_limit(most);  // of all programs of the process together
   }
   return backend_;
 }

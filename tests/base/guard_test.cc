@@ -29,7 +29,7 @@ TEST(Guard, WhatIsThrownBecomesAnError) {
 TEST(Guard, ResultsAndErrorsPassThrough) {
   EXPECT_EQ(guarded("x", []() -> Result<int> { return 3; }).value(), 3);
   EXPECT_EQ(guarded("x", []() -> Result<int> { return invalid("no"); }).status().message(), "no");
-  const auto huge = [n = ~size_t{0} / 2]() -> Result<std::vector<char>> { return std::vector<char>(n); };
+  const auto huge = [n = ~size_t{0}]() -> Result<std::vector<char>> { return std::vector<char>(n); };
   EXPECT_EQ(guarded("a vector", huge).status().message(), "a vector: there is not enough memory for it");
 }
 

@@ -14,19 +14,19 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-int64_t count(const std::string& name, const Task& task, const Parameters& parameters) {
+int64_t count(const std::string& name, const ModelData& task, const Parameters& parameters) {
   const nn::UnsetWeights unset;
   Result<nn::ModulePtr> model = create(name, task, parameters);
   EXPECT_TRUE(model.ok()) << model.status().to_string();
   return model.ok() ? (*model)->num_parameters() : -1;
 }
 
-std::string error(const std::string& name, const Task& task, const Parameters& parameters) {
+std::string error(const std::string& name, const ModelData& task, const Parameters& parameters) {
   return create(name, task, parameters).status().message();
 }
 
 // The type of the prediction for a batch.
-std::string predict(const std::string& name, const Task& task, const Parameters& parameters,
+std::string predict(const std::string& name, const ModelData& task, const Parameters& parameters,
                     DType dtype = DType::kF32) {
   Result<nn::ModulePtr> model = create(name, task, parameters);
   if (!model.ok()) return model.status().to_string();
@@ -62,7 +62,7 @@ TEST(Zoo, ParameterCounts) {
 // As published: torchvision's tables, and Hugging Face's BertModel (bert-base-uncased,
 // bert-large-uncased).
 TEST(Zoo, PublishedParameterCounts) {
-  const Task imagenet{{3, 224, 224}, 1000};
+  const ModelData imagenet{{3, 224, 224}, 1000};
   EXPECT_EQ(count("resnet18", imagenet, {}), 11689512);
   EXPECT_EQ(count("resnet34", imagenet, {}), 21797672);
   EXPECT_EQ(count("resnet50", imagenet, {}), 25557032);

@@ -19,7 +19,7 @@ constexpr int64_t kGrain = 32768;  // cheap operations per thread below which a 
 constexpr int64_t kMostParts = 64;
 
 // One connected component of the body.
-struct Loop {
+struct BodyLoop {
   TileProgram program;
   std::vector<int> in, out;  // operands of the node
   // Parts don't depend on the number of threads, so that sums, of which each part has its own, don't either.
@@ -31,12 +31,12 @@ struct Loop {
 
 class ElementwiseKernel : public Kernel {
  public:
-  ElementwiseKernel(std::vector<Loop> loops, const NodeInfo& node) : loops_(std::move(loops)) {
+  ElementwiseKernel(std::vector<BodyLoop> loops, const NodeInfo& node) : loops_(std::move(loops)) {
     for (size_t o = 0; o < node.outputs.size(); ++o)
       if (o < node.used.size() && !node.used[o])
         unread_.emplace_back(
             o, std::exchange(unread_bytes_, unread_bytes_ + (node.outputs[o].num_bytes() + 63) / 64 * 64));
-    for (Loop& loop : loops_) {
+    for (BodyLoop& loop : loops_) {
       const int64_t sums = loop.program.num_sums();
       loop.parts = sums > 0 ? std::clamp<int64_t>(loop.program.size() / std::max(kGrain / 4, 16 * sums), 1, kMostParts)
                             : std::clamp<int64_t>(loop.program.size() / (kGrain / 8), 1, loop.num_units());
@@ -63,7 +63,7 @@ class ElementwiseKernel : public Kernel {
     parallel_for(shares, 1, [&](int64_t begin, int64_t end) {
       for (int64_t s = begin; s < end; ++s) run_share(args, s, shares, sums);
     });
-    for (const Loop& loop : loops_) {
+    for (const BodyLoop& loop : loops_) {
       const int64_t count = loop.program.num_sums();
       if (count == 0) continue;
       double* const total = sums + loop.first_sum;
@@ -78,7 +78,7 @@ class ElementwiseKernel : public Kernel {
 
   bool in_place(int out, int in) const override {
     bool found = false;
-    for (const Loop& loop : loops_) {
+    for (const BodyLoop& loop : loops_) {
       const auto i = std::find(loop.in.begin(), loop.in.end(), in);
       const auto o = std::find(loop.out.begin(), loop.out.end(), out);
       if (i == loop.in.end()) continue;
@@ -94,7 +94,7 @@ class ElementwiseKernel : public Kernel {
   std::string detail() const override {
     size_t instructions = 0;
     bool code = true;
-    for (const Loop& loop : loops_) {
+    for (const BodyLoop& loop : loops_) {
       instructions += loop.program.num_instructions();
       code = code && loop.program.has_code();
     }
@@ -107,7 +107,7 @@ class ElementwiseKernel : public Kernel {
 
   // A loop's own among the node's operands.
   struct Operands {
-    Operands(const Loop& loop, const KernelArgs& args) {
+    Operands(const BodyLoop& loop, const KernelArgs& args) {
       for (int i : loop.in) in.push_back(args.in[static_cast<size_t>(i)]);
       for (int o : loop.out) out.push_back(args.out[static_cast<size_t>(o)]);
     }
@@ -118,7 +118,7 @@ class ElementwiseKernel : public Kernel {
   // Each thread gets its share of each loop: as other kernels split rows like this, it finds in its core's cache what
   // it wrote before.
   void run_share(const KernelArgs& args, int64_t share, int64_t shares, double* sums) const {
-    for (const Loop& loop : loops_) {
+    for (const BodyLoop& loop : loops_) {
       int64_t from = share * loop.parts / shares, to = (share + 1) * loop.parts / shares;
       if (loop.parts < shares) {  // the parts of short loops go round
         from = (share + shares - loop.first_part % shares) % shares;
@@ -136,7 +136,7 @@ class ElementwiseKernel : public Kernel {
     }
   }
 
-  std::vector<Loop> loops_;
+  std::vector<BodyLoop> loops_;
   int64_t parts_ = 0, sums_ = 0, operations_ = 0;
   std::vector<std::pair<size_t, size_t>> unread_;  // outputs that nobody reads, and where they are in scratch memory
   size_t unread_bytes_ = 0;
@@ -159,7 +159,7 @@ std::vector<size_t> components(const Graph& body) {
 }
 
 // The part of the body that is one component, as a loop.
-Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted, Purpose purpose) {
+Result<BodyLoop> make_loop(const Graph& body, const std::vector<size_t>& group, size_t wanted, Purpose purpose) {
   Builder builder(body.registry());
   std::vector<Expr> map(static_cast<size_t>(body.num_values()));
   std::vector<int> in, out;
@@ -189,13 +189,13 @@ Result<Loop> make_loop(const Graph& body, const std::vector<size_t>& group, size
   }
   DS_ASSIGN(const Graph part, builder.finish());
   DS_ASSIGN(TileProgram program, TileProgram::compile(part, kTile / 2, purpose));
-  return Loop{std::move(program), std::move(in), std::move(out)};
+  return BodyLoop{std::move(program), std::move(in), std::move(out)};
 }
 
 // The body as one loop, all operands being its own.
-Result<Loop> whole_loop(const Graph& body, Purpose purpose) {
+Result<BodyLoop> whole_loop(const Graph& body, Purpose purpose) {
   DS_ASSIGN(TileProgram program, TileProgram::compile(body, kTile / 2, purpose));
-  Loop loop{std::move(program), {}, {}};
+  BodyLoop loop{std::move(program), {}, {}};
   for (size_t i = 0; i < body.inputs().size(); ++i) loop.in.push_back(static_cast<int>(i));
   for (size_t o = 0; o < body.outputs().size(); ++o) loop.out.push_back(static_cast<int>(o));
   return loop;
@@ -213,7 +213,7 @@ bool adds_rows(const NodeInfo& node) {
   return false;
 }
 
-Result<std::vector<Loop>> loops_of(const NodeInfo& node, Purpose purpose) {
+Result<std::vector<BodyLoop>> loops_of(const NodeInfo& node, Purpose purpose) {
   if (adds_rows(node)) return refuse("a sum of rows");
   DS_ASSIGN(const Graph body, body_of(node));
   const std::vector<size_t> group = components(body);
@@ -226,17 +226,17 @@ Result<std::vector<Loop>> loops_of(const NodeInfo& node, Purpose purpose) {
   }
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  std::vector<Loop> loops;
+  std::vector<BodyLoop> loops;
   if (whole || wanted.size() < 2) {
-    DS_ASSIGN(Loop loop, whole_loop(body, purpose));
+    DS_ASSIGN(BodyLoop loop, whole_loop(body, purpose));
     loops.push_back(std::move(loop));
   } else {
     for (size_t w : wanted) {
-      DS_ASSIGN(Loop loop, make_loop(body, group, w, purpose));
+      DS_ASSIGN(BodyLoop loop, make_loop(body, group, w, purpose));
       loops.push_back(std::move(loop));
     }
   }
-  for (const Loop& loop : loops)
+  for (const BodyLoop& loop : loops)
     if (loop.program.size() == 0) return refuse("an empty result");
   return loops;
 }
@@ -246,7 +246,7 @@ Result<std::vector<Loop>> loops_of(const NodeInfo& node, Purpose purpose) {
 Status takes_elementwise(const NodeInfo& node) { return loops_of(node, Purpose::kAsk).status(); }
 
 KernelOrError make_elementwise(const NodeInfo& node) {
-  DS_ASSIGN(std::vector<Loop> loops, loops_of(node, Purpose::kRun));
+  DS_ASSIGN(std::vector<BodyLoop> loops, loops_of(node, Purpose::kRun));
   return std::unique_ptr<Kernel>(new ElementwiseKernel(std::move(loops), node));
 }
 

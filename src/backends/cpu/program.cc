@@ -57,6 +57,10 @@ CpuProgram::~CpuProgram() {
   if (pooled_) arena_pool().remove_user(arena_bytes_);
 }
 
+// Whether nobody else holds its bytes. The copy counts up and down, so that what another thread did with them before it
+// let go happens before what is done now; reading the count alone doesn't ensure that.
+static bool sole_holder(const Tensor& tensor) { return std::shared_ptr<void>(tensor.owner()).use_count() == 2; }
+
 const runtime::Backend& CpuProgram::backend() const { return *cpu_backend(); }
 
 Result<std::vector<runtime::Buffer>> CpuProgram::execute(std::span<const runtime::Buffer> data,
@@ -78,7 +82,7 @@ Result<std::vector<runtime::Buffer>> CpuProgram::execute_checked(std::span<const
   }
   outputs.resize(graph_.outputs().size());
   for (size_t i = 0; i < outputs.size(); ++i)
-    if (!outputs[i].defined() || outputs[i].owner().use_count() > 1) {
+    if (!outputs[i].defined() || !sole_holder(outputs[i])) {
       outputs[i] = Tensor();  // before the new one: this may have been the last holder
       outputs[i] = Tensor(graph_.type(graph_.outputs()[i].value));
     }

@@ -12,6 +12,7 @@
 
 #include "backends/cpu/kernel.h"
 #include "passes/driver.h"
+#include "passes/predicates.h"
 #include "runtime/backend.h"
 
 namespace deepseek::backends::cpu {
@@ -90,7 +91,7 @@ class CpuProgram : public runtime::Program, public Body {
   mutable std::vector<graph::Tensor> outputs_;
 };
 
-inline bool is_view(const graph::Node& node) { return node.op->traits.view; }
+using passes::is_view;
 
 // The value of v if it is a constant, or a view of one.
 std::optional<graph::Tensor> constant_value(const graph::Graph& graph, graph::Value v);

@@ -17,14 +17,14 @@ using graph::TensorType;
 
 namespace {
 
-struct Loop {
+struct AxisLoop {
   int64_t size;
   bool reduced;
 };
 
 // Merged axes: neighbours of one kind become one loop.
-std::vector<Loop> merged_loops(const Dims& dims, const Dims& axes) {
-  std::vector<Loop> loops;
+std::vector<AxisLoop> merged_loops(const Dims& dims, const Dims& axes) {
+  std::vector<AxisLoop> loops;
   for (size_t i = 0; i < dims.size(); ++i) {
     if (dims[i] == 1) continue;
     const bool reduced = std::binary_search(axes.begin(), axes.end(), static_cast<int64_t>(i));
@@ -161,8 +161,8 @@ void add_to(Kind kind, S& acc, S v) {
 // for the kept and the reduced ones.
 struct LoopNest {
   Dims kept, kept_strides, reduced, reduced_strides;
-  Loop last;
-  explicit LoopNest(const std::vector<Loop>& loops) : last(loops.back()) {
+  AxisLoop last;
+  explicit LoopNest(const std::vector<AxisLoop>& loops) : last(loops.back()) {
     int64_t stride = last.size;
     for (size_t i = loops.size() - 1; i-- > 0; stride *= loops[i].size) {
       (loops[i].reduced ? reduced : kept).push_back(loops[i].size);
@@ -217,7 +217,7 @@ KernelOrError make_reduce(const NodeInfo& node) {
   const std::string& op = node.context.op->name.value;
   const Kind kind = op == "max" ? Kind::kMax : op == "min" ? Kind::kMin : op == "prod" ? Kind::kProd : Kind::kSum;
   DS_ASSIGN(const Dims axes, ops::normalize_axes(node.context.ints("axes"), x.rank()));
-  const std::vector<Loop> loops = merged_loops(x.dims, axes);
+  const std::vector<AxisLoop> loops = merged_loops(x.dims, axes);
   Plan plan;
   size_t next = 0;
   for (int64_t* slot : {&plan.a, &plan.b, &plan.c, &plan.d}) {
@@ -228,7 +228,7 @@ KernelOrError make_reduce(const NodeInfo& node) {
   if (x.dtype != DType::kF32 || next != loops.size()) {
     const double count =
         op == "mean" ? static_cast<double>(x.num_elements()) / static_cast<double>(node.outputs[0].num_elements()) : 1;
-    const LoopNest nest(loops.empty() ? std::vector<Loop>{{1, false}} : loops);
+    const LoopNest nest(loops.empty() ? std::vector<AxisLoop>{{1, false}} : loops);
     return make_kernel([=, dtype = x.dtype](const KernelArgs& args) -> Status {
       visit_dtype(dtype, [&](auto element) {
         using T = decltype(element);

@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "backends/cpu/tile_program.h"
+#include "passes/predicates.h"
 
 namespace deepseek::backends::cpu {
 
 inline bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
 // What elements are in tiles.
 inline DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::kF32 : dtype; }
-inline bool is_sum(const graph::Node& node) { return node.op_name() == "sum" || node.op_name() == "mean"; }
+using passes::is_sum;
 
 struct TileProgram::Compiler {
   Compiler(TileProgram& p, const graph::Graph& b, Purpose why);

@@ -82,14 +82,14 @@ Result<std::unique_ptr<Database>> make_postgres(const std::string& url, const Pa
 Status persist(Database& database, const Patience& patience, const std::function<Status()>& attempt);
 
 // Rolls back unless committed.
-class Scope {
+class SqlTransaction {
  public:
-  explicit Scope(Database& database) : database_(database) {}
-  ~Scope() {
+  explicit SqlTransaction(Database& database) : database_(database) {}
+  ~SqlTransaction() {
     if (open_) database_.rollback();
   }
-  Scope(const Scope&) = delete;
-  Scope& operator=(const Scope&) = delete;
+  SqlTransaction(const SqlTransaction&) = delete;
+  SqlTransaction& operator=(const SqlTransaction&) = delete;
   Status begin() {
     open_ = true;
     return database_.begin();

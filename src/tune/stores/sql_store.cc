@@ -112,8 +112,8 @@ struct Found {
 
 // Finds the study, or makes it where `config` isn't empty.
 Status find_or_make(Database& db, const std::string& name, const std::string& config, Found& found) {
-  Scope scope(db);
-  DS_TRY(scope.begin());
+  SqlTransaction transaction(db);
+  DS_TRY(transaction.begin());
   DS_TRY(db.lock_schema());
   DS_ASSIGN(const bool schema, has_schema(db));
   if (!schema && config.empty()) return unknown_study(db, name, false);
@@ -132,7 +132,7 @@ Status find_or_make(Database& db, const std::string& name, const std::string& co
         db.execute(fmt::format("INSERT INTO studies VALUES ($1, $2, $3, {}, 0)", db.clock()), {found.id, name, config})
             .status());
   }
-  return scope.commit();
+  return transaction.commit();
 }
 
 class SqlStore : public Store {
@@ -163,13 +163,13 @@ class SqlStore : public Store {
 
   Status transact(const std::function<Status(Transaction&)>& body) override {
     return persist(*db_, patience_, [&]() -> Status {
-      Scope scope(*db_);
-      DS_TRY(scope.begin());
+      SqlTransaction transaction(*db_);
+      DS_TRY(transaction.begin());
       Changes changes(*this);
       DS_TRY(changes.start());
       DS_TRY(body(changes));
       DS_TRY(changes.write());
-      DS_TRY(scope.commit());
+      DS_TRY(transaction.commit());
       changes.keep();
       return {};
     });
@@ -182,10 +182,10 @@ class SqlStore : public Store {
     std::sort(sorted.begin(), sorted.end());
     // The next beat comes soon enough, so that none waits for a server.
     return persist(*db_, Patience{0, {}}, [&]() -> Status {
-      Scope scope(*db_);
-      DS_TRY(scope.begin());
+      SqlTransaction transaction(*db_);
+      DS_TRY(transaction.begin());
       for (const int64_t n : sorted) DS_TRY(db_->execute(beat_sql_, {id_, n}).status());
-      return scope.commit();
+      return transaction.commit();
     });
   }
 
@@ -407,8 +407,8 @@ Status delete_study(const std::string& url, const std::string& name) {
   const Patience waits;
   DS_ASSIGN(std::unique_ptr<Database> db, make_database(url, false, waits));
   return persist(*db, waits, [&]() -> Status {
-    Scope scope(*db);
-    DS_TRY(scope.begin());
+    SqlTransaction transaction(*db);
+    DS_TRY(transaction.begin());
     DS_ASSIGN(const bool schema, has_schema(*db));
     if (!schema) return unknown_study(*db, name, false);
     DS_ASSIGN(const std::vector<Row> rows,
@@ -416,7 +416,7 @@ Status delete_study(const std::string& url, const std::string& name) {
     if (rows.empty()) return unknown_study(*db, name, true);
     DS_TRY(db->execute("DELETE FROM trials WHERE study = $1", {rows[0][0]}).status());
     DS_TRY(db->execute("DELETE FROM studies WHERE id = $1", {rows[0][0]}).status());
-    return scope.commit();
+    return transaction.commit();
   });
 }
 
