@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize tsan fuzz bench bench-guard bench-tables bench-tune \
+.PHONY: setup setup-test setup-spark setup-bench setup-dev build test quickstart docs format format-check lint sanitize tsan fuzz fuzz-replay bench bench-guard bench-tables bench-tune \
   wheel check-wheel clean
 
 PYTHON ?= python3
@@ -73,7 +73,7 @@ quickstart: build
 test: setup-test build $(if $(filter true,$(CI)),setup-spark)
 	$(BIN)/python tools/check_layers.py
 	$(BIN)/python tools/check_links.py
-	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz)
+	$(if $(filter true,$(CI)),$(MAKE) --no-print-directory format-check lint sanitize fuzz-replay)
 	OMP_WAIT_POLICY=passive ctest -j$(JOBS) --test-dir build --output-on-failure --no-tests=error
 	@if compgen -G 'tests/python/test_*.py' >/dev/null; then \
 	  PYTHONPATH=$(CURDIR)/build/python OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n$(JOBS) --dist loadfile tests/python | tee build/pytest.log; \
@@ -106,17 +106,21 @@ tsan: setup-dev
 	for test in threads runtime data; do OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66:suppressions=$(CURDIR)/tests/tsan.supp \
 	  build-tsan/tests/test_$$test --gtest_brief=1 || exit 1; done
 
-# Every target of tests/fuzz, together FUZZ_SECONDS, from the seeds in tests/fuzz/corpus. What they find is left in
-# build-asan/fuzz/<target>-crash-*; `build-asan/tests/fuzz/fuzz_<target> FILE` runs it again.
-fuzz: setup-dev
+# Every target of tests/fuzz from the seeds in tests/fuzz/corpus: `fuzz` at random, together FUZZ_SECONDS; `fuzz-replay`, in CI,
+# the seeds and what a fixed seed makes of them, the same every time. What they find is left in build-asan/fuzz/<target>-crash-*;
+# `build-asan/tests/fuzz/fuzz_<target> FILE` runs it again.
+FUZZ_TARGETS := $(notdir $(wildcard tests/fuzz/corpus/*))
+fuzz: FUZZ_FLAGS = -max_total_time=$$(( ($(FUZZ_SECONDS) + $(words $(FUZZ_TARGETS)) - 1) / $(words $(FUZZ_TARGETS)) )) -print_final_stats=1
+fuzz: FUZZ_FOUND = found
+fuzz-replay: FUZZ_FLAGS = -runs=2000 -seed=1
+fuzz-replay: FUZZ_FOUND = replayed
+fuzz fuzz-replay: setup-dev
 	$(CONFIGURE) --preset dev
 	ninja -C build-asan -j$(JOBS) fuzzers
-	mkdir -p build-asan/fuzz; cd build-asan/fuzz; \
-	targets=$$(ls $(CURDIR)/tests/fuzz/corpus); count=$$(wc -w <<<"$$targets"); \
-	export OMP_NUM_THREADS=1 seconds=$$(( ($(FUZZ_SECONDS) + count - 1) / count )); \
-	xargs -P$(JOBS) -I{} bash -c 'mkdir -p corpus/{}; code=0; ../tests/fuzz/fuzz_{} corpus/{} $(CURDIR)/tests/fuzz/corpus/{} \
-	  -artifact_prefix={}- -max_total_time=$$seconds -timeout=10 -rss_limit_mb=2048 -max_len=8192 -len_control=0 \
-	  -verbosity=0 -print_final_stats=1 >{}.log 2>&1 || code=1; sed "s/^/{}: /" {}.log; exit $$code' <<<"$$targets"
+	mkdir -p build-asan/fuzz; cd build-asan/fuzz; rm -rf replayed; found=$(FUZZ_FOUND); export OMP_NUM_THREADS=1 found; \
+	xargs -P$(JOBS) -n1 bash -c 'mkdir -p $$found/$$0; code=0; ../tests/fuzz/fuzz_$$0 $$found/$$0 $(CURDIR)/tests/fuzz/corpus/$$0 \
+	  -artifact_prefix=$$0- $(FUZZ_FLAGS) -timeout=10 -rss_limit_mb=2048 -max_len=8192 -len_control=0 \
+	  -verbosity=0 >$$0.log 2>&1 || code=1; sed "s/^/$$0: /" $$0.log; exit $$code' <<<"$(FUZZ_TARGETS)"
 
 BENCH := PYTHONPATH=$(CURDIR)/build/python $(BIN)/python
 
