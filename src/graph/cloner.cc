@@ -1,5 +1,7 @@
 #include "graph/cloner.h"
 
+#include <algorithm>
+
 namespace deepseek::graph {
 
 void Cloner::inputs() {
@@ -8,8 +10,15 @@ void Cloner::inputs() {
 }
 
 void Cloner::nodes() {
-  for (const Node& node : graph_.nodes())
-    if (!at(node.output()).defined()) copy(node);
+  for (const Node& node : graph_.nodes()) {
+    std::vector<Expr> given;
+    for (int32_t i = 0; i < node.num_outputs; ++i) given.push_back(at(node.output(i)));
+    if (std::all_of(given.begin(), given.end(), [](Expr e) { return e.defined(); })) continue;
+    copy(node);
+    for (int32_t i = 0; i < node.num_outputs; ++i)
+      if (given[static_cast<size_t>(i)].defined()) (*this)[node.output(i)] = given[static_cast<size_t>(i)];
+  }
+  builder_.set_scope("");
 }
 
 void Cloner::results() {

@@ -21,7 +21,8 @@ class Cloner {
 
   // The graph's inputs, as inputs of the same names, types and kinds.
   void inputs();
-  // Every node that has no new values yet, in order.
+  // Every node that has a value without a new one yet, in order; new values that are there stay. The scope is empty
+  // afterwards.
   void nodes();
   // The graph's outputs and updates. The scope is empty afterwards.
   void results();

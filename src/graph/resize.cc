@@ -3,6 +3,8 @@
 #include <cstring>
 #include <optional>
 
+#include "graph/cloner.h"
+
 namespace deepseek::graph {
 
 namespace {
@@ -59,51 +61,44 @@ class Resizer {
     if (!std::equal(a.observed().begin(), a.observed().end(), b.observed().begin(), b.observed().end()))
       return invalid("the code looks at a size that differs");
     Builder builder(a.registry());
-    std::vector<Expr> map(static_cast<size_t>(a.num_values()));
+    Cloner cloner(builder, a);
     for (size_t i = 0; i < a.inputs().size(); ++i) {
       const Input &x = a.inputs()[i], &y = b.inputs()[i];
       if (x.name != y.name || x.kind != y.kind || x.value != y.value)
         return invalid("inputs '{}' and '{}' differ", x.name, y.name);
       DS_ASSIGN(TensorType t, type(a.type(x.value), b.type(y.value)));
-      map[static_cast<size_t>(x.value.id)] = builder.input(x.name, std::move(t), x.kind);
+      cloner[x.value] = builder.input(x.name, std::move(t), x.kind);
     }
     for (size_t n = 0; n < a.nodes().size(); ++n) {
       const Node &x = a.nodes()[n], &y = b.nodes()[n];
-      if (Status s = node(builder, map, a, b, x, y); !s.ok())
+      if (Status s = node(builder, cloner, a, b, x, y); !s.ok())
         return std::move(s).note(fmt::format("at [{}] node '{}'", x.op_name(), x.scope));
     }
-    builder.set_scope("");
     for (size_t i = 0; i < a.outputs().size(); ++i) {
       const Output &x = a.outputs()[i], &y = b.outputs()[i];
       if (x.name != y.name || x.value != y.value) return invalid("outputs '{}' and '{}' differ", x.name, y.name);
-      builder.output(x.name, map[static_cast<size_t>(x.value.id)]);
     }
     for (size_t i = 0; i < a.updates().size(); ++i) {
       const Update &x = a.updates()[i], &y = b.updates()[i];
       if (x.input != y.input || x.value != y.value) return invalid("updates differ");
-      builder.update(map[static_cast<size_t>(a.inputs()[static_cast<size_t>(x.input)].value.id)],
-                     map[static_cast<size_t>(x.value.id)]);
     }
+    cloner.results();
     return builder.finish();
   }
 
  private:
-  Status node(Builder& builder, std::vector<Expr>& map, const Graph& a, const Graph& b, const Node& x,
+  Status node(const Builder& builder, Cloner& cloner, const Graph& a, const Graph& b, const Node& x,
               const Node& y) const {
     if (x.op != y.op || x.inputs != y.inputs || x.first_output != y.first_output || x.num_outputs != y.num_outputs)
       return invalid("the other trace has a [{}] there, or other inputs", y.op_name());
     DS_ASSIGN(Attrs attributes, attrs(x.attrs, y.attrs));
-    std::vector<Expr> inputs;
-    for (Value v : x.inputs) inputs.push_back(map[static_cast<size_t>(v.id)]);
-    builder.set_scope(x.scope);
-    const std::vector<Expr> results = builder.emit(x.op_name(), std::move(inputs), std::move(attributes));
+    cloner.copy(x, cloner.operands(x), std::move(attributes));
     DS_TRY(builder.status());
     for (int32_t i = 0; i < x.num_outputs; ++i) {
-      const Expr result = results[static_cast<size_t>(i)];
+      const Expr result = cloner.at(x.output(i));
       DS_ASSIGN(const TensorType expected, type(a.type(x.output(i)), b.type(y.output(i))));
       if (result.type() != expected)
         return invalid("expected {}, inference gives {}", to_string(expected), to_string(result.type()));
-      map[static_cast<size_t>(x.output(i).id)] = result;
     }
     return {};
   }

@@ -1,5 +1,6 @@
 #include "passes/autodiff.h"
 
+#include "graph/cloner.h"
 #include "ops/dsl.h"
 #include "passes/decompose.h"
 #include "passes/rewrite.h"
@@ -120,13 +121,6 @@ class Backward {
   std::vector<bool> active_;
 };
 
-std::vector<Expr> copy_inputs(Builder& builder, const Graph& graph) {
-  std::vector<Expr> inputs;
-  for (const Input& input : graph.inputs())
-    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
-  return inputs;
-}
-
 // One gradient per float input, from a new input for each float one among `outputs`.
 Result<std::vector<Expr>> gradients(Builder& builder, const Graph& graph, const std::vector<Expr>& values,
                                     std::span<const Output> outputs) {
@@ -157,7 +151,10 @@ bool is_light(const Node& node) {
 Result<Graph> extend_body(const Graph& original) {
   DS_ASSIGN(const Graph graph, open(original));
   Builder builder(original.registry());
-  const std::vector<Expr> values = builder.inline_values(graph, copy_inputs(builder, graph));
+  Cloner cloner(builder, graph);
+  cloner.inputs();
+  cloner.nodes();
+  const std::vector<Expr>& values = cloner.values();
   const size_t forward = builder.data().nodes.size();
   DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, graph.outputs()));
   DS_TRY(builder.status());
@@ -174,8 +171,10 @@ Result<Graph> extend_body(const Graph& original) {
   std::vector<bool> near(values.size());  // light work away from inputs and what is kept
   for (const Input& input : graph.inputs()) near[input.value.id] = true;
   Builder result(original.registry());
-  const std::vector<Expr> copies = result.inline_values(graph, copy_inputs(result, graph));
-  for (const Output& output : graph.outputs()) result.output(output.name, copies[output.value.id]);
+  Cloner copies(result, graph);
+  copies.inputs();
+  copies.nodes();
+  copies.results();
   for (const Node& node : graph.nodes()) {
     bool light = is_light(node);
     for (Value v : node.inputs) light = light && near[v.id];
@@ -183,7 +182,7 @@ Result<Graph> extend_body(const Graph& original) {
       const int32_t v = node.output(i).id;
       const bool keep = !light && read[values[v].value().id];
       near[v] = light || keep;
-      if (keep) result.output(fmt::format("saved:{}", v), copies[v]);
+      if (keep) result.output(fmt::format("saved:{}", v), copies.values()[v]);
     }
   }
   return result.finish();
@@ -199,9 +198,11 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
   if (const TensorType& t = graph.type(loss_value); t.num_elements() != 1 || !is_float(t.dtype))
     return invalid("expected the loss '{}' to be one float, got {}; reduce it with mean or sum", loss, to_string(t));
   Builder builder(original.registry());
-  const std::vector<Expr> inputs = copy_inputs(builder, graph);
-  const std::vector<Expr> values = builder.inline_values(graph, inputs);
+  Cloner cloner(builder, graph);
+  cloner.inputs();
+  cloner.nodes();
   DS_TRY(builder.status());
+  const std::vector<Expr>& values = cloner.values();
   Backward backward(builder, graph, values);
   for (const std::string& name : parameters) {
     const int32_t i = graph.find_input(name);
@@ -214,27 +215,26 @@ Result<Graph> autodiff(const Graph& original, const std::string& loss, const std
   const Expr loss_expr = values[loss_value.id];
   backward.seed(loss_value, ops::broadcast_to(ops::constant_like(loss_expr, 1), loss_expr.dims()));
   DS_TRY(backward.run());
-  for (const Output& output : graph.outputs()) builder.output(output.name, values[output.value.id]);
+  cloner.results();
   for (const std::string& name : parameters) {
     const Value v = graph.inputs()[graph.find_input(name)].value;
     builder.output("grad:" + name, backward.grad(v).defined() ? backward.grad(v) : ops::zeros_like(values[v.id]));
   }
-  for (const Update& update : graph.updates()) builder.update(inputs[update.input], values[update.value.id]);
   return builder.finish();
 }
 
 Result<Graph> vjp(const Graph& original, size_t saved) {
   DS_ASSIGN(const Graph graph, open(original));
   Builder builder(original.registry());
-  const std::vector<Expr> inputs = copy_inputs(builder, graph);
+  Cloner cloner(builder, graph);
+  cloner.inputs();
   const std::span<const Output> outputs(graph.outputs().data(), graph.outputs().size() - saved);
-  std::map<int32_t, Expr> given;
   for (size_t i = outputs.size(); i < graph.outputs().size(); ++i) {
     const Output& output = graph.outputs()[i];
-    given[output.value.id] = builder.input(output.name, graph.type(output.value));
+    cloner[output.value] = builder.input(output.name, graph.type(output.value));
   }
-  const std::vector<Expr> values = builder.inline_values(graph, inputs, given);
-  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, values, outputs));
+  cloner.nodes();
+  DS_ASSIGN(const std::vector<Expr> grads, gradients(builder, graph, cloner.values(), outputs));
   size_t next = 0;
   for (const Input& input : graph.inputs())
     if (is_float(graph.type(input.value).dtype)) builder.output("grad:" + input.name, grads[next++]);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "graph/builder.h"
+#include "graph/cloner.h"
 
 namespace deepseek::passes {
 
@@ -11,35 +11,32 @@ using namespace graph;
 Result<Graph> bind_inputs(const Graph& graph, const std::map<std::string, Tensor>& values) {
   if (values.empty()) return graph;
   Builder builder(graph.registry());
-  std::vector<Expr> inputs;
+  Cloner cloner(builder, graph);
   std::vector<bool> bound;
   size_t found = 0;
   for (const Input& input : graph.inputs()) {
     const auto value = values.find(input.name);
     bound.push_back(value != values.end());
     if (!bound.back()) {
-      inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
+      cloner[input.value] = builder.input(input.name, graph.type(input.value), input.kind);
       continue;
     }
     ++found;
     if (value->second.type() != graph.type(input.value))
       return invalid("input '{}': expected a constant {}, got {}", input.name, to_string(graph.type(input.value)),
                      to_string(value->second.type()));
-    inputs.push_back(builder.constant(value->second));
+    cloner[input.value] = builder.constant(value->second);
   }
   if (found < values.size())
     for (const auto& named : values)
       if (std::none_of(graph.inputs().begin(), graph.inputs().end(),
                        [&](const Input& input) { return input.name == named.first; }))
         return invalid("there is no input '{}' that could be a constant", named.first);
-  const std::vector<Expr> map = builder.inline_values(graph, inputs);
-  DS_TRY(builder.status());
-  for (const Output& output : graph.outputs()) builder.output(output.name, map[output.value.id]);
-  for (const Update& update : graph.updates()) {
+  for (const Update& update : graph.updates())
     if (bound[update.input])
       return invalid("input '{}' can't be a constant: the graph updates it", graph.inputs()[update.input].name);
-    builder.update(map[graph.inputs()[update.input].value.id], map[update.value.id]);
-  }
+  cloner.nodes();
+  cloner.results();
   return builder.finish();
 }
 

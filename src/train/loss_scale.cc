@@ -1,24 +1,22 @@
 #include "train/loss_scale.h"
 
+#include "graph/cloner.h"
 #include "ops/dsl.h"
-#include "ops/registry.h"
 
 namespace deepseek::train {
 
 using namespace graph;
 
 Result<Graph> with_scaled_loss(const Graph& graph) {
-  Builder builder(ops::registry());
-  std::vector<Expr> inputs;
-  for (const Input& input : graph.inputs())
-    inputs.push_back(builder.input(input.name, graph.type(input.value), input.kind));
-  Expr scale = builder.state(kLossScale, {DType::kF32, {}});
-  const std::vector<Expr> values = builder.inline_values(graph, inputs);
-  for (const Output& output : graph.outputs()) builder.output(output.name, values[output.value.id]);
-  for (const Update& u : graph.updates()) builder.update(inputs[u.input], values[u.value.id]);
+  Builder builder(graph.registry());
+  Cloner cloner(builder, graph);
+  cloner.inputs();
+  const Expr scale = builder.state(kLossScale, {DType::kF32, {}});
+  cloner.nodes();
+  cloner.results();
   builder.set_scope("loss_scale");
-  builder.output("scaled_loss",
-                 ops::cast(values[graph.outputs()[graph.find_output("loss")].value.id], DType::kF32) * scale);
+  const Expr loss = cloner.at(graph.outputs()[graph.find_output("loss")].value);
+  builder.output("scaled_loss", ops::cast(loss, DType::kF32) * scale);
   return builder.finish();
 }
 

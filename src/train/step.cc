@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include "graph/cloner.h"
 #include "ops/dsl.h"
 #include "ops/registry.h"
 #include "passes/autodiff.h"
@@ -78,12 +79,13 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   DS_ASSIGN(const Graph backward, driver.run("autodiff", forward, differentiate, false));
 
   Builder builder(ops::registry());
+  Cloner cloner(builder, backward);
+  cloner.inputs();
+  cloner.nodes();
   std::vector<Expr> inputs;
-  for (const Input& input : backward.inputs())
-    inputs.push_back(builder.input(input.name, backward.type(input.value), input.kind));
-  const std::vector<Expr> values = builder.inline_values(backward, inputs);
+  for (const Input& input : backward.inputs()) inputs.push_back(cloner.at(input.value));
   const auto result = [&](const std::string& name) {
-    return values[backward.outputs()[backward.find_output(name)].value.id];
+    return cloner.at(backward.outputs()[backward.find_output(name)].value);
   };
   std::vector<Expr> grads;
   for (const std::string& name : parameters) grads.push_back(result("grad:" + name));
@@ -124,9 +126,9 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
   for (const Update& u : backward.updates()) {
     const Input& state = backward.inputs()[u.input];
     if (state.name == nn::kRandomCounter)
-      builder.update(inputs[u.input], values[u.value.id]);
+      builder.update(inputs[u.input], cloner.at(u.value));
     else
-      write_state(builder, inputs[u.input], values[u.value.id], loss_scale);
+      write_state(builder, inputs[u.input], cloner.at(u.value), loss_scale);
   }
   builder.output("loss", result("loss"));
   builder.output("prediction", result("prediction"));
