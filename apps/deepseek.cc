@@ -17,7 +17,6 @@
 #include "explain/profile_report.h"
 #include "graph/text.h"
 #include "io/atomic_file.h"
-#include "io/image.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
 #include "program.h"
@@ -29,6 +28,7 @@ namespace {
 
 std::string evaluation_text(const train::Evaluation& e) {
   std::string text = fmt::format("test loss     {:.4f}", e.loss);
+  for (const auto& [name, value] : e.terms) text += fmt::format("\n{:<13} {:.4f}", "test " + name, value);
   for (const auto& [name, value] : e.metrics)
     text += name == "accuracy" ? fmt::format("\ntest accuracy {:.2f} %", 100 * value)
                                : fmt::format("\n{:<13} {:.4f}", "test " + name, value);
@@ -61,7 +61,7 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   if (!result.ok()) return failed(result.status());
   if (result->fit.interrupted) return 130;
   const std::string& folder = options.train.output;
-  print_out("\n{}\n", evaluation_text(result->test));
+  if (result->test) print_out("\n{}\n", evaluation_text(*result->test));
   std::string pictures;
   for (const char* name : {"loss.png", "accuracy.png", "confusion.png"})
     if (::access((folder + "/" + name).c_str(), F_OK) == 0) pictures += std::string(" ") + name;
@@ -80,61 +80,48 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
 int evaluate_command(const std::string& folder) {
   Result<train::TrainedRun> run = train::load_run(folder);
   if (!run.ok()) return failed(run.status());
+  if (run->data.test == nullptr)
+    return failed(invalid("{}: its data have no test part; set data.test_fraction or a test file", folder));
   const Result<train::Evaluation> result = train::Trainer(run->model, run->options).evaluate(run->data.test);
   if (!result.ok()) return failed(result.status());
   print_out("{}\n", evaluation_text(*result));
   return 0;
 }
 
-// A picture as a data set of one sample, with the training data's normalisation; where those were pictures on disk,
-// made to fit as they were.
-Result<data::Dataset> picture(const std::string& path, const data::Dataset& like) {
-  data::Dataset one = like;
-  one.targets = graph::Tensor::zeros(DType::kI64, {1});
-  if (!like.files.empty()) {
-    one.files = {path};
-    return one.in_memory(std::vector<int64_t>{0});
-  }
-  const graph::Dims expected(like.inputs.dims().begin() + 1, like.inputs.dims().end());
-  DS_ASSIGN(const graph::Tensor image, io::load_image(path, expected.size() == 3 && expected[0] == 3 ? 3 : 1));
-  if (image.dims() != expected)
-    return invalid("{}: expected a picture of [channels,height,width] {}, got {}; resize or convert it", path,
-                   graph::to_string(expected), graph::to_string(image.dims()));
-  graph::Dims dims = image.dims();
-  dims.insert(dims.begin(), 1);
-  one.inputs = image.reshaped(dims);
-  return one;
-}
-
 int predict_command(const std::string& folder, int64_t index, const std::string& image) {
   Result<train::TrainedRun> run = train::load_run(folder);
   if (!run.ok()) return failed(run.status());
-  data::Dataset test = run->data.test;
+  data::DatasetPtr samples = run->data.test;
   if (!image.empty()) {
-    Result<data::Dataset> one = picture(image, test);
+    Result<data::Input> one = data::open_input(run->data.train->input_spec(), image);
     if (!one.ok()) return failed(one.status());
-    test = std::move(*one);
+    samples = one->data;
     index = 0;
   }
-  graph::Tensor x, y;
-  if (Status s = test.read(std::span(&index, 1), x, y); !s.ok()) return failed(s);
-  const Result<graph::Tensor> out = train::Trainer(run->model, run->options).predict(x);
-  if (!out.ok()) return failed(out.status());
-  if (test.is_classification() && out->num_elements() == test.num_classes()) {
+  if (samples == nullptr) return failed(invalid("{}: its data have no test part; give --image", folder));
+  Result<data::Batch> batch = samples->read(std::span(&index, 1));
+  if (!batch.ok()) return failed(batch.status());
+  data::Batch inputs;
+  for (const data::Field* f : samples->inputs()) inputs[f->name] = batch->at(f->name);
+  const Result<data::Batch> outputs = train::Trainer(run->model, run->options).predict(inputs);
+  if (!outputs.ok()) return failed(outputs.status());
+  const graph::Tensor& out = outputs->begin()->second;
+  const data::Field& target = *run->data.train->targets()[0];
+  if (target.is_classes() && out.num_elements() == target.num_classes()) {
     int64_t best = 0;
     double total = 0;
-    for (int64_t i = 0; i < out->num_elements(); ++i)
-      if (out->at(i) > out->at(best)) best = i;
-    for (int64_t i = 0; i < out->num_elements(); ++i) total += std::exp(out->at(i) - out->at(best));
-    const std::string& name = test.class_names[static_cast<size_t>(best)];
+    for (int64_t i = 0; i < out.num_elements(); ++i)
+      if (out.at(i) > out.at(best)) best = i;
+    for (int64_t i = 0; i < out.num_elements(); ++i) total += std::exp(out.at(i) - out.at(best));
+    const std::string& name = target.class_names[static_cast<size_t>(best)];
     if (image.empty())
       print_out("test sample {}: {} ({:.1f} %), labelled {}\n", index, name, 100 / total,
-                test.class_names[static_cast<size_t>(y.as<int64_t>()[0])]);
+                target.class_names[static_cast<size_t>(batch->at(target.name).as<int64_t>()[0])]);
     else
       print_out("{}: {} ({:.1f} %)\n", image, name, 100 / total);
     return 0;
   }
-  for (int64_t i = 0; i < out->num_elements(); ++i) print_out("{}{}", i == 0 ? "" : " ", out->at(i));
+  for (int64_t i = 0; i < out.num_elements(); ++i) print_out("{}{}", i == 0 ? "" : " ", out.at(i));
   print_out("\n");
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -57,10 +58,10 @@ nb::object attr_to_python(const graph::AttrValue& value);
 // Reads a Python value as the kind that the op's record says; the error names op, attribute, expected and actual.
 graph::AttrValue attr_from_python(const std::string& op, const graph::AttrSpec& spec, nb::handle value);
 
-// Calls a Python callable with symbolic values for `inputs` while C++ traces into `builder` (and `trace`, if modules
-// may be called); returns what it returns. Python's exceptions pass through.
-std::vector<graph::Expr> call_traced(nb::handle callable, graph::Builder& builder, nn::Trace* trace,
-                                     const std::vector<graph::Expr>& inputs);
+// Runs `body` with the interpreter's lock while C++ traces into `builder` (and `trace`, if modules may be called); its
+// argument makes symbolic values for Python. Python's exceptions pass through.
+using WrapExpr = std::function<nb::object(graph::Expr)>;
+void in_trace(graph::Builder& builder, nn::Trace* trace, const std::function<void(const WrapExpr&)>& body);
 
 void bind_trace(nb::module_& m);      // Value, Parameter, Module, tracing of functions and modules
 void bind_structure(nb::module_& m);  // settings and changes of modules; after bind_trace

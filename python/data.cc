@@ -11,6 +11,7 @@
 #include "data/augment_signals.h"
 #include "data/color.h"
 #include "data/sources.h"
+#include "training.h"
 
 namespace deepseek::python {
 
@@ -93,63 +94,223 @@ void bind_augment(nb::module_& m) {
   m.def("symmetric_beta", &data::symmetric_beta, nb::arg("alpha"), nb::arg("key"));
 }
 
+// name, role is input, class names, scale, mean, stddev, ignored label
+using FieldState = std::tuple<std::string, bool, std::vector<std::string>, double, std::vector<double>,
+                              std::vector<double>, std::optional<int64_t>>;
+
+std::vector<data::Field> to_fields(const std::vector<FieldState>& states) {
+  std::vector<data::Field> fields;
+  for (const auto& [name, is_input, class_names, scale, mean, stddev, ignored] : states)
+    fields.push_back(
+        {name, is_input ? data::Role::kInput : data::Role::kTarget, {}, {scale, mean, stddev}, class_names, ignored});
+  return fields;
+}
+
+std::vector<FieldState> to_states(const std::vector<data::Field>& fields) {
+  std::vector<FieldState> out;
+  for (const data::Field& f : fields)
+    out.emplace_back(f.name, f.role == data::Role::kInput, f.class_names, f.normalisation.scale, f.normalisation.mean,
+                     f.normalisation.stddev, f.ignored);
+  return out;
+}
+
+nb::dict all_to_python(const data::Batch& batch) {
+  nb::dict out;
+  for (const auto& [name, tensor] : batch) out[name.c_str()] = to_numpy(tensor);
+  return out;
+}
+
+std::map<std::string, NumpyArray> arrays_of(const data::Batch& batch) {
+  std::map<std::string, NumpyArray> out;
+  for (const auto& [name, tensor] : batch) out.emplace(name, to_numpy(tensor));
+  return out;
+}
+
+// The data set below a view, and which of its samples are seen.
+std::pair<const data::Dataset*, std::optional<std::vector<int64_t>>> flat(const Samples& s) {
+  const auto* view = dynamic_cast<const data::DatasetView*>(s.data.get());
+  if (view == nullptr) return {s.data.get(), std::nullopt};
+  return {view->base().get(), view->indices()};
+}
+
+using DatasetState =
+    std::tuple<bool, std::vector<FieldState>, std::optional<std::vector<int64_t>>, std::vector<FieldState>,
+               std::map<std::string, NumpyArray>, std::string, std::vector<std::string>, Dims>;
+
+DatasetState dataset_state(const Samples& s) {
+  const auto [base, indices] = flat(s);
+  const std::vector<FieldState> seen = to_states(s.data->fields()), own = to_states(base->fields());
+  if (const auto* arrays = dynamic_cast<const data::ArrayDataset*>(base))
+    return {s.paired, seen, indices, own, arrays_of(arrays->tensors()), arrays->source_spec(), {}, {}};
+  if (const auto* pictures = dynamic_cast<const data::PictureDataset*>(base))
+    return {s.paired,         seen, indices, own, arrays_of(pictures->target_tensors()), "", pictures->files(),
+            pictures->image()};
+  throw nb::type_error("this data set can't be pickled: it is read from a source that is open; load it again by name");
+}
+
+void set_dataset_state(Samples* self, const DatasetState& state) {
+  const auto& [paired, seen, indices, own, arrays, spec, files, image] = state;
+  data::Batch tensors;
+  for (const auto& [name, object] : arrays) {
+    Array array;
+    if (!array.read(object)) throw nb::type_error("the pickled data set is damaged");
+    tensors[name] = to_tensor(array);
+  }
+  std::vector<data::Field> fields = to_fields(own);
+  data::DatasetPtr base;
+  if (files.empty()) {
+    base = unwrap(data::ArrayDataset::create(std::move(fields), std::move(tensors), spec));
+  } else {
+    const data::Field input = fields.at(0);
+    fields.erase(fields.begin());
+    base = unwrap(data::PictureDataset::create(input, files, image, std::move(fields), std::move(tensors)));
+  }
+  std::vector<data::Field> as_seen = to_fields(seen);
+  for (data::Field& f : as_seen)
+    if (const data::Field* same = base->find(f.name)) f.sample = same->sample;
+  if (indices) base = unwrap(data::DatasetView::subset(base, *indices));
+  new (self) Samples{unwrap(data::DatasetView::with_fields(base, std::move(as_seen))), paired};
+}
+
+// Of fields as they are stored.
+nb::object raw(const Samples& s, const std::vector<const data::Field*>& fields) {
+  const auto [base, indices] = flat(s);
+  const auto* arrays = dynamic_cast<const data::ArrayDataset*>(base);
+  const auto* pictures = dynamic_cast<const data::PictureDataset*>(base);
+  const bool inputs = !fields.empty() && fields[0]->role == data::Role::kInput;
+  if (pictures != nullptr && inputs)
+    throw nb::value_error("the inputs are pictures on disk; read(indices) decodes some of them");
+  data::Batch batch;
+  if (arrays != nullptr && !indices) {
+    batch = arrays->tensors();  // no copies
+  } else {
+    const std::vector<int64_t> all = data::all_rows(s.data->size());
+    batch = unwrap(without_gil([&] { return inputs ? s.data->read_raw(all) : s.data->read_targets(all); }));
+  }
+  if (fields.size() == 1) return to_numpy(batch.at(fields[0]->name));
+  nb::dict out;
+  for (const data::Field* f : fields) out[f->name.c_str()] = to_numpy(batch.at(f->name));
+  return out;
+}
+
+nb::dict describe(const data::Field& f) {
+  nb::dict out;
+  out["role"] = f.role == data::Role::kInput ? "input" : "target";
+  out["dtype"] = std::string(to_string(f.sample.dtype));
+  out["shape"] = nb::tuple(nb::cast(f.sample.dims));
+  if (f.role == data::Role::kTarget) {
+    out["class_names"] = f.class_names;
+    out["ignore_index"] = f.ignored;
+  } else {
+    out["scale"] = f.normalisation.scale;
+    out["mean"] = f.normalisation.mean;
+    out["stddev"] = f.normalisation.stddev;
+  }
+  return out;
+}
+
+// What one field has, or a dict by name.
+template <class F>
+nb::object of_one(const std::vector<const data::Field*>& fields, const F& get) {
+  if (fields.size() == 1) return get(*fields[0]);
+  nb::dict out;
+  for (const data::Field* f : fields) out[f->name.c_str()] = get(*f);
+  return out;
+}
+
 }  // namespace
 
 void bind_data(nb::module_& m) {
   bind_augment(m);
-  nb::class_<data::Dataset>(m, "Dataset")
+  nb::class_<Samples>(m, "Dataset")
       .def(
           "__init__",
-          [](data::Dataset* self, const Array& inputs, const Array& targets, std::vector<std::string> class_names,
-             double scale, std::vector<double> mean, std::vector<double> stddev, std::optional<int64_t> ignored) {
-            new (self) data::Dataset{std::move(class_names), to_tensor(inputs), to_tensor(targets), scale,
-                                     std::move(mean),        std::move(stddev)};
-            self->ignored = ignored;
+          [](Samples* self, const std::vector<FieldState>& fields, const std::map<std::string, Array>& arrays,
+             bool paired) {
+            data::Batch tensors;
+            for (const auto& [name, array] : arrays) tensors[name] = to_tensor(array);
+            new (self) Samples{unwrap(data::ArrayDataset::create(to_fields(fields), std::move(tensors))), paired};
           },
-          nb::arg("inputs"), nb::arg("targets"), nb::arg("class_names"), nb::arg("scale"), nb::arg("mean"),
-          nb::arg("stddev"), nb::arg("ignore_index").none() = nb::none())
-      .def("__getstate__",
-           [](const data::Dataset& d) {
-             const nb::object inputs = d.files.empty() ? nb::object(to_numpy(d.inputs)) : nb::none();
-             return nb::make_tuple(d.class_names, inputs, to_numpy(d.targets), d.scale, d.mean, d.stddev, d.files,
-                                   d.image, d.ignored);
-           })
-      .def("__setstate__",
-           [](data::Dataset* self,
-              const std::tuple<std::vector<std::string>, std::optional<Array>, Array, double, std::vector<double>,
-                               std::vector<double>, std::vector<std::string>, Dims, std::optional<int64_t>>& state) {
-             const auto& [class_names, inputs, targets, scale, mean, stddev, files, image, ignored] = state;
-             new (self) data::Dataset{
-                 class_names, inputs ? to_tensor(*inputs) : Tensor(), to_tensor(targets), scale, mean, stddev, files,
-                 image};
-             self->ignored = ignored;
-           })
-      .def("validate", [](const data::Dataset& d) { unwrap(without_gil([&] { return d.validate(); })); })
-      .def("__len__", &data::Dataset::size)
-      .def("read",
-           [](const data::Dataset& d, const std::vector<int64_t>& indices) {
-             Tensor x, y;
-             unwrap(without_gil([&] { return d.read(indices, x, y); }));
-             return nb::make_tuple(to_numpy(x), to_numpy(y));
-           })
-      .def_prop_ro("inputs",
-                   [](const data::Dataset& d) {
-                     if (!d.files.empty())
-                       throw nb::value_error("the inputs are pictures on disk; read(indices) decodes some of them");
-                     return to_numpy(d.inputs);
+          nb::arg("fields"), nb::arg("arrays"), nb::arg("paired"))
+      .def("__getstate__", &dataset_state)
+      .def("__setstate__", &set_dataset_state)
+      .def("validate", [](const Samples& s) { unwrap(without_gil([&] { return s.data->validate(); })); })
+      .def("__len__", [](const Samples& s) { return s.data->size(); })
+      .def(
+          "read",
+          [](const Samples& s, const std::vector<int64_t>& indices) -> nb::object {
+            const data::Batch batch = unwrap(without_gil([&] { return s.data->read(indices); }));
+            if (s.paired && batch.size() == 2)
+              return nb::make_tuple(to_numpy(batch.at(s.data->inputs()[0]->name)),
+                                    to_numpy(batch.at(s.data->targets()[0]->name)));
+            return all_to_python(batch);
+          },
+          nb::arg("indices"), "The samples as a model takes them: (x, y) of a pair, else a dict of arrays by name.")
+      .def(
+          "subset",
+          [](const Samples& s, const std::vector<int64_t>& indices) {
+            return Samples{unwrap(data::DatasetView::subset(s.data, indices)), s.paired};
+          },
+          nb::arg("indices"), "The samples at these indices, in this order, as a data set.")
+      .def_prop_ro(
+          "inputs", [](const Samples& s) { return raw(s, s.data->inputs()); },
+          "As they are stored; where there are several, a dict by name.")
+      .def_prop_ro(
+          "targets", [](const Samples& s) { return raw(s, s.data->targets()); },
+          "As they are stored; where there are several, a dict by name.")
+      .def_prop_ro(
+          "files", [](const Samples& s) { return s.data->files(); }, "Paths of the samples, where they are on disk.")
+      .def_prop_ro(
+          "fields",
+          [](const Samples& s) {
+            nb::dict out;
+            for (const data::Field& f : s.data->fields()) out[f.name.c_str()] = describe(f);
+            return out;
+          },
+          "What each named tensor is: role, dtype, shape of one sample (-1: it varies), class_names, scale, mean, "
+          "stddev, ignore_index.")
+      .def_prop_ro("class_names",
+                   [](const Samples& s) -> nb::object {
+                     return of_one(s.data->targets(), [](const data::Field& f) { return nb::cast(f.class_names); });
                    })
-      .def_ro("files", &data::Dataset::files, "Paths of the pictures, where the inputs are on disk.")
-      .def_prop_ro("targets", [](const data::Dataset& d) { return to_numpy(d.targets); })
-      .def_ro("class_names", &data::Dataset::class_names)
-      .def_ro("mean", &data::Dataset::mean)
-      .def_ro("stddev", &data::Dataset::stddev)
-      .def_ro("scale", &data::Dataset::scale)
-      .def_ro("ignore_index", &data::Dataset::ignored, "The label of targets that do not count, if there is one.");
+      .def_prop_ro("mean",
+                   [](const Samples& s) {
+                     return of_one(s.data->inputs(),
+                                   [](const data::Field& f) { return nb::cast(f.normalisation.mean); });
+                   })
+      .def_prop_ro("stddev",
+                   [](const Samples& s) {
+                     return of_one(s.data->inputs(),
+                                   [](const data::Field& f) { return nb::cast(f.normalisation.stddev); });
+                   })
+      .def_prop_ro("scale",
+                   [](const Samples& s) {
+                     return of_one(s.data->inputs(),
+                                   [](const data::Field& f) { return nb::cast(f.normalisation.scale); });
+                   })
+      .def_prop_ro(
+          "ignore_index",
+          [](const Samples& s) {
+            return of_one(s.data->targets(), [](const data::Field& f) { return nb::cast(f.ignored); });
+          },
+          "The label of targets that do not count, if there is one.")
+      .def_ro("paired", &Samples::paired, "Whether it is inputs and targets without names.");
   m.def("open_dataset", [](const std::string& name, const std::map<std::string, std::string>& parameters) {
-    data::Splits s = unwrap(without_gil([&] { return data::open_dataset(name, parameters); }));
-    return nb::make_tuple(std::move(s.train), std::move(s.validation), std::move(s.test));
+    const data::Splits s = unwrap(without_gil([&] { return data::open_dataset(name, parameters); }));
+    nb::list parts;
+    for (const data::DatasetPtr& part : {s.train, s.validation, s.test})
+      parts.append(part == nullptr ? nb::none() : nb::cast(Samples{part, part->targets().size() == 1}));
+    return nb::tuple(parts);
   });
-  m.def("dataset_names", &data::dataset_names);
+  m.def("data_sources", [] {
+    nb::list out;
+    for (const data::Source& source : data::sources()) {
+      nb::list keys;
+      for (const data::Key& k : source.keys) keys.append(nb::make_tuple(k.name, k.doc, k.value, k.required));
+      out.append(nb::make_tuple(source.name, source.doc, nb::tuple(keys), source.example));
+    }
+    return out;
+  });
 }
 
 }  // namespace deepseek::python

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "runtime/module_cache.h"
+#include "train/evaluate.h"
 #include "train/precision.h"
 #include "train/step_options.h"
 #include "training.h"
@@ -27,38 +28,39 @@ class Step {
         options_(read_options(settings)),
         settings_(settings),
         watch_(loss),
-        loss_(python_loss(loss)),
+        loss_(python_loss(loss, paired_)),
         backend_(unwrap(runtime::open_backend(options_.device))),
         state_(*model_, static_cast<uint64_t>(options_.train.seed), backend_),
         rate_(options_.optimizer.rate()) {
     backend_->set_memory_limit(unwrap(options_.memory.budget(backend_->memory_bytes())));
   }
 
-  nb::list profile(const Array& inputs, const Array& targets) {
+  nb::list profile(nb::handle x, nb::handle y) {
     const Turn turn(mutex_);
     runtime::Profile profile;
-    run(inputs, targets, &profile);
+    run(x, y, &profile);
     return to_list(*program_, profile);
   }
 
-  double run(const Array& inputs, const Array& targets, runtime::Profile* profile = nullptr) {
-    const Tensor x = to_tensor(inputs), y = to_tensor(targets);
+  double run(nb::handle x, nb::handle y, runtime::Profile* profile = nullptr) {
+    GivenBatch batch = to_batch(*model_, x, y);
     const Turn turn(mutex_);
+    *paired_ = !batch.named;
     watch_.look(*model_);
-    prediction_ = Tensor();  // its memory is free for this one, unless somebody else holds it
+    outputs_.clear();  // their memory is free for these, unless somebody else holds it
     const std::vector<Tensor> values = unwrap(without_gil([&]() -> Result<std::vector<Tensor>> {
-      DS_ASSIGN(program_, program(x, y));
-      return state_.run(program_,
-                        {{"x", x},
-                         {"y", y},
-                         {train::kLearningRate, Tensor::scalar(DType::kF32, rate_)},
-                         {train::kStepNumber, Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1))}},
-                        false, profile);
+      DS_ASSIGN(program_, program(batch));
+      batch.tensors[train::kLearningRate] = Tensor::scalar(DType::kF32, rate_);
+      batch.tensors[train::kStepNumber] = Tensor::scalar(DType::kF32, static_cast<double>(steps_ + 1));
+      return state_.run(program_, batch.tensors, false, profile);
     }));
     ++steps_;
-    prediction_ = values[static_cast<size_t>(program_->graph().find_output("prediction"))];
-    norm_ = values[static_cast<size_t>(program_->graph().find_output("gradient_norm"))].at(0);
-    return values[static_cast<size_t>(program_->graph().find_output("loss"))].at(0);
+    const Graph& graph = program_->graph();
+    outputs_ = train::named_outputs(graph, values);
+    terms_.clear();
+    for (const auto& [name, index] : train::outputs_after(graph, train::kLossTerms)) terms_[name] = values[index].at(0);
+    norm_ = values[static_cast<size_t>(graph.find_output("gradient_norm"))].at(0);
+    return values[static_cast<size_t>(graph.find_output(train::kLoss))].at(0);
   }
 
   // Arrays share the step's memory: writing to them sets the state.
@@ -93,11 +95,11 @@ class Step {
     const Turn turn(mutex_);
     return program_ ? program_->notes() : std::vector<std::string>();
   }
-  std::optional<NumpyArray> prediction() const {
+  nb::object prediction() const {
     const Turn turn(mutex_);
-    if (!prediction_.defined()) return std::nullopt;
-    return to_numpy(prediction_);
+    return outputs_.empty() ? nb::none() : to_python(outputs_);
   }
+  std::map<std::string, double> loss_terms() const { return get(terms_); }
   double gradient_norm() const { return get(norm_); }
   double learning_rate() const { return get(rate_); }
   void set_learning_rate(double rate) { set(rate_, rate); }
@@ -115,7 +117,7 @@ class Step {
     const Turn turn(mutex_);
     value = to;
   }
-  Result<std::shared_ptr<const runtime::Program>> program(const Tensor& x, const Tensor& y) {
+  Result<std::shared_ptr<const runtime::Program>> program(const GivenBatch& batch) {
     const bool changed = [&] {
       const ContentsPass pass;
       return structure_.update(*model_);
@@ -124,20 +126,23 @@ class Step {
     const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
       train::LossFunction loss = loss_;
       if (!loss) {
-        DS_ASSIGN(loss, train::make_loss(train::resolve_loss(options_.loss.name, y.dtype()), options_.loss.params));
+        std::vector<data::Field> targets;
+        for (const data::BatchEntry& e : batch.type)
+          if (e.role == data::Role::kTarget) targets.push_back({e.name, e.role, e.type, {}, {}, {}});
+        DS_ASSIGN(loss, train::loss_of_targets(options_.loss.name, options_.loss.params, targets));
       }
       if (!precision_) {
         DS_ASSIGN(const train::PrecisionChoice choice,
-                  train::choose_precision(options_, backend_, *model_, state_, loss, x, y));
+                  train::choose_precision(options_, backend_, *model_, state_, loss, batch.type, batch.tensors));
         precision_ = choice.precision;
       }
       DS_ASSIGN(const Graph graph,
-                train::training_graph(*model_, x.type(), y.type(), train::step_options(options_, loss, *precision_),
+                train::training_graph(*model_, batch.type, train::step_options(options_, loss, *precision_),
                                       train::StepKind::kUpdate, &traces_));
       DS_ASSIGN(const runtime::CompileOptions how, train::compile_options(options_, *backend_));
       return runtime::ModuleCache::shared().get(*backend_, graph, how);
     };
-    const std::string key = to_string(x.type()) + to_string(y.type()) + structure_.key();
+    const std::string key = data::to_string(batch.type) + structure_.key();
     DS_ASSIGN(runtime::ModuleCache::Entry program, programs_.get(key, compile));
     if (changed || program != program_) DS_TRY(state_.prepare(program->graph()));
     return program;
@@ -147,6 +152,7 @@ class Step {
   train::TrainerOptions options_;
   Settings settings_;
   LossWatch watch_;
+  std::shared_ptr<bool> paired_ = std::make_shared<bool>(true);
   train::LossFunction loss_;
   runtime::BackendPtr backend_;
   train::StateStore state_;
@@ -155,7 +161,8 @@ class Step {
   train::ForwardTraces traces_;
   std::optional<DType> precision_;  // once the first batch is there
   std::shared_ptr<const runtime::Program> program_;
-  Tensor prediction_;
+  data::Batch outputs_;  // of the last step
+  std::map<std::string, double> terms_;
   double rate_, norm_ = 0;
   int64_t steps_ = 0;
   mutable Turn::Mutex mutex_;  // whose turn it is
@@ -164,13 +171,19 @@ class Step {
 }  // namespace
 
 void bind_step(nb::module_& m) {
-  nb::class_<Step>(m, "Step", "One compiled training step: step(x, y) updates the model and returns the loss.")
+  nb::class_<Step>(
+      m, "Step",
+      "One compiled training step: step(x, y), or step(batch) of a dict of arrays by name, updates the model and "
+      "returns the loss.")
       .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
            nb::arg("settings"))
       .def(
-          "__call__", [](Step& s, const Array& x, const Array& y) { return s.run(x, y); }, nb::arg("x"), nb::arg("y"))
-      .def("profile", &Step::profile, nb::arg("x"), nb::arg("y"),
-           "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds, flops.")
+          "__call__", [](Step& s, nb::object x, nb::object y) { return s.run(x, y); }, nb::arg("x"),
+          nb::arg("y") = nb::none())
+      .def(
+          "profile", [](Step& s, nb::object x, nb::object y) { return s.profile(x, y); }, nb::arg("x"),
+          nb::arg("y") = nb::none(),
+          "One more step; returns one dict per node: scope, op, implementation, types, refusals, seconds, flops.")
       .def("_made_of", &Step::made_of)
       .def("_progress", &Step::progress)
       .def("state", &Step::state, "Parameters, moments and counters by name, over the step's memory.")
@@ -178,7 +191,9 @@ void bind_step(nb::module_& m) {
       .def_prop_ro("memory_bytes", &Step::memory_bytes,
                    "What a step of the last batch's shape takes; 0 before the first.")
       .def_prop_ro("notes", &Step::notes, "What compilation did to the step that a user should know, in sentences.")
-      .def_prop_ro("prediction", &Step::prediction, "The model's output in the last step, before its update.")
+      .def_prop_ro("prediction", &Step::prediction,
+                   "The model's output in the last step, before its update; a dict where it has several.")
+      .def_prop_ro("loss_terms", &Step::loss_terms, "By name, of the last step, where the loss has several terms.")
       .def_prop_ro("gradient_norm", &Step::gradient_norm,
                    "L2 norm over all gradients of the last step, before clipping.")
       .def_prop_rw("learning_rate", &Step::learning_rate, &Step::set_learning_rate)

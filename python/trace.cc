@@ -232,9 +232,52 @@ class PyModule : public nn::Module {
  public:
   NB_TRAMPOLINE(nn::Module, 1);
   std::vector<Expr> forward(nn::Trace& trace, const std::vector<Expr>& inputs) override {
-    const Acquired gil;
-    return call_traced(nb::find(static_cast<nn::Module*>(this)).attr("forward"), trace.builder(), &trace, inputs);
+    std::vector<Expr> values;
+    std::vector<std::string> names;
+    in_trace(trace.builder(), &trace, [&](const WrapExpr& wrap) {
+      const nb::object self = nb::find(static_cast<nn::Module*>(this));
+      // By name where forward() names them, so that one which is not there takes its default.
+      std::vector<nn::InputName> inputs_of;
+      if (std::any_of(inputs.begin(), inputs.end(), [](Expr e) { return !e.defined(); })) inputs_of = input_names();
+      nb::list args;
+      nb::dict kwargs;
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        if (inputs_of.empty())
+          args.append(wrap(inputs[i]));
+        else if (inputs[i].defined())
+          kwargs[inputs_of[i].name.c_str()] = wrap(inputs[i]);
+      }
+      const nb::object result = self.attr("forward")(*nb::tuple(args), **kwargs);
+      if (nb::isinstance<nb::dict>(result)) {
+        for (auto [name, value] : nb::cast<nb::dict>(result)) {
+          if (!nb::isinstance<nb::str>(name))
+            throw nb::type_error(fmt::format("forward() returned a dict with the key {}; expected names of outputs",
+                                             nb::cast<std::string>(nb::repr(name)))
+                                     .c_str());
+          names.push_back(nb::cast<std::string>(name));
+          values.push_back(to_expr(value));
+        }
+      } else if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result)) {
+        for (nb::handle h : result) values.push_back(to_expr(h));
+      } else {
+        values.push_back(to_expr(result));
+      }
+    });
+    outputs_ = std::move(names);
+    return values;
   }
+  std::vector<std::string> output_names() const override { return outputs_; }
+  std::vector<nn::InputName> input_names() const override {
+    const Acquired gil;
+    const nb::object self = nb::find(static_cast<const nn::Module*>(this));
+    std::vector<nn::InputName> names;
+    for (nb::handle name : self.attr("_input_names")())
+      names.push_back({nb::cast<std::string>(name[nb::int_(0)]), nb::cast<bool>(name[nb::int_(1)])});
+    return names;
+  }
+
+ private:
+  std::vector<std::string> outputs_;
 };
 
 Graph trace_function(nb::callable function, const std::vector<std::pair<std::string, Dims>>& inputs) {
@@ -279,8 +322,7 @@ Graph trace_module(nn::Module& module, const std::vector<TensorType>& inputs, bo
   return unwrap(session->builder.finish());
 }
 
-std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* trace,
-                              const std::vector<Expr>& inputs) {
+void in_trace(Builder& builder, nn::Trace* trace, const std::function<void(const WrapExpr&)>& body) {
   const Acquired gil;
   std::shared_ptr<Session> session = current;
   const bool foreign = !session || &session->builder != &builder;
@@ -288,15 +330,7 @@ std::vector<Expr> call_traced(nb::handle callable, Builder& builder, nn::Trace* 
   const Activate activate(session);
   const auto end = [foreign](Session* s) { s->alive = !foreign; };
   const std::unique_ptr<Session, decltype(end)> ends(session.get(), end);
-  nb::list args;
-  for (Expr e : inputs) args.append(nb::cast(TracedValue{session, e}));
-  const nb::object result = callable(*nb::tuple(args));
-  std::vector<Expr> out;
-  if (nb::isinstance<nb::tuple>(result) || nb::isinstance<nb::list>(result))
-    for (nb::handle h : result) out.push_back(to_expr(h));
-  else
-    out.push_back(to_expr(result));
-  return out;
+  body([&](Expr e) { return nb::cast(TracedValue{session, e}); });
 }
 
 void bind_trace(nb::module_& m) {

@@ -18,12 +18,6 @@ using namespace graph;
 
 namespace {
 
-nb::dict to_dict(double loss, const train::NamedValues& metrics) {
-  nb::dict out;
-  out["loss"] = loss;
-  for (const auto& [name, value] : metrics) out[name.c_str()] = value;
-  return out;
-}
 nb::dict to_dict(const train::NamedValues& values) {
   nb::dict out;
   for (const auto& [name, value] : values) out[name.c_str()] = value;
@@ -43,7 +37,7 @@ nb::dict to_dict(const train::EpochRecord& r) {
 class PyTrainer {
  public:
   PyTrainer(nn::ModulePtr model, nb::object loss, const Settings& settings)
-      : model_(std::move(model)), watch_(loss), loss_(python_loss(loss)), settings_(settings) {
+      : model_(std::move(model)), watch_(loss), loss_(python_loss(loss, paired_)), settings_(settings) {
     configure({});
   }
   const Settings& settings() const { return settings_; }
@@ -55,9 +49,10 @@ class PyTrainer {
     trainer_ = std::make_unique<train::Trainer>(model_, read_options(settings_), loss_);
   }
 
-  nb::list fit(const data::Dataset& train, const data::Dataset* validation, bool resume,
+  nb::list fit(const Samples& train, const Samples* validation, bool resume,
                std::function<void(const std::string&)> write, bool terminal, nb::object callback) {
     const Turn turn(mutex_);
+    *paired_ = train.paired;
     watch_.look(*model_);
     std::optional<nb::python_error> raised;
     bool open = true;
@@ -97,7 +92,7 @@ class PyTrainer {
       return !raised;
     };
     Result<train::FitResult> result = without_gil(
-        [&] { return trainer_->fit(train, validation == nullptr ? data::Dataset() : *validation, resume, hooks); });
+        [&] { return trainer_->fit(train.data, validation == nullptr ? nullptr : validation->data, resume, hooks); });
     bar.clear();
     if (raised) throw nb::python_error(std::move(*raised));
     nb::list history;
@@ -105,32 +100,44 @@ class PyTrainer {
     return history;
   }
 
-  nb::dict evaluate(const data::Dataset& dataset) {
+  nb::dict evaluate(const Samples& samples) {
     const Turn turn(mutex_);
+    *paired_ = samples.paired;
     watch_.look(*model_);
-    const train::Evaluation e = unwrap(without_gil([&] { return trainer_->evaluate(dataset); }));
-    nb::dict out = to_dict(e.loss, e.metrics);
-    if (!e.confusion.empty())
-      out["confusion"] =
-          to_numpy(Tensor::from<int64_t>(DType::kI64, {e.classes, e.classes}, std::span<const int64_t>(e.confusion)));
+    const train::Evaluation e = unwrap(without_gil([&] { return trainer_->evaluate(samples.data); }));
+    nb::dict out;
+    out["loss"] = e.loss;
+    for (const auto* part : {&e.terms, &e.metrics})
+      for (const auto& [name, value] : *part) out[name.c_str()] = value;
+    nb::dict confusions;
+    for (const train::MetricSet::Confusion& c : e.confusions)
+      confusions[c.target.c_str()] =
+          to_numpy(Tensor::from<int64_t>(DType::kI64, {c.classes, c.classes}, std::span<const int64_t>(c.counts)));
+    if (e.confusions.size() == 1)
+      out["confusion"] = confusions[e.confusions[0].target.c_str()];
+    else if (!e.confusions.empty())
+      out["confusion"] = confusions;
     return out;
   }
 
-  explain::StepProfile profile(const data::Dataset& train, int64_t steps, int64_t warmup) {
+  explain::StepProfile profile(const Samples& train, int64_t steps, int64_t warmup) {
     const Turn turn(mutex_);
+    *paired_ = train.paired;
     watch_.look(*model_);
-    return unwrap(without_gil([&] { return trainer_->profile(train, {.warmup = warmup, .steps = steps}); }));
+    return unwrap(without_gil([&] { return trainer_->profile(train.data, {.warmup = warmup, .steps = steps}); }));
   }
 
-  NumpyArray predict(const Array& inputs) {
-    const Tensor x = to_tensor(inputs);
+  nb::object predict(const std::map<std::string, Array>& inputs) {
+    data::Batch batch;
+    for (const auto& [name, array] : inputs) batch[name] = to_tensor(array);
     const Turn turn(mutex_);
-    return to_numpy(unwrap(without_gil([&] { return trainer_->predict(x); })));
+    return to_python(unwrap(without_gil([&] { return trainer_->predict(batch); })));
   }
 
  private:
   nn::ModulePtr model_;
   LossWatch watch_;
+  std::shared_ptr<bool> paired_ = std::make_shared<bool>(true);
   train::LossFunction loss_;
   Settings settings_;
   std::unique_ptr<train::Trainer> trainer_;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -14,13 +15,34 @@
 
 namespace deepseek::python {
 
+// Python's Dataset. `paired`: it was made of inputs and targets without names; a loss then takes the target.
+struct Samples {
+  data::DatasetPtr data;
+  bool paired = true;
+};
+
 using Settings = std::map<std::string, std::string>;  // option path to its value as YAML
 
 // Raises ValueError that names every mistake.
 train::TrainerOptions read_options(const Settings& settings);
 
-// A callable (prediction, target) -> scalar as the engine's; none for None.
-train::LossFunction python_loss(nb::object loss);
+// A callable as the engine's loss; none for None. Its first argument is what the model returned: a value, a tuple or a
+// dict of them; the second, where `*paired`, the target (which is "y"), else the batch, a dict by name. It returns a
+// scalar, or a dict of the loss's terms by name, each a scalar or a pair (scalar, weight).
+train::LossFunction python_loss(nb::object loss, std::shared_ptr<const bool> paired);
+
+// What a step or a trainer is given: x and y, or a dict of arrays by name. `named`: it was a dict.
+struct GivenBatch {
+  data::Batch tensors;
+  data::BatchType type;
+  bool named = false;
+};
+// Of a dict, what the model takes is its input, the rest are targets. A tuple x has the model's inputs in order.
+GivenBatch to_batch(const nn::Module& model, nb::handle x, nb::handle y);
+// What a model is given by these names is its input; see to_batch().
+bool is_input(const std::vector<nn::InputName>& names, const std::string& name);
+// By name, or one array where it is the only one and has no name of its own.
+nb::object to_python(const data::Batch& outputs);
 
 // What a callable loss holds, its attributes or closure, is part of what is traced: who trains with it asks before.
 class LossWatch {

@@ -107,6 +107,8 @@ class ImageAugmenter:
     def _dataset(self, data: _core.Dataset, epoch: int) -> _core.Dataset:
         from .data import Dataset
 
+        if not data.paired:
+            raise TypeError("expected a data set of one input and one target; give the images themselves, or train with augmentation=")
         images = self._images(data.inputs, epoch, False)
         labels = self._labels(data.targets, len(data.class_names) or None)
         return Dataset(images, labels, data.class_names, data.scale, data.mean, data.stddev)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import typing
+from collections.abc import Mapping
 
 from . import _core
 from .augment import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
@@ -12,7 +14,6 @@ if typing.TYPE_CHECKING:
     from typing import Any
 
     import numpy as np
-    import numpy.typing as npt
 else:
     from ._numpy import np
 
@@ -22,8 +23,8 @@ _MAX_CLASSES = 1_000_000  # that are named by their numbers
 
 class Splits(typing.NamedTuple):
     train: _core.Dataset
-    validation: _core.Dataset
-    test: _core.Dataset
+    validation: _core.Dataset | None
+    test: _core.Dataset | None
 
 
 def _array(values: Any, name: str) -> np.ndarray:
@@ -38,60 +39,149 @@ def _array(values: Any, name: str) -> np.ndarray:
 def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
     """f32, u8 and i64 as they are, other floats as f32, other integers as i64."""
     array = _array(values, name)
+    if array.dtype.kind not in "fbiu":
+        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
     if array.dtype not in (np.float32, np.uint8, np.int64):
         array = array.astype(np.float32 if array.dtype.kind in "fb" else np.int64)
     return array
 
 
-class Dataset(_core.Dataset):
-    """Inputs [N, ...] with targets [N, ...].
+def _text(values: Any) -> np.ndarray | None:
+    """An array of str where `values` are labels of text; else None."""
+    array = np.asarray(values) if not hasattr(values, "__dlpack__") or isinstance(values, np.ndarray) else None
+    if array is None or array.dtype.kind not in "UO":
+        return None
+    if array.dtype.kind == "O" and not all(isinstance(v, str) for v in array.flat):
+        return None
+    return array.astype(str)
 
-    Integer targets are class labels, float targets are for regression. Inputs become (inputs * scale - mean) / stddev
+
+def _targets(values: Any, name: str, class_names: Sequence[str] | None, ignore_index: int | None) -> tuple[np.ndarray, list[str]]:
+    """i64 labels with their classes' names, or f32."""
+    text = _text(values)
+    if text is not None:
+        known = [str(c) for c in np.unique(text)] if class_names is None else list(class_names)
+        codes = {label: code for code, label in enumerate(known)}
+        unknown = [label for label in np.unique(text) if label not in codes]
+        if unknown:
+            raise ValueError(f"{name}: label {str(unknown[0])!r} is none of the {len(known)} classes {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}")
+        return np.array([codes[label] for label in text.flat], np.int64).reshape(text.shape), known
+    targets = _array(values, name)
+    if targets.dtype.kind not in "iubf":
+        raise TypeError(f"{name}: expected labels or numbers, got {targets.dtype}")
+    if targets.dtype.kind == "f":
+        return targets.astype(np.float32, copy=False), list(class_names or [])
+    targets = targets.astype(np.int64, copy=False)
+    if class_names is None:
+        counted = True if ignore_index is None else targets != ignore_index
+        most = int(targets.max(initial=0 if targets.size else -1, where=counted))
+        if most >= _MAX_CLASSES:
+            raise ValueError(f"{name}: label {most} would be one of {most + 1} classes; number the classes 0, 1, 2, ..., or give class_names")
+        class_names = [str(i) for i in range(most + 1)]
+    return targets, list(class_names)
+
+
+class Dataset(_core.Dataset):
+    """Inputs [N, ...] with targets [N, ...], or several of each by name.
+
+    Integer targets are class labels, as are texts, float targets are for regression. Inputs become (inputs * scale - mean) / stddev
     with one mean and stddev for all channels or one per channel (axis 1); integer inputs other than uint8 are indices
     and stay as they are. Float32, uint8 and int64 arrays are not copied.
 
-    class_names: default "0", "1", ... up to the largest label.
-    ignore_index: the label of targets that do not count, in losses as in metrics, such as padding or unlabelled pixels.
+        Dataset(images, labels)
+        Dataset({"image": images, "table": rows}, {"kind": kinds, "value": values}, scale={"image": 1 / 255})
+
+    inputs, targets: an array, or a dict of arrays by name; targets may be None, for prediction.
+    class_names: of the classes; default "0", "1", ... up to the largest label, or the texts in order. With several targets, a dict by name.
+    scale, mean, stddev: with several inputs, dicts by name; default 1, 0 and 1.
+    ignore_index: the label of targets that do not count, in losses as in metrics, such as padding or unlabelled pixels; a dict by name
+        where it differs.
     """
 
-    def __init__(self, inputs: npt.ArrayLike, targets: npt.ArrayLike, class_names: Sequence[str] | None = None, scale: float = 1.0,
-                 mean: float | Sequence[float] = (), stddev: float | Sequence[float] = (), ignore_index: int | None = None) -> None:
-        inputs, targets = _inputs(inputs), _array(targets, "targets")
-        if targets.dtype.kind in "iub":
-            targets = targets.astype(np.int64, copy=False)
-            if class_names is None:
-                counted = True if ignore_index is None else targets != ignore_index
-                most = int(targets.max(initial=0 if targets.size else -1, where=counted))
-                if most >= _MAX_CLASSES:
-                    raise ValueError(f"targets: label {most} would be one of {most + 1} classes; number the classes 0, 1, 2, ..., or give class_names")
-                class_names = [str(i) for i in range(most + 1)]
-        else:
-            targets = targets.astype(np.float32, copy=False)
-        super().__init__(inputs, targets, list(class_names or []), float(scale),
-                         [float(m) for m in np.atleast_1d(mean)], [float(s) for s in np.atleast_1d(stddev)], ignore_index)
+    def __init__(self, inputs: Any, targets: Any = None, class_names: Any = None, scale: Any = 1.0, mean: Any = (), stddev: Any = (),
+                 ignore_index: Any = None) -> None:
+        paired = not isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and targets is not None
+        inputs = inputs if isinstance(inputs, Mapping) else {"x": inputs}
+        targets = targets if isinstance(targets, Mapping) else {} if targets is None else {"y": targets}
+
+        def of(option: Any, name: str, default: Any) -> Any:
+            return option.get(name, default) if isinstance(option, Mapping) else option
+
+        for option, label, known in ((class_names, "class_names", targets), (ignore_index, "ignore_index", targets), (scale, "scale", inputs),
+                                     (mean, "mean", inputs), (stddev, "stddev", inputs)):
+            if isinstance(option, Mapping) and (unknown := [name for name in option if name not in known]):
+                raise ValueError(f"{label}: there is no {'target' if known is targets else 'input'} {unknown[0]!r}; there are: {', '.join(map(str, known))}")
+        fields, arrays = [], {}
+        for name, values in inputs.items():
+            arrays[name] = _inputs(values, "inputs" if paired else name)
+            fields.append((name, True, [], float(of(scale, name, 1.0)), [float(m) for m in np.atleast_1d(of(mean, name, ()))],
+                           [float(s) for s in np.atleast_1d(of(stddev, name, ()))], None))
+        for name, values in targets.items():
+            if name in arrays:
+                raise ValueError(f"{name!r} is among the inputs and among the targets")
+            ignored = of(ignore_index, name, None)
+            arrays[name], names = _targets(values, "targets" if paired else name, of(class_names, name, None), ignored)
+            fields.append((name, False, names, 1.0, [], [], ignored))
+        super().__init__(fields, arrays, paired)
         self.validate()
 
 
-def as_dataset(data: _core.Dataset | tuple[Any, Any] | list[Any], ignore_index: int | None = None) -> _core.Dataset:
-    """A data set of this module, or one made of a pair (inputs, targets), with `ignore_index` for class labels."""
+def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence[str] = (), class_names: Mapping[str, Sequence[str]] | None = None) -> _core.Dataset:
+    """A data set of this module, or one made of a pair (inputs, targets) or a dict of arrays by name.
+
+    ignore_index: for class labels. input_names: what a model calls its inputs: of a dict these are the inputs, the rest are
+    targets; inputs of a pair that are a tuple get these names in order. class_names: of targets by name, where they are known.
+    """
     if isinstance(data, _core.Dataset):
         return data
+    known = class_names or {}
+    if isinstance(data, Mapping):
+        is_input = (lambda name: name in input_names) if input_names else (lambda name: name[:1] == "x" and not name[1:].strip("0123456789"))
+        inputs = {name: values for name, values in data.items() if is_input(name)}
+        targets = {name: values for name, values in data.items() if name not in inputs}
+        if not inputs:
+            raise ValueError(f"none of the data's names ({', '.join(map(str, data))}) is an input of the model ({', '.join(input_names) or 'x'})")
+        return Dataset(inputs, targets, {k: v for k, v in known.items() if k in targets}, ignore_index=ignore_index)
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return Dataset(*data, ignore_index=ignore_index)
-    raise TypeError(f"expected a deepseek.data.Dataset or a pair (inputs, targets), got {type(data).__name__}")
+        inputs, targets = data
+        names = known if isinstance(targets, Mapping) else known.get("y")
+        if isinstance(inputs, tuple):
+            inputs = {input_names[i] if i < len(input_names) else f"x{i}": values for i, values in enumerate(inputs)}
+        return Dataset(inputs, targets, names, ignore_index=ignore_index)
+    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets) or a dict of arrays by name, got {type(data).__name__}")
 
 
 def load(name: str, **parameters: Any) -> Splits:
-    """The parts train, validation and test of a data set by name; see names().
+    """The parts train, validation and test of a data set by name, None where there is no such part; see names() and sources().
 
-    Parameters as in a run's config: validation_fraction=0.1, seed=0, folder=...
+    Parameters as in a run's config: validation_fraction=0.1, seed=0, folder=...; lists and dicts are fine.
     """
-    return Splits(*_core.open_dataset(name, {key: str(value) for key, value in parameters.items()}))
+    def text(value: Any) -> str:
+        if isinstance(value, (list, tuple)) and all(isinstance(v, (str, int, float)) for v in value):
+            return ",".join(map(text, value))
+        if isinstance(value, (list, tuple, dict)):
+            return json.dumps(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return Splits(*_core.open_dataset(name, {key: text(value) for key, value in parameters.items()}))
 
 
 def names() -> list[str]:
     """The data sets that load() knows."""
-    return _core.dataset_names()
+    return [name for name, *_ in _core.data_sources()]
+
+
+def sources(name: str | None = None) -> str:
+    """What load() knows, a line each; with a name, what its parameters are."""
+    known = {source[0]: source for source in _core.data_sources()}
+    if name is None:
+        return "\n".join(f"{source:<16} {doc}" for source, doc, *_ in known.values())
+    if name not in known:
+        raise ValueError(f"there is no data source {name!r}; there are: {', '.join(known)}")
+    _, doc, keys, example = known[name]
+    lines = [f"{name}: {doc}", ""]
+    lines += [f"  {key:<20} {text}" + (" (required)" if required else f" (default {value})" if value else "") for key, text, value, required in keys]
+    return "\n".join([*lines, "", example])
 
 
 if typing.TYPE_CHECKING:
@@ -112,4 +202,4 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = ["Dataset", "FeatureSynthesis", "ImageAugmenter", "Leak", "Pipeline", "Report", "SeriesAugmenter", "Splits", "VolumeAugmenter",
-           "as_dataset", "leaks", "load", "mosaic", "names", "open", "read", "report", "split", "write"]
+           "as_dataset", "leaks", "load", "mosaic", "names", "open", "read", "report", "sources", "split", "write"]

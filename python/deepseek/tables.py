@@ -215,15 +215,16 @@ class Pipeline:
         pipeline.save("pipeline.json")  # Pipeline.load() where the model is served
 
     steps: names, or pairs of a name and its options; Pipeline.steps() tells which there are, from_yaml() reads them from a file.
-    target: the column to be predicted. No step changes it unless its options name it, and it may be missing where a model is served.
+    target: the column to be predicted, or several. No step changes them unless its options name them, and they may be missing where a model
+      is served. Of several, steps that need one have an option for its name.
     Tables are pandas or Polars frames, Arrow tables, dicts of columns or NumPy arrays [rows, columns]; the result is of the same kind.
     Arrow's memory is not copied; NaN of floats counts as missing.
     Raises ValueError for unknown steps, options and columns, with the nearest name.
     """
 
-    def __init__(self, steps: Iterable[str | tuple[str, Mapping[str, Any]]], *, target: str | None = None) -> None:
+    def __init__(self, steps: Iterable[str | tuple[str, Mapping[str, Any]]], *, target: str | Sequence[str] | None = None) -> None:
         listed = [step if isinstance(step, str) else {step[0]: dict(step[1])} for step in steps]
-        self._parse(json.dumps({"steps": listed} | ({"target": target} if target else {})), "steps")
+        self._parse(json.dumps({"steps": listed} | ({"target": target if isinstance(target, str) else list(target)} if target else {})), "steps")
 
     def _parse(self, yaml: str, where: str) -> None:
         self._described = yaml, where

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Mapping
 
 from . import _core, console
 from .data import _inputs, as_dataset
 from .optim import Optimizer
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     import numpy as np
     import numpy.typing as npt
 
     Loss: typing.TypeAlias = "str | Mapping[str, Any] | Callable[..., Any] | None"
-    Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any]"
+    Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any] | Mapping[str, Any]"
 else:
     from ._numpy import np
 
@@ -42,8 +43,8 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     out.update({f"optimizer.{key}": _yaml(value) for key, value in (optimizer or {}).items()})
     schedule = {"name": schedule} if isinstance(schedule, str) else schedule or {}
     out.update({f"schedule.{key}": _yaml(value) for key, value in ({"name": "constant"} | dict(schedule)).items()})
-    if metrics is not None:
-        out["train.metrics"] = _yaml([metrics] if isinstance(metrics, str) else list(metrics))
+    if metrics != "auto":
+        out["train.metrics"] = _yaml(["none"] if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics) or ["none"])
     train = dict(train)
     if (device := train.pop("device", None)) is not None:
         out["device"] = _yaml(device)
@@ -65,10 +66,12 @@ class Trainer:
         trainer.evaluate((xt, yt))["accuracy"]
 
     model: a deepseek.nn.Module, which is trained in place.
-    loss: a name, {"name": ..., parameters}, or a function (prediction, target) -> scalar of deepseek.ops; default
-        cross_entropy for integer targets, mse_loss for others.
+    loss: a name, {"name": ..., parameters}, or a function of deepseek.ops; default cross_entropy for integer targets, mse_loss
+        for others, each between a target and the output of its name. A function gets what the model returned and the target,
+        or, where the data are a dict, the batch: a dict by name. It returns a scalar, or a dict of terms by name, each a
+        scalar or (scalar, weight), whose weighted sum is minimised and which are reported one by one.
     optimizer: one of deepseek.optim, a name, or a dict. schedule: a name or a dict, whose name is constant by default.
-    metrics: a list of names.
+    metrics: "auto", a list of names, of one target "<target>/<metric>", or None for no metrics.
     memory: the most that a step may take, such as "8GiB", or a dict of limit and reserve ("20%" of the machine's stays free by
         default); where a step would need more, values are computed again instead of being kept.
     augmentation: a deepseek.data.ImageAugmenter, or a dict of its arguments: training images are changed anew in each epoch while they are
@@ -80,27 +83,40 @@ class Trainer:
     """
 
     def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
-                 schedule: str | Mapping[str, Any] | None = "constant", metrics: str | Iterable[str] | None = None, **options: Any) -> None:
+                 schedule: str | Mapping[str, Any] | None = "constant", metrics: str | Iterable[str] | None = "auto", **options: Any) -> None:
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
         # Of pairs, the label that does not count; of a Dataset it is its own.
         ignored = None if function else loss.get("ignore_index", -100) if isinstance(loss, dict) else -100
-        self.__setstate__({"model": model, "loss": function, "settings": settings, "history": [], "ignored": ignored})
+        self.__setstate__({"model": model, "loss": function, "settings": settings, "history": [], "ignored": ignored, "classes": {}})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "loss": self._loss, "settings": self._core.settings, "history": self.history, "ignored": self._ignored}
+        return {"model": self.model, "loss": self._loss, "settings": self._core.settings, "history": self.history, "ignored": self._ignored,
+                "classes": self._classes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.model: _core.Module = state["model"]
         self.history: list[dict[str, Any]] = state["history"]
         self._loss, self._ignored = state["loss"], state["ignored"]
+        self._classes: dict[str, list[str]] = state["classes"]  # what targets of text were called
         self._core = _core.Trainer(self.model, self._loss, state["settings"])
 
-    def _dataset(self, data: Data) -> _core.Dataset:
-        return as_dataset(data, self._ignored)
+    def _input_names(self) -> list[str]:
+        names = getattr(self.model, "_input_names", None)
+        return [name for name, _ in names()] if names else []
+
+    def _dataset(self, data: Data, learn: bool = False) -> _core.Dataset:
+        dataset = as_dataset(data, self._ignored, self._input_names(), {} if learn else self._classes)
+        if learn:
+            numbered = [str(i) for i in range(max((len(f.get("class_names", ())) for f in dataset.fields.values()), default=0))]
+            self._classes = {name: names for name, field in dataset.fields.items()
+                             if (names := field.get("class_names")) and names != numbered[:len(names)]}
+        return dataset
 
     def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
             progress: bool = True, callback: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:
-        """Trains on a Dataset or a pair (inputs, targets); returns the history, one dict per epoch.
+        """Trains on a Dataset, a pair (inputs, targets) or a dict of arrays by name; returns the history, one dict per epoch.
+
+        Of a dict, what the model's forward() takes are the inputs, the rest are targets.
 
         At the end the model holds the weights of the best epoch by validation. Ctrl-C saves (with output=...) and
         raises KeyboardInterrupt; resume=True then goes on, to the same numbers. callback: called after each epoch with its
@@ -108,7 +124,7 @@ class Trainer:
         """
         if epochs is not None:
             self._core.configure({"train.epochs": _yaml(epochs)})
-        train = self._dataset(train)
+        train = self._dataset(train, learn=True)
         validation = None if validation is None else self._dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
             self.model.train()
@@ -117,7 +133,8 @@ class Trainer:
         return self.history
 
     def evaluate(self, data: Data) -> dict[str, Any]:
-        """Loss and metrics of the model as it is, and the confusion matrix [true, predicted] for classes."""
+        """Loss, its terms and metrics of the model as it is, and the confusion matrix [true, predicted] for classes (of several
+        targets a dict by name)."""
         return self._core.evaluate(self._dataset(data))
 
     def profile(self, data: Data, *, steps: int = 5, warmup: int = 3) -> _core.StepProfile:
@@ -134,10 +151,18 @@ class Trainer:
             if not training:
                 self.model.eval()
 
-    def predict(self, inputs: npt.ArrayLike) -> np.ndarray:
-        """The model's outputs [N, ...] for inputs [N, ...]."""
-        array = _inputs(inputs)
-        return self._core.predict(array.astype(np.float32) if array.dtype == np.uint8 else array)
+    def predict(self, inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]) -> Any:
+        """The model's outputs [N, ...] for inputs [N, ...], as the model takes them: an array, or where outputs have names a dict.
+
+        inputs: an array, a tuple of them in the order of forward(), or a dict by name.
+        """
+        names = self._input_names()
+        if isinstance(inputs, tuple):
+            inputs = {names[i] if i < len(names) else f"x{i}": values for i, values in enumerate(inputs)}
+        elif not isinstance(inputs, Mapping):
+            inputs = {"x": inputs}
+        arrays = {name: _inputs(values, name if len(inputs) > 1 else "inputs") for name, values in inputs.items()}
+        return self._core.predict({name: a.astype(np.float32) if a.dtype == np.uint8 else a for name, a in arrays.items()})
 
 
 Trainer.__doc__ = Trainer.__doc__.replace("{options}", "\n".join(
@@ -157,7 +182,8 @@ def compile(model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str
 def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm: float = 0.0, clip_value: float = 0.0, ema_decay: float = 0.0,
             seed: int = 0, precision: str = "float32", loss_scaling: str = "auto", loss_scale_interval: int = 2000, kernels: str = "listed",
             memory: str | Mapping[str, str] | None = None, device: str | None = None) -> Any:
-    """A module's training step: step(x, y) runs forward, loss, backward, clipping and update and returns the loss.
+    """A module's training step: step(x, y), or step(batch) with a dict of arrays by name, runs forward, loss, backward, clipping and
+    update and returns the loss. What a loss is given and may return: see Trainer.
 
     The step compiles once per shape of its arrays; step.learning_rate may be changed between calls, step.prediction and
     step.graph tell of the last one. precision and what follows it are as for Trainer; step.state() has the loss scale and
@@ -166,7 +192,7 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
     """
     if isinstance(model, _core.Graph):
         return _core.compile(model, device=device) if device else _core.compile(model)
-    settings, function = _settings(loss, optimizer, None, None,
+    settings, function = _settings(loss, optimizer, None, "auto",
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
                                     "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels,
                                     "memory": memory, "device": device})

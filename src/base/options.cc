@@ -230,10 +230,10 @@ class OptionReader {
     for (const OptionTable::Field& field : table_.fields_)
       if (field.path == path) return assign_field(field, node);
     if (auto it = table_.free_.find(group); it != table_.free_.end()) {
-      if (node.IsScalar())
-        (*it->second.map)[key] = node.Scalar();
+      if (node.IsNull())
+        errors_.push_back(fmt::format("{}: '{}' expected a value, got nothing", at(node), path));
       else
-        errors_.push_back(fmt::format("{}: '{}' expected one value, got {}", at(node), path, kind(node)));
+        (*it->second.map)[key] = free_text(node);
       return;
     }
     std::vector<std::string> known;
@@ -248,6 +248,21 @@ class OptionReader {
     errors_.push_back(
         fmt::format("{}: unknown key '{}'; {}", at(key_node), path,
                     near.empty() ? "known here: " + join(known, ", ") : "did you mean '" + prefix + near + "'?"));
+  }
+
+  // A list of plain values is told as "a,b", what is nested as JSON.
+  static std::string free_text(const YAML::Node& node) {
+    if (node.IsScalar()) return node.Scalar();
+    const auto plain = [](const YAML::Node& item) {
+      return item.IsScalar() && item.Scalar().find(',') == std::string::npos;
+    };
+    if (node.IsSequence() && std::all_of(node.begin(), node.end(), plain)) {
+      std::vector<std::string> items;
+      for (const YAML::Node& item : node) items.push_back(item.Scalar());
+      return join(items, ",");
+    }
+    size_t left = kMaxValues;
+    return dump_json(json_of(node, 0, left));
   }
 
   void assign_field(const OptionTable::Field& field, const YAML::Node& node) {

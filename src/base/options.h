@@ -48,7 +48,8 @@ class OptionTable {
     options.describe(*this);
     prefix_ = outer;
   }
-  // Keys of the current group that are no fields go here as text (a model's own parameters).
+  // Keys of the current group that are no fields go here as text (a model's own parameters): a list as "a,b", what is
+  // nested as JSON.
   void rest(FreeMap& map, std::string doc) { free_[prefix_.substr(0, prefix_.size() - 1)] = {&map, std::move(doc)}; }
 
   // `where` names the text in messages. Nothing is changed by a text with mistakes in its syntax; otherwise good keys

@@ -1,57 +1,75 @@
 #include "data/dataset.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <mutex>
-#include <numeric>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/guard.h"
+#include "base/json.h"
+#include "base/strings.h"
 #include "base/threads.h"
-#include "io/image.h"
+#include "data/parts.h"
+#include "io/event_file.h"
 
 namespace deepseek::data {
 namespace {
 
 using graph::Tensor;
+using Json = nlohmann::ordered_json;
 
 int64_t row_elements(const Tensor& t) { return t.dims()[0] == 0 ? 0 : t.num_elements() / t.dims()[0]; }
 
-int64_t channels_of(const graph::Dims& inputs) { return inputs.size() >= 2 ? inputs[1] : 1; }
+int64_t channels_of(const graph::Dims& batch) { return batch.size() >= 2 ? batch[1] : 1; }
 
 double pick(const std::vector<double>& values, int64_t channel, double otherwise) {
   if (values.empty()) return otherwise;
   return values.size() == 1 ? values[0] : values[static_cast<size_t>(channel)];
 }
 
-Status check_finite(const Tensor& t, const char* what) {
-  const float* values = t.as<float>();
-  const int64_t n = t.num_elements();
-  for (int64_t i = 0; i < n; ++i) {
-    if (std::isfinite(values[i])) continue;
-    const int64_t row = row_elements(t);
-    return make_error(ErrorCode::kDataCorrupt,
-                      "[data] {} of sample {} hold {} at position {}, expected finite numbers; remove or repair the "
-                      "sample",
-                      what, i / row, values[i], i % row);
-  }
-  return {};
-}
-
-Status check_per_channel(const std::vector<double>& values, const char* what, int64_t channels, bool positive) {
+Status check_per_channel(const Field& f, const std::vector<double>& values, const char* what, int64_t channels,
+                         bool positive) {
   if (values.size() > 1 && static_cast<int64_t>(values.size()) != channels) {
-    return invalid("[data] {} has {} values, expected 1 or one for each of the {} channels", what, values.size(),
-                   channels);
+    return invalid("[data] {} of '{}' has {} values, expected 1{}", what, f.name, values.size(),
+                   channels < 0 ? std::string(", as the number of channels isn't fixed")
+                                : fmt::format(" or one for each of the {} channels", channels));
   }
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i]) || (positive && values[i] <= 0)) {
-      return invalid("[data] {}[{}] is {}, expected a {} number", what, i, values[i],
+      return invalid("[data] {}[{}] of '{}' is {}, expected a {} number", what, i, f.name, values[i],
                      positive ? "positive finite" : "finite");
     }
   }
   return {};
+}
+
+Status check_field(const Field& f) {
+  if (f.name.empty() || f.name.find_first_of("/<>") != std::string::npos)
+    return invalid("[data] a field is named '{}', expected a name that isn't empty, without '/', '<' and '>'", f.name);
+  const graph::TensorType& type = f.sample;
+  const DType d = type.dtype;
+  if (f.role == Role::kInput && d != DType::kU8 && d != DType::kF32 && d != DType::kI64)
+    return invalid("[data] '{}' is {} per sample, expected inputs of u8, f32 or i64; convert them first", f.name,
+                   to_string(type));
+  if (f.role == Role::kTarget && d != DType::kI64 && d != DType::kF32)
+    return invalid("[data] '{}' is {} per sample, expected targets of i64 class labels or f32; convert them first",
+                   f.name, to_string(type));
+  for (const int64_t size : type.dims) {
+    if (size == 0) return invalid("[data] samples of '{}' have no elements: {}", f.name, to_string(type));
+    if (size < -1)
+      return invalid("[data] samples of '{}' are {}, expected sizes of 1 or more, or -1 for one that varies", f.name,
+                     to_string(type));
+  }
+  if (f.is_classes() && f.class_names.empty())
+    return invalid("[data] the class labels '{}' need class_names, got none", f.name);
+  if (!f.is_normalised()) return {};
+  const Normalisation& n = f.normalisation;
+  if (!std::isfinite(n.scale) || n.scale == 0)
+    return invalid("[data] scale of '{}' is {}, expected a finite non-zero", f.name, n.scale);
+  const int64_t channels = type.dims.empty() ? 1 : type.dims[0];
+  DS_TRY(check_per_channel(f, n.mean, "mean", channels, false));
+  return check_per_channel(f, n.stddev, "stddev", channels, true);
 }
 
 Status check_index(int64_t index, int64_t size) {
@@ -59,27 +77,95 @@ Status check_index(int64_t index, int64_t size) {
   return invalid("[data] sample index {} is out of range, the data set has {} samples", index, size);
 }
 
-// The pictures of a data set on disk, u8 [N, C, H, W].
-Result<Tensor> decode(const Dataset& d) {
-  Tensor out(d.input_type());
-  const int64_t channels = d.image[0], height = d.image[1], width = d.image[2];
-  const size_t bytes = static_cast<size_t>(channels * height * width);
-  std::mutex mutex;
-  Status failed;
-  parallel_for(d.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Result<Tensor> image = io::load_image(d.files[static_cast<size_t>(i)], channels, std::max(height, width));
-      if (!image.ok()) {
-        const std::lock_guard lock(mutex);
-        if (failed.ok()) failed = std::move(image).status();
-        return;
-      }
-      std::memcpy(out.as<char>() + static_cast<size_t>(i) * bytes, io::cover_image(*image, height, width).data(),
-                  bytes);
-    }
-  });
-  DS_TRY(failed);
+// Whether a batch's tensor holds n of the field's samples.
+bool fits(const Field& f, const Tensor& t, int64_t n) {
+  const graph::Dims& dims = t.dims();
+  if (t.dtype() != f.sample.dtype || dims.size() != f.sample.dims.size() + 1 || dims[0] != n) return false;
+  for (size_t i = 1; i < dims.size(); ++i)
+    if (f.sample.dims[i - 1] >= 0 && f.sample.dims[i - 1] != dims[i]) return false;
+  return true;
+}
+
+std::vector<const Field*> of_role(const std::vector<Field>& fields, Role role) {
+  std::vector<const Field*> out;
+  for (const Field& f : fields)
+    if (f.role == role) out.push_back(&f);
   return out;
+}
+
+// (raw * scale - mean) / stddev as one factor and one offset per channel.
+Result<Tensor> normalised(const Field& f, const Tensor& raw) {
+  const Normalisation& n = f.normalisation;
+  const int64_t channels = channels_of(raw.dims()), row = row_elements(raw), plane = channels == 0 ? 0 : row / channels;
+  DS_TRY(check_per_channel(f, n.mean, "mean", channels, false));
+  DS_TRY(check_per_channel(f, n.stddev, "stddev", channels, true));
+  if (raw.dtype() == DType::kF32 && n == Normalisation()) return raw;
+  Tensor out(DType::kF32, raw.dims());
+  std::vector<float> factor(static_cast<size_t>(channels)), offset(static_cast<size_t>(channels));
+  for (int64_t c = 0; c < channels; ++c) {
+    const double inverse = 1.0 / pick(n.stddev, c, 1.0);
+    factor[static_cast<size_t>(c)] = static_cast<float>(n.scale * inverse);
+    offset[static_cast<size_t>(c)] = static_cast<float>(-pick(n.mean, c, 0.0) * inverse);
+  }
+  const auto convert = [&]<class T>(const T* all) {
+    parallel_for(raw.dims()[0], std::max<int64_t>(1, 65536 / std::max<int64_t>(row, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     const T* from = all + i * row;
+                     float* to = out.as<float>() + i * row;
+                     for (int64_t c = 0; c < channels; ++c) {
+                       const float k = factor[static_cast<size_t>(c)], o = offset[static_cast<size_t>(c)];
+                       for (int64_t p = 0; p < plane; ++p)
+                         to[c * plane + p] = static_cast<float>(from[c * plane + p]) * k + o;
+                     }
+                   }
+                 });
+  };
+  if (raw.dtype() == DType::kU8)
+    convert(raw.as<uint8_t>());
+  else
+    convert(raw.as<float>());
+  return out;
+}
+
+}  // namespace
+
+graph::TensorType Field::batch_type(int64_t n) const {
+  graph::TensorType type = sample;
+  if (role == Role::kInput && type.dtype == DType::kU8) type.dtype = DType::kF32;
+  type.dims.insert(type.dims.begin(), n);
+  return type;
+}
+
+std::string to_string(const BatchType& type) {
+  std::vector<std::string> inputs, targets;
+  for (const BatchEntry& e : type)
+    (e.role == Role::kInput ? inputs : targets).push_back(e.name + " " + to_string(e.type));
+  return join(inputs, ", ") + (targets.empty() ? "" : " -> " + join(targets, ", "));
+}
+
+Status check_values(const Field& f, const Tensor& rows, int64_t first) {
+  const int64_t n = rows.num_elements(), row = rows.dims().empty() ? 1 : row_elements(rows);
+  if (rows.dtype() == DType::kF32) {
+    const float* const values = rows.as<float>();
+    for (int64_t i = 0; i < n; ++i) {
+      if (std::isfinite(values[i])) continue;
+      return make_error(ErrorCode::kDataCorrupt,
+                        "[data] '{}' of sample {} holds {} at position {}, expected finite numbers; remove or repair "
+                        "the sample",
+                        f.name, first + i / row, values[i], i % row);
+    }
+  }
+  if (!f.is_classes() || rows.dtype() != DType::kI64) return {};
+  const int64_t* const labels = rows.as<int64_t>();
+  for (int64_t i = 0; i < n; ++i) {
+    if ((labels[i] >= 0 && labels[i] < f.num_classes()) || labels[i] == f.ignored) continue;
+    return make_error(ErrorCode::kDataCorrupt, "[data] '{}': label of sample {} is {}, expected 0 to {} ({} classes){}",
+                      f.name, first + i / row, labels[i], f.num_classes() - 1, f.num_classes(),
+                      f.ignored ? fmt::format(" or {}, which is ignored", *f.ignored)
+                                : "; targets that do not count need ignore_index");
+  }
+  return {};
 }
 
 Tensor gather_rows(const Tensor& from, std::span<const int64_t> indices) {
@@ -87,184 +173,162 @@ Tensor gather_rows(const Tensor& from, std::span<const int64_t> indices) {
   dims[0] = static_cast<int64_t>(indices.size());
   Tensor out(from.dtype(), std::move(dims));
   const size_t bytes = static_cast<size_t>(row_elements(from)) * size_of(from.dtype());
-  for (size_t i = 0; i < indices.size(); ++i) {
-    std::memcpy(out.as<char>() + i * bytes, from.as<char>() + static_cast<size_t>(indices[i]) * bytes, bytes);
-  }
+  const auto grain = static_cast<int64_t>(std::max<size_t>(1, (size_t{1} << 20) / std::max<size_t>(bytes, 1)));
+  parallel_for(static_cast<int64_t>(indices.size()), grain, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+      std::memcpy(out.as<char>() + i * bytes, from.as<char>() + static_cast<size_t>(indices[i]) * bytes, bytes);
+  });
   return out;
 }
 
-}  // namespace
-
-graph::TensorType Dataset::input_type() const {
-  if (files.empty()) return inputs.type();
-  graph::Dims dims = image;
-  dims.insert(dims.begin(), size());
-  return {DType::kU8, std::move(dims)};
+const Field* Dataset::find(std::string_view name) const {
+  const auto it = std::find_if(fields_.begin(), fields_.end(), [&](const Field& f) { return f.name == name; });
+  return it == fields_.end() ? nullptr : &*it;
 }
+
+std::vector<const Field*> Dataset::inputs() const { return of_role(fields_, Role::kInput); }
+std::vector<const Field*> Dataset::targets() const { return of_role(fields_, Role::kTarget); }
 
 Status Dataset::validate() const {
-  if ((!inputs.defined() && files.empty()) || !targets.defined())
-    return invalid("[data] the data set lacks inputs or targets");
-  if (!files.empty()) {
-    if (inputs.defined())
-      return invalid("[data] the data set has both inputs in memory and files; expected one of them");
-    if (image.size() != 3 || (image[0] != 1 && image[0] != 3) || image[1] < 1 || image[2] < 1)
-      return invalid("[data] pictures are to become {}, expected [1 or 3, height, width]", graph::to_string(image));
-  }
-  const graph::TensorType type = input_type();
-  if (type.dims.empty() || targets.dims().empty()) {
-    return invalid("[data] inputs and targets need an axis of samples, got {} and {}", to_string(type),
-                   to_string(targets.type()));
-  }
-  if (type.dtype != DType::kU8 && type.dtype != DType::kF32 && type.dtype != DType::kI64) {
-    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(type));
-  }
+  if (inputs().empty()) return invalid("[data] the data set lacks inputs");
   if (size() == 0) return invalid("[data] the data set is empty; check the path and the split");
-  if (type.num_elements() == 0) return invalid("[data] samples have no elements: {}", to_string(type));
-  if (targets.dims()[0] != size()) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
-                      size(), targets.dims()[0]);
+  std::set<std::string_view> names;
+  for (const Field& f : fields_) {
+    DS_TRY(check_field(f));
+    if (!names.insert(f.name).second) return invalid("[data] two fields are named '{}'; rename one of them", f.name);
   }
-  if (!std::isfinite(scale) || scale == 0) return invalid("[data] scale is {}, expected a finite non-zero", scale);
-  DS_TRY(check_per_channel(mean, "mean", channels_of(type.dims), false));
-  DS_TRY(check_per_channel(stddev, "stddev", channels_of(type.dims), true));
-  if (type.dtype == DType::kF32) DS_TRY(check_finite(inputs, "inputs"));
-  if (targets.dtype() == DType::kF32) return check_finite(targets, "targets");
-  if (targets.dtype() != DType::kI64) {
-    return invalid("[data] targets are {}, expected i64 class labels or f32", to_string(targets.type()));
+  return guarded("[data] while checking samples", [this] { return check(); });
+}
+
+Status Dataset::check() const {
+  if (has_passed_) return {};
+  const std::vector<const Field*> sources = inputs();
+  const bool floats =
+      std::any_of(sources.begin(), sources.end(), [](auto* f) { return f->sample.dtype == DType::kF32; });
+  if (!floats && targets().empty()) return {};
+  std::vector<const Field*> read = targets();
+  if (floats) read.insert(read.end(), sources.begin(), sources.end());
+  const int64_t step = samples_per_part(read);
+  for (int64_t begin = 0; begin < size(); begin += step) {
+    const std::vector<int64_t> indices = rows_between(begin, std::min(size(), begin + step));
+    DS_ASSIGN(const Batch part, floats ? read_raw(indices) : read_targets(indices));
+    for (const Field& f : fields_)
+      if (const auto it = part.find(f.name); it != part.end()) DS_TRY(check_values(f, it->second, begin));
   }
-  if (class_names.empty()) return invalid("[data] class labels need class_names, got none");
-  const int64_t row = row_elements(targets);
-  for (int64_t i = 0; i < targets.num_elements(); ++i) {
-    const int64_t label = targets.as<int64_t>()[i];
-    if ((label < 0 || label >= num_classes()) && label != ignored) {
-      return make_error(ErrorCode::kDataCorrupt, "[data] label of sample {} is {}, expected 0 to {} ({} classes){}",
-                        i / row, label, num_classes() - 1, num_classes(),
-                        ignored ? fmt::format(" or {}, which is ignored", *ignored)
-                                : "; targets that do not count need ignore_index");
+  has_passed_ = true;
+  return {};
+}
+
+Result<Batch> Dataset::checked(Result<Batch> batch, int64_t n, bool targets_only) const {
+  if (!batch.ok()) return batch;
+  Batch out;
+  for (const Field& f : fields_) {
+    if (targets_only && f.role != Role::kTarget) continue;
+    const auto it = batch->find(f.name);
+    if (it == batch->end()) return invalid("[data] a batch lacks '{}', which the data set says it has", f.name);
+    if (!fits(f, it->second, n)) {
+      graph::TensorType expected = f.sample;
+      expected.dims.insert(expected.dims.begin(), n);
+      return invalid("[data] '{}' of {} samples is {}, expected {}", f.name, n, to_string(it->second.type()),
+                     to_string(expected));
     }
+    out.insert(*it);
   }
-  return {};
+  return out;
 }
 
-Status Dataset::read(std::span<const int64_t> indices, Tensor& x, Tensor& y) const {
-  if (!files.empty()) {
-    DS_ASSIGN(const Dataset part, in_memory(indices));
-    std::vector<int64_t> all(indices.size());
-    std::iota(all.begin(), all.end(), 0);
-    return part.read(all, x, y);
-  }
-  if (!inputs.defined() || !targets.defined() || inputs.dims().empty() || targets.dims().empty()) {
-    return invalid("[data] the data set lacks inputs or targets");
-  }
-  for (const int64_t index : indices) DS_TRY(check_index(index, std::min(size(), targets.dims()[0])));
-  if (inputs.dtype() == DType::kI64) {
-    x = gather_rows(inputs, indices);
-    y = gather_rows(targets, indices);
-    return {};
-  }
-  graph::Dims dims = inputs.dims();
-  dims[0] = static_cast<int64_t>(indices.size());
-  Tensor out(DType::kF32, std::move(dims));
-  const int64_t channels = channels_of(inputs.dims()), row = row_elements(inputs);
-  const int64_t plane = channels == 0 ? 0 : row / channels;
-  std::vector<float> factor(static_cast<size_t>(channels)), offset(static_cast<size_t>(channels));
-  for (int64_t c = 0; c < channels; ++c) {
-    const double inverse = 1.0 / pick(stddev, c, 1.0);
-    factor[static_cast<size_t>(c)] = static_cast<float>(scale * inverse);
-    offset[static_cast<size_t>(c)] = static_cast<float>(-pick(mean, c, 0.0) * inverse);
-  }
-  const auto convert = [&]<class T>(const T* from_all) {
-    parallel_for(static_cast<int64_t>(indices.size()), 64, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const T* from = from_all + indices[static_cast<size_t>(i)] * row;
-        float* to = out.as<float>() + i * row;
-        for (int64_t c = 0; c < channels; ++c) {
-          const float f = factor[static_cast<size_t>(c)], o = offset[static_cast<size_t>(c)];
-          for (int64_t p = 0; p < plane; ++p) to[c * plane + p] = static_cast<float>(from[c * plane + p]) * f + o;
-        }
-      }
-    });
-  };
-  if (inputs.dtype() == DType::kU8) {
-    convert(inputs.as<uint8_t>());
-  } else if (inputs.dtype() == DType::kF32) {
-    convert(inputs.as<float>());
-  } else {
-    return invalid("[data] inputs are {}, expected u8, f32 or i64; convert them first", to_string(inputs.type()));
-  }
-  y = gather_rows(targets, indices);
-  x = std::move(out);
-  return {};
-}
-
-int64_t Dataset::counted(const Tensor& rows) const {
-  if (rows.dtype() != DType::kI64) return rows.dims().empty() ? 1 : rows.dims()[0];
-  const std::span<const int64_t> labels(rows.as<int64_t>(), static_cast<size_t>(rows.num_elements()));
-  return rows.num_elements() - (ignored ? std::count(labels.begin(), labels.end(), *ignored) : 0);
-}
-
-Result<Dataset> Dataset::subset(std::span<const int64_t> indices) const {
-  if (targets.defined() && (inputs.defined() || !files.empty()) && targets.dims()[0] != size()) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] {} inputs but {} targets; the files do not belong together",
-                      size(), targets.dims()[0]);
-  }
+Result<Batch> Dataset::read_raw(std::span<const int64_t> indices) const {
   for (const int64_t index : indices) DS_TRY(check_index(index, size()));
-  Dataset out = *this;
-  if (files.empty()) {
-    out.inputs = gather_rows(inputs, indices);
-  } else {
-    out.files.clear();
-    for (const int64_t index : indices) out.files.push_back(files[static_cast<size_t>(index)]);
-  }
-  out.targets = gather_rows(targets, indices);
-  return out;
+  return checked(guarded("[data] while reading samples", [&] { return rows(indices); }),
+                 static_cast<int64_t>(indices.size()), false);
 }
 
-Result<Dataset> Dataset::in_memory(std::span<const int64_t> indices) const {
-  DS_ASSIGN(Dataset out, subset(indices));
-  if (files.empty()) return out;
-  DS_ASSIGN(out.inputs, guarded("[data] while reading pictures", [&] { return decode(out); }));
-  out.files.clear();
-  return out;
+Result<Batch> Dataset::read_targets(std::span<const int64_t> indices) const {
+  for (const int64_t index : indices) DS_TRY(check_index(index, size()));
+  return checked(guarded("[data] while reading targets", [&] { return target_rows(indices); }),
+                 static_cast<int64_t>(indices.size()), true);
 }
 
-Status Dataset::fit_normalisation() {
-  mean.clear();
-  stddev.clear();
-  DS_TRY(validate());
-  if (!files.empty()) {
-    std::vector<int64_t> some;
-    const int64_t count = std::min(size(), kFitted);
-    for (int64_t i = 0; i < count; ++i) some.push_back(i * size() / count);
-    DS_ASSIGN(Dataset part, in_memory(some));
-    DS_TRY(part.fit_normalisation());
-    mean = part.mean;
-    stddev = part.stddev;
-    return {};
+Result<Batch> Dataset::read(std::span<const int64_t> indices) const {
+  DS_ASSIGN(Batch raw, read_raw(indices));
+  return normalise(std::move(raw));
+}
+
+Result<Batch> Dataset::normalise(Batch raw) const {
+  for (auto& [name, tensor] : raw) {
+    const Field* const f = find(name);
+    if (f == nullptr) return invalid("[data] the data set has no field '{}'", name);
+    if (tensor.dims().empty() || !fits(*f, tensor, tensor.dims()[0]))
+      return invalid("[data] '{}' is {}, expected raw samples, {} each", name, to_string(tensor.type()),
+                     to_string(f->sample));
+    if (!f->is_normalised()) continue;
+    DS_ASSIGN(tensor, guarded("[data] while normalising", [&] { return normalised(*f, tensor); }));
   }
-  if (inputs.dtype() == DType::kI64) return invalid("[data] inputs are i64 indices, which have no mean");
-  const int64_t channels = channels_of(inputs.dims()), row = row_elements(inputs), plane = row / channels;
-  for (int64_t c = 0; c < channels; ++c) {
-    double sum = 0, squares = 0;
-    // Two passes: a single one loses the deviation of data far from zero.
-    const auto each = [&](auto&& use) {
-      for (int64_t i = 0; i < size(); ++i) {
-        const int64_t start = i * row + c * plane;
-        for (int64_t p = 0; p < plane; ++p) {
-          const double raw = inputs.dtype() == DType::kU8 ? static_cast<double>(inputs.as<uint8_t>()[start + p])
-                                                          : static_cast<double>(inputs.as<float>()[start + p]);
-          use(raw * scale);
-        }
-      }
-    };
-    each([&](double v) { sum += v; });
-    const double count = static_cast<double>(size() * plane), average = sum / count;
-    each([&](double v) { squares += (v - average) * (v - average); });
-    mean.push_back(average);
-    stddev.push_back(std::max(std::sqrt(squares / count), 1e-6));
+  return raw;
+}
+
+Result<BatchType> Dataset::type_of(const Batch& batch) const {
+  BatchType type;
+  for (const Field& f : fields_) {
+    const auto it = batch.find(f.name);
+    if (it == batch.end()) return invalid("[data] the batch lacks '{}'", f.name);
+    type.push_back({f.name, it->second.type(), f.role});
   }
-  return {};
+  for (const auto& [name, tensor] : batch)
+    if (find(name) == nullptr) return invalid("[data] the batch has '{}', which the data set has not", name);
+  return type;
+}
+
+int64_t Dataset::counted(const Batch& batch) const {
+  const Field* labels = nullptr;
+  int64_t fields = 0;
+  for (const Field& f : fields_) {
+    if (!f.is_classes()) continue;
+    labels = &f;
+    ++fields;
+  }
+  const auto it = labels == nullptr ? batch.end() : batch.find(labels->name);
+  if (fields == 1 && it != batch.end() && it->second.dtype() == DType::kI64) {
+    const std::span<const int64_t> values(it->second.as<int64_t>(), static_cast<size_t>(it->second.num_elements()));
+    return it->second.num_elements() -
+           (labels->ignored ? std::count(values.begin(), values.end(), *labels->ignored) : 0);
+  }
+  if (batch.empty()) return 0;
+  const graph::Dims& dims = batch.begin()->second.dims();
+  return dims.empty() ? 1 : dims[0];
+}
+
+std::string Dataset::input_spec() const {
+  const std::string source = source_spec();
+  if (source.empty()) return "";
+  Json spec = parse_json<Json>(source, false), fields = Json::object();
+  if (!spec.is_object()) return source;  // open_input() says what is wrong with it
+  for (const Field* f : inputs()) {
+    Json& field = fields[f->name] = Json::object();
+    if (!f->is_normalised()) continue;
+    field["scale"] = f->normalisation.scale;
+    field["mean"] = f->normalisation.mean;
+    field["stddev"] = f->normalisation.stddev;
+  }
+  spec["fields"] = std::move(fields);
+  return dump_json(spec);
+}
+
+Result<uint32_t> Dataset::checksum() const {
+  std::string text;  // what is known of each part
+  const auto add = [&](std::string_view what, std::span<const std::byte> bytes) {
+    text += fmt::format("{} {:08x}\n", what, io::crc32c(bytes));
+  };
+  const std::vector<std::string> paths = files();
+  for (const std::string& path : paths) text += path + "\n";
+  std::vector<const Field*> all;
+  for (const Field& f : fields_) all.push_back(&f);
+  const int64_t n = paths.empty() ? std::min(size(), samples_per_part(all)) : size();
+  DS_ASSIGN(const Batch batch, paths.empty() ? read_raw(all_rows(n)) : read_targets(all_rows(n)));
+  for (const auto& [name, tensor] : batch)
+    add(fmt::format("{} {}", name, to_string(tensor.type())),
+        {static_cast<const std::byte*>(tensor.data()), tensor.num_bytes()});
+  return io::crc32c(std::as_bytes(std::span(text)));
 }
 
 }  // namespace deepseek::data

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <exception>
+#include <numeric>
 #include <span>
 
+#include "base/guard.h"
 #include "base/random.h"
+#include "base/strings.h"
 #include "base/threads.h"
 
 namespace deepseek::data {
@@ -17,32 +20,84 @@ uint64_t key_of(uint64_t stream, uint64_t seed, int64_t epoch) {
   return hash_of(stream, seed, static_cast<uint64_t>(epoch));
 }
 
+// The one input of images, which augmentation changes.
+Result<const Field*> images_of(const Dataset& dataset) {
+  const Field* images = nullptr;
+  std::vector<std::string> inputs;
+  for (const Field* f : dataset.inputs()) {
+    inputs.push_back(fmt::format("'{}', {} per sample", f->name, to_string(f->sample)));
+    if (f->sample.rank() != 3 || !f->is_normalised()) continue;
+    if (images != nullptr)
+      return invalid("[data] augmentation needs one input of images, got '{}' and '{}'", images->name, f->name);
+    images = f;
+  }
+  if (images == nullptr)
+    return invalid("[data] augmentation needs images [N,C,H,W] of u8 or f32, got {}", join(inputs, "; "));
+  return images;
+}
+
+Status check_mixes(const Dataset& dataset) {
+  for (const Field& f : dataset.fields()) {
+    if (f.role == Role::kInput && !f.is_normalised())
+      return invalid("[data] cutmix and mixup need inputs of u8 or f32, '{}' is {} per sample", f.name,
+                     to_string(f.sample));
+    if (!f.is_classes()) continue;
+    if (f.sample.rank() != 0 || f.num_classes() < 2)
+      return invalid(
+          "[data] cutmix and mixup need labels [N] of 2 classes or more, '{}' is {} per sample and has {} "
+          "classes",
+          f.name, to_string(f.sample), f.num_classes());
+    if (!f.ignored) continue;
+    DS_ASSIGN(const Batch all, dataset.read_targets(all_rows(dataset.size())));
+    const graph::Tensor& labels = all.at(f.name);
+    const auto* const first = labels.as<int64_t>();
+    if (std::find(first, first + labels.num_elements(), *f.ignored) != first + labels.num_elements())
+      return invalid("[data] cutmix and mixup need a class for each sample, some of '{}' have the ignored label {}",
+                     f.name, *f.ignored);
+  }
+  return {};
+}
+
+// Each sample's own row and its partner's, by weight: of labels as rows of `classes`.
+graph::Tensor mixed_rows(const graph::Tensor& from, int64_t classes, std::span<const int64_t> partners,
+                         std::span<const double> weights) {
+  const auto n = static_cast<int64_t>(partners.size());
+  const int64_t columns = classes > 0 ? classes : from.num_elements() / std::max<int64_t>(n, 1);
+  graph::Tensor out(DType::kF32, classes > 0 ? graph::Dims{n, classes} : from.dims());
+  parallel_for(n, std::max<int64_t>(1, 16384 / std::max<int64_t>(columns, 1)), [&](int64_t begin, int64_t end) {
+    std::fill_n(out.as<float>() + begin * columns, (end - begin) * columns, 0.0f);
+    for (int64_t i = begin; i < end; ++i) {
+      float* const to = out.as<float>() + i * columns;
+      const auto own = static_cast<float>(weights[static_cast<size_t>(i)]);
+      for (const auto& [row, weight] : {std::pair(i, own), std::pair(partners[static_cast<size_t>(i)], 1 - own)}) {
+        if (classes > 0)
+          to[from.as<int64_t>()[row]] += weight;
+        else
+          for (int64_t c = 0; c < columns; ++c) to[c] += weight * from.as<float>()[row * columns + c];
+      }
+    }
+  });
+  return out;
+}
+
 }  // namespace
 
-DataLoader::DataLoader(const Dataset& dataset, LoaderOptions options)
-    : dataset_(&dataset), options_(std::move(options)), cache_(std::make_unique<Cache>()) {}
+DataLoader::DataLoader(DatasetPtr dataset, LoaderOptions options)
+    : dataset_(std::move(dataset)), options_(std::move(options)), cache_(std::make_unique<Cache>()) {}
 
-Result<DataLoader> DataLoader::create(const Dataset& dataset, LoaderOptions options) {
-  DS_TRY(dataset.validate());
+Result<DataLoader> DataLoader::create(DatasetPtr dataset, LoaderOptions options) {
+  if (dataset == nullptr) return invalid("[data] there is no data set to load from");
+  DS_TRY(dataset->validate());
   if (options.batch_size < 1) return invalid("[data] batch_size is {}, expected at least 1", options.batch_size);
   if (options.augmenter) {
-    const graph::TensorType type = dataset.input_type();
-    if (type.rank() != 4 || (type.dtype != DType::kU8 && type.dtype != DType::kF32))
-      return invalid("[data] augmentation needs images [N,C,H,W] of u8 or f32, got {}", to_string(type));
-    if (options.augmenter->mixes() && dataset.is_classification() &&
-        (dataset.targets.dims().size() != 1 || dataset.num_classes() < 2))
-      return invalid("[data] cutmix and mixup need labels [N] of 2 classes or more, got {} and {} classes",
-                     to_string(dataset.targets.type()), dataset.num_classes());
-    if (options.augmenter->mixes() && dataset.is_classification() &&
-        dataset.counted(dataset.targets) < dataset.targets.num_elements())
-      return invalid("[data] cutmix and mixup need a class for each sample, some have the ignored label {}",
-                     *dataset.ignored);
+    DS_TRY(images_of(*dataset).status());
+    if (options.augmenter->mixes()) DS_TRY(check_mixes(*dataset));
   }
-  if (options.drop_last && options.batch_size > dataset.size()) {
+  if (options.drop_last && options.batch_size > dataset->size()) {
     return invalid("[data] batch_size {} with drop_last leaves no batch of {} samples; use a smaller one",
-                   options.batch_size, dataset.size());
+                   options.batch_size, dataset->size());
   }
-  return DataLoader(dataset, std::move(options));
+  return DataLoader(std::move(dataset), std::move(options));
 }
 
 int64_t DataLoader::num_batches() const {
@@ -60,7 +115,7 @@ DataLoader::Order DataLoader::order_of(int64_t epoch) const {
   return cache_->order;
 }
 
-Status DataLoader::batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::Tensor& y) const {
+Result<Batch> DataLoader::batch(int64_t epoch, int64_t index) const {
   if (epoch < 0) return invalid("[data] epoch is {}, expected 0 or more", epoch);
   if (index < 0 || index >= num_batches()) {
     return invalid("[data] batch index {} is out of range, an epoch has {} batches", index, num_batches());
@@ -74,42 +129,29 @@ Status DataLoader::batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::
   } else {
     std::iota(samples.begin(), samples.end(), begin);
   }
-  if (options_.augmenter) return read_augmented(epoch, index, samples, x, y);
-  return dataset_->read(samples, x, y);
+  if (!options_.augmenter) return dataset_->read(samples);
+  return guarded("[data] while augmenting", [&] { return read_augmented(epoch, index, samples); });
 }
 
-Status DataLoader::read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
-                                  graph::Tensor& y) const {
-  DS_ASSIGN(Dataset part, dataset_->in_memory(samples));
+Result<Batch> DataLoader::read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples) const {
+  DS_ASSIGN(Batch batch, dataset_->read_raw(samples));
+  DS_ASSIGN(const Field* images, images_of(*dataset_));
   const ImageAugmenter& augmenter = *options_.augmenter;
-  const auto n = static_cast<int64_t>(samples.size());
   // Mixed with another one of the batch; which, is a function of the epoch and the batch.
   std::vector<int64_t> partners;
   if (augmenter.mixes())
-    partners = permutation(n, hash_of(key_of(kAugmentStream, options_.seed, epoch), static_cast<uint64_t>(index)));
-  DS_ASSIGN(ImageAugmenter::Mixed mixed, augmenter.transform(part.inputs, false, epoch, samples, partners));
-  part.inputs = std::move(mixed.images);
-  std::vector<int64_t> all(samples.size());
-  std::iota(all.begin(), all.end(), 0);
-  DS_TRY(part.read(all, x, y));
-  if (!augmenter.mixes()) return {};
-  const int64_t columns = part.is_classification() ? part.num_classes() : y.num_elements() / std::max<int64_t>(n, 1);
-  graph::Dims dims = part.is_classification() ? graph::Dims{n, columns} : y.dims();
-  graph::Tensor weights(DType::kF32, std::move(dims));
-  float* const to = weights.as<float>();
-  std::fill_n(to, weights.num_elements(), 0.0f);
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t other = partners[static_cast<size_t>(i)];
-    const auto own = static_cast<float>(mixed.weights[static_cast<size_t>(i)]);
-    for (const auto& [row, weight] : {std::pair(i, own), std::pair(other, 1 - own)}) {
-      if (part.is_classification())
-        to[i * columns + y.as<int64_t>()[row]] += weight;
-      else
-        for (int64_t c = 0; c < columns; ++c) to[i * columns + c] += weight * y.as<float>()[row * columns + c];
-    }
+    partners = permutation(static_cast<int64_t>(samples.size()),
+                           hash_of(key_of(kAugmentStream, options_.seed, epoch), static_cast<uint64_t>(index)));
+  DS_ASSIGN(ImageAugmenter::Mixed mixed, augmenter.transform(batch.at(images->name), false, epoch, samples, partners));
+  batch[images->name] = std::move(mixed.images);
+  DS_ASSIGN(batch, dataset_->normalise(std::move(batch)));
+  if (!augmenter.mixes()) return batch;
+  for (const Field& f : dataset_->fields()) {
+    if (f.name == images->name) continue;
+    graph::Tensor& tensor = batch.at(f.name);
+    tensor = mixed_rows(tensor, f.is_classes() ? f.num_classes() : 0, partners, mixed.weights);
   }
-  y = std::move(weights);
-  return {};
+  return batch;
 }
 
 BatchStream::BatchStream(const DataLoader& loader, int64_t epoch, int64_t first, size_t depth)
@@ -143,13 +185,13 @@ void BatchStream::finish(Status status) {
 void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first) {
   try {
     for (int64_t index = first; index < loader.num_batches(); ++index) {
-      Batch batch;
-      Status status = loader.batch(epoch, index, batch.x, batch.y);
-      if (!status.ok()) return finish(std::move(status).note(fmt::format("in batch {} of epoch {}", index, epoch)));
+      Result<Batch> batch = loader.batch(epoch, index);
+      if (!batch.ok())
+        return finish(std::move(batch).status().note(fmt::format("in batch {} of epoch {}", index, epoch)));
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return stop_ || ready_.size() < depth_; });
       if (stop_) return;
-      ready_.push_back(std::move(batch));
+      ready_.push_back(std::move(*batch));
       lock.unlock();
       changed_.notify_all();
     }
@@ -159,19 +201,19 @@ void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first) {
   }
 }
 
-Result<bool> BatchStream::next(graph::Tensor& x, graph::Tensor& y) {
+Result<std::optional<Batch>> BatchStream::next() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return finished_ || !ready_.empty(); });
+  std::optional<Batch> batch;
   if (ready_.empty()) {
     if (!error_.ok()) return error_;
-    return false;
+    return batch;
   }
-  x = std::move(ready_.front().x);
-  y = std::move(ready_.front().y);
+  batch = std::move(ready_.front());
   ready_.pop_front();
   lock.unlock();
   changed_.notify_all();
-  return true;
+  return batch;
 }
 
 }  // namespace deepseek::data

@@ -8,6 +8,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,35 +24,35 @@ struct LoaderOptions {
   bool shuffle = false;
   uint64_t seed = 0;
   bool drop_last = false;  // leave out the last batch where it is smaller
-  // What changes images [N, C, H, W] of u8 or f32, raw as they are. Where it mixes, samples of a batch are mixed with
-  // each other, and y becomes f32 [b, classes], weights of classes that sum to 1.
+  // What changes images [N, C, H, W] of u8 or f32, raw as they are: the data set's one such input. Where it mixes,
+  // samples of a batch are mixed with each other, other inputs of u8 and f32 too, and each target of class labels
+  // becomes f32 [b, classes], weights of classes that sum to 1.
   std::shared_ptr<const ImageAugmenter> augmenter = nullptr;
 };
 
 class DataLoader {
  public:
-  // The data set must outlive the loader. Errors: kInvalidArgument (options), and those of Dataset::validate().
-  static Result<DataLoader> create(const Dataset& dataset, LoaderOptions options);
+  // Errors: kInvalidArgument (options), and those of Dataset::validate().
+  static Result<DataLoader> create(DatasetPtr dataset, LoaderOptions options);
 
   const Dataset& dataset() const { return *dataset_; }
   const LoaderOptions& options() const { return options_; }
   int64_t num_batches() const;  // per epoch
-  // x: f32 [b, ...], y: targets' rows [b, ...], b = batch_size or, in the last batch, fewer. epoch >= 0. Thread-safe.
-  Status batch(int64_t epoch, int64_t index, graph::Tensor& x, graph::Tensor& y) const;
+  // As Dataset::read() gives it, of batch_size samples or, in the last batch, fewer. epoch >= 0. Thread-safe.
+  Result<Batch> batch(int64_t epoch, int64_t index) const;
 
  private:
   using Order = std::shared_ptr<const std::vector<int64_t>>;
-  DataLoader(const Dataset& dataset, LoaderOptions options);
+  DataLoader(DatasetPtr dataset, LoaderOptions options);
   Order order_of(int64_t epoch) const;
-  Status read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples, graph::Tensor& x,
-                        graph::Tensor& y) const;
+  Result<Batch> read_augmented(int64_t epoch, int64_t index, std::span<const int64_t> samples) const;
 
   struct Cache {
     std::mutex mutex;
     int64_t epoch = -1;
     Order order;
   };
-  const Dataset* dataset_;
+  DatasetPtr dataset_;
   LoaderOptions options_;
   std::unique_ptr<Cache> cache_;  // the last epoch's order
 };
@@ -65,14 +66,11 @@ class BatchStream {
   BatchStream(const BatchStream&) = delete;
   BatchStream& operator=(const BatchStream&) = delete;
 
-  // The next batch in order: true with x and y set, false after the last one. An error of the thread arrives after
-  // the batches made before it, and stays.
-  Result<bool> next(graph::Tensor& x, graph::Tensor& y);
+  // The next batch in order, none after the last one. An error of the thread arrives after the batches made before it,
+  // and stays.
+  Result<std::optional<Batch>> next();
 
  private:
-  struct Batch {
-    graph::Tensor x, y;
-  };
   void run(const DataLoader& loader, int64_t epoch, int64_t first);
   void finish(Status status);
 

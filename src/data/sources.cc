@@ -1,36 +1,255 @@
 #include "data/sources.h"
 
+#include <dlfcn.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
 #include <span>
 
+#include "base/guard.h"
+#include "base/json.h"
 #include "base/random.h"
-#include "data/idx.h"
-#include "io/image.h"
+#include "base/strings.h"
+#include "data/builtin_sources.h"
 
 namespace deepseek::data {
 namespace {
 
-using Params = std::map<std::string, std::string>;
+using Json = nlohmann::ordered_json;
 
-constexpr const char* kFashionFolder = "/usr/share/datasets/fashion-mnist";
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, Source> sources;
+};
 
-std::string get(const Params& params, const std::string& key, const std::string& otherwise) {
-  const auto it = params.find(key);
-  return it == params.end() ? otherwise : it->second;
+Registry& registry() {
+  static Registry* const all = [] {  // never destroyed: threads may still ask at exit
+    auto* r = new Registry;
+    for (Source& s : idx_sources()) r->sources[s.name] = std::move(s);
+    Source folder = image_folder_source();
+    r->sources[folder.name] = std::move(folder);
+    return r;
+  }();
+  return *all;
 }
 
-Status check_keys(const std::string& name, const Params& params, std::vector<std::string> known) {
-  known.insert(known.end(), {"validation_fraction", "seed"});
-  for (const auto& [key, value] : params) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      return invalid("[data] data set '{}' has no parameter '{}'; it takes: {}", name, key, fmt::join(known, ", "));
-    }
+std::optional<Source> registered(const std::string& name) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  const auto it = r.sources.find(name);
+  if (it == r.sources.end()) return std::nullopt;
+  return it->second;
+}
+
+// Sources in libraries of their own, which register them where deepseek_register_sources() is called.
+struct Library {
+  const char *source, *file, *needs;
+};
+constexpr Library kLibraries[] = {
+    {"table", "libdeepseek_tables.so", "Arrow, which comes with pyarrow: pip install \"deepseek[data]\""},
+};
+
+Status load(const Library& library) {
+  // Beside this library, and then wherever the system looks.
+  Dl_info self;
+  std::string beside;
+  if (dladdr(reinterpret_cast<const void*>(&register_source), &self) != 0 && self.dli_fname != nullptr)
+    beside = std::filesystem::path(self.dli_fname).replace_filename(library.file).string();
+  std::error_code error;
+  void* handle = nullptr;
+  if (beside.find('/') != std::string::npos && std::filesystem::exists(beside, error))
+    handle = dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL);
+  else
+    handle = dlopen(library.file, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const char* const why = dlerror();
+    return make_error(ErrorCode::kUnsupported, "[data] data set '{}' needs {} ({})", library.source, library.needs,
+                      why == nullptr ? "the library cannot be loaded" : why);
   }
+  // The handle stays open: what it has registered is code of the library.
+  auto* const enter = reinterpret_cast<void (*)()>(dlsym(handle, "deepseek_register_sources"));
+  if (enter == nullptr)
+    return make_error(ErrorCode::kUnsupported, "[data] data set '{}': '{}' is of another version, it lacks {}",
+                      library.source, library.file, "deepseek_register_sources");
+  enter();
   return {};
+}
+
+Status load_guarded(const Library& library) {
+  return guarded(fmt::format("[data] while loading '{}'", library.file), [&] { return load(library); });
+}
+
+// The inputs that a spec names, with its normalisation, and whatever targets there are.
+Result<DatasetPtr> with_inputs_of(const Json& spec, const DatasetPtr& data) {
+  if (!spec.contains("fields")) return data;
+  const Json& given = spec["fields"];
+  if (!given.is_object()) return make_error(ErrorCode::kDataCorrupt, "[data] \"fields\" of an input spec is no object");
+  const auto numbers = [](const Json& field, const char* key) -> Result<std::vector<double>> {
+    std::vector<double> out;
+    const Json list = field.value(key, Json::array());
+    for (const Json& v : list) {
+      if (!v.is_number())
+        return make_error(ErrorCode::kDataCorrupt, "[data] {} of an input spec holds {}", key, dump_json(v));
+      out.push_back(v.get<double>());
+    }
+    return out;
+  };
+  std::vector<Field> fields;
+  for (const auto& [name, what] : given.items()) {
+    const Field* const f = data->find(name);
+    if (f == nullptr || f->role != Role::kInput)
+      return make_error(ErrorCode::kDataCorrupt, "[data] the model's input '{}' isn't among the inputs of this data",
+                        name);
+    fields.push_back(*f);
+    if (!f->is_normalised()) continue;
+    const Json scale = what.is_object() ? what.value("scale", Json(1.0)) : Json();
+    if (!scale.is_number())
+      return make_error(ErrorCode::kDataCorrupt, "[data] '{}' of an input spec lacks a scale", name);
+    Normalisation& n = fields.back().normalisation;
+    n.scale = scale.get<double>();
+    DS_ASSIGN(n.mean, numbers(what, "mean"));
+    DS_ASSIGN(n.stddev, numbers(what, "stddev"));
+  }
+  for (const Field* f : data->targets()) fields.push_back(*f);
+  return DatasetView::with_fields(data, std::move(fields));
+}
+
+Result<Input> open_parsed(const std::string& text, const std::string& path) {
+  if (text.empty())
+    return make_error(ErrorCode::kUnsupported,
+                      "[data] '{}': this model learnt from arrays, and does not know how files "
+                      "become its inputs; give it arrays",
+                      path);
+  Json spec = parse_json<Json>(text, false);
+  if (!spec.is_object())
+    return make_error(ErrorCode::kDataCorrupt, "[data] an input spec is no JSON object: {}", text.substr(0, 200));
+  DS_ASSIGN(const std::string name, spec_text(spec, "source"));
+  DS_ASSIGN(const Source source, find_source(name));
+  if (!source.open_input)
+    return make_error(ErrorCode::kUnsupported, "[data] '{}': data of '{}' come as arrays only; give the model arrays",
+                      path, name);
+  Json own = spec;
+  own.erase("source");
+  own.erase("fields");
+  Result<Input> input = source.open_input(dump_json(own), path);
+  if (!input.ok()) return input;
+  if (input->data == nullptr || static_cast<int64_t>(input->labels.size()) != input->data->size())
+    return make_error(ErrorCode::kInternal, "[data] source '{}' gave {} labels for {} samples", name,
+                      input->labels.size(), input->data == nullptr ? 0 : input->data->size());
+  DS_ASSIGN(input->data, with_inputs_of(spec, input->data));
+  if (Status s = input->data->validate(); !s.ok()) return std::move(s).note("while reading '" + path + "'");
+  return input;
+}
+
+// How the test part differs from the training part, if it does.
+Result<std::vector<Field>> fields_for_test(const Dataset& train, const Dataset& test) {
+  const auto corrupt = [](std::string text) { return Status(ErrorCode::kDataCorrupt, "[data] " + std::move(text)); };
+  for (const Field& f : test.fields())
+    if (train.find(f.name) == nullptr)
+      return corrupt(fmt::format("test samples have '{}', training samples not", f.name));
+  for (const Field& f : train.fields()) {
+    const Field* const other = test.find(f.name);
+    if (other == nullptr) return corrupt(fmt::format("training samples have '{}', test samples not", f.name));
+    if (other->sample != f.sample || other->role != f.role)
+      return corrupt(fmt::format("'{}' of training samples is {}, of test samples {}", f.name, to_string(f.sample),
+                                 to_string(other->sample)));
+    if (other->class_names != f.class_names)
+      return corrupt(fmt::format("'{}' of training samples has the classes {}, of test samples {}", f.name,
+                                 fmt::join(f.class_names, ", "), fmt::join(other->class_names, ", ")));
+  }
+  return train.fields();
+}
+
+}  // namespace
+
+Result<int64_t> spec_number(const Json& spec, const std::string& key, int64_t least, int64_t most) {
+  const auto it = spec.find(key);
+  if (it == spec.end() || !it->is_number_integer() || it->get<int64_t>() < least || it->get<int64_t>() > most)
+    return make_error(ErrorCode::kDataCorrupt, "[data] \"{}\" of an input spec is {}, expected a number from {} to {}",
+                      key, it == spec.end() ? "missing" : dump_json(*it), least, most);
+  return it->get<int64_t>();
+}
+
+Result<std::string> spec_text(const Json& spec, const std::string& key) {
+  const auto it = spec.find(key);
+  if (it == spec.end() || !it->is_string())
+    return make_error(ErrorCode::kDataCorrupt, "[data] \"{}\" of an input spec is {}, expected a text", key,
+                      it == spec.end() ? "missing" : dump_json(*it));
+  return it->get<std::string>();
+}
+
+void register_source(Source source) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  const std::string name = source.name;
+  r.sources[name] = std::move(source);
+}
+
+std::vector<Source> sources() {
+  // Where a library is not installed, its sources are not listed.
+  for (const Library& l : kLibraries)
+    if (!registered(l.source)) static_cast<void>(load_guarded(l).ok());
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  std::vector<Source> all;
+  for (const auto& [name, source] : r.sources) all.push_back(source);
+  return all;
+}
+
+Result<Source> find_source(const std::string& name) {
+  for (const Library& l : kLibraries)
+    if (name == l.source && !registered(name)) DS_TRY(load_guarded(l));
+  if (std::optional<Source> found = registered(name)) return *std::move(found);
+  std::vector<std::string> names;
+  for (const Source& s : sources()) names.push_back(s.name);
+  for (const Library& l : kLibraries)
+    if (std::find(names.begin(), names.end(), l.source) == names.end()) names.emplace_back(l.source);
+  return invalid("[data] unknown data set '{}'{}; there are: {}", name, did_you_mean(name, names),
+                 fmt::join(names, ", "));
+}
+
+Result<Splits> open_dataset(const std::string& name, const Params& params) {
+  DS_ASSIGN(const Source source, find_source(name));
+  DS_TRY(check_keys(source, params));
+  DS_ASSIGN(Splits splits, guarded(fmt::format("[data] data set '{}'", name), [&] { return source.open(params); }));
+  if (splits.train == nullptr)
+    return make_error(ErrorCode::kInternal, "[data] source '{}' gave no training data", name);
+  DS_TRY(splits.train->validate().note("in the training data"));
+  if (splits.validation) DS_TRY(splits.validation->validate().note("in the validation data"));
+  if (splits.test) DS_TRY(splits.test->validate().note("in the test data"));
+  return splits;
+}
+
+Result<Input> open_input(const std::string& spec, const std::string& path) {
+  return guarded(fmt::format("[data] while reading '{}'", path), [&] { return open_parsed(spec, path); });
+}
+
+std::vector<Key> split_keys() {
+  return {{"validation_fraction", "how much of the training data is held out, in [0, 1), chosen at random", "0.1"},
+          {"seed", "of the random choices of parts", "0"}};
+}
+
+Status check_keys(const Source& source, const Params& params) {
+  std::vector<std::string> known;
+  for (const Key& k : source.keys) known.push_back(k.name);
+  for (const auto& [key, value] : params) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return invalid("[data] data set '{}' has no parameter '{}'{}; it takes: {}", source.name, key,
+                   did_you_mean(key, known), fmt::join(known, ", "));
+  }
+  for (const Key& k : source.keys)
+    if (k.required && !params.contains(k.name))
+      return invalid("[data] data set '{}' needs the parameter '{}': {}", source.name, k.name, k.doc);
+  return {};
+}
+
+std::string text(const Params& params, const std::string& key, const std::string& otherwise) {
+  const auto it = params.find(key);
+  return it == params.end() ? otherwise : it->second;
 }
 
 template <class T>
@@ -41,205 +260,49 @@ Result<T> number(const Params& params, const std::string& key, T otherwise) {
   const char* end = it->second.data() + it->second.size();
   const auto [stop, error] = std::from_chars(it->second.data(), end, value);
   if (error != std::errc() || stop != end) {
-    return invalid("[data] parameter '{}' is '{}', expected a number", key, it->second);
+    return invalid("[data] parameter '{}' is '{}', expected a {}number", key, it->second,
+                   std::is_floating_point_v<T> ? ""
+                   : std::is_signed_v<T>       ? "whole "
+                                               : "whole, non-negative ");
   }
   return value;
 }
+template Result<int64_t> number(const Params&, const std::string&, int64_t);
+template Result<uint64_t> number(const Params&, const std::string&, uint64_t);
+template Result<double> number(const Params&, const std::string&, double);
 
-// u8 [N, H, W] or [N, C, H, W] images and integer [N] labels as a data set.
-Result<Dataset> load_pair(const std::string& images_path, const std::string& labels_path,
-                          const std::vector<std::string>& class_names, std::optional<int64_t> ignored = {}) {
-  DS_ASSIGN(graph::Tensor images, load_idx(images_path));
-  DS_ASSIGN(const graph::Tensor labels, load_idx(labels_path));
-  graph::Dims dims = images.dims();
-  if (images.dtype() != DType::kU8 || (dims.size() != 3 && dims.size() != 4)) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] '{}' holds {}, expected u8 images [N,H,W] or [N,C,H,W]",
-                      images_path, to_string(images.type()));
-  }
-  if (!is_integer(labels.dtype()) || labels.dims().size() != 1) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] '{}' holds {}, expected integer labels [N]", labels_path,
-                      to_string(labels.type()));
-  }
-  if (dims.size() == 3) dims.insert(dims.begin() + 1, 1);
-  Dataset out;
-  out.inputs = images.reshaped(std::move(dims));
-  out.targets = labels.cast(DType::kI64);
-  out.class_names = class_names;
-  out.ignored = ignored;
-  out.scale = 1.0 / 255.0;
-  Status status = out.validate();
-  if (!status.ok()) return std::move(status).note(fmt::format("while reading '{}' and '{}'", images_path, labels_path));
+std::vector<std::string> list(const Params& params, const std::string& key) {
+  std::vector<std::string> out;
+  const std::string all = text(params, key, "");
+  if (trim(all).empty()) return out;
+  for (const std::string& part : deepseek::split(all, ',')) out.emplace_back(trim(part));
   return out;
 }
 
-Result<Splits> split(const Dataset& all, Dataset test, const Params& params) {
+Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& params) {
   DS_ASSIGN(const double fraction, number<double>(params, "validation_fraction", 0.1));
   DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
   if (!(fraction >= 0 && fraction < 1)) {
     return invalid("[data] validation_fraction is {}, expected a value in [0, 1)", fraction);
   }
-  const auto for_validation = static_cast<size_t>(fraction * static_cast<double>(all.size()));
-  std::vector<int64_t> order = permutation(all.size(), seed);
+  const auto for_validation = static_cast<size_t>(fraction * static_cast<double>(all->size()));
+  std::vector<int64_t> order = permutation(all->size(), seed);
   // Sorted parts read the source front to back; the loader shuffles anyway.
   const auto middle = order.begin() + static_cast<std::ptrdiff_t>(for_validation);
   std::sort(order.begin(), middle);
   std::sort(middle, order.end());
   Splits out;
-  DS_ASSIGN(out.validation, all.subset(std::span(order).first(for_validation)));
-  DS_ASSIGN(out.train, all.subset(std::span(order).subspan(for_validation)));
-  DS_TRY(out.train.fit_normalisation());
-  out.test = std::move(test);
-  for (Dataset* part : {&out.validation, &out.test}) {
-    part->mean = out.train.mean;
-    part->stddev = out.train.stddev;
+  DS_ASSIGN(const DatasetPtr rest, DatasetView::subset(all, std::span(order).subspan(for_validation)));
+  DS_ASSIGN(out.train, fit_normalisation(rest));
+  if (for_validation > 0) {
+    DS_ASSIGN(const DatasetPtr held_out, DatasetView::subset(all, std::span(order).first(for_validation)));
+    DS_ASSIGN(out.validation, DatasetView::with_fields(held_out, out.train->fields()));
   }
-  const graph::TensorType ours = all.input_type(), theirs = out.test.input_type();
-  if (theirs.rank() != ours.rank() || !std::equal(theirs.dims.begin() + 1, theirs.dims.end(), ours.dims.begin() + 1)) {
-    return make_error(ErrorCode::kDataCorrupt, "[data] training images are {}, test images {}", to_string(ours),
-                      to_string(theirs));
+  if (test) {
+    DS_ASSIGN(std::vector<Field> fields, fields_for_test(*out.train, *test));
+    DS_ASSIGN(out.test, DatasetView::with_fields(test, std::move(fields)));
   }
   return out;
-}
-
-Result<Splits> open_fashion_mnist(const Params& params) {
-  DS_TRY(check_keys("fashion-mnist", params, {"folder"}));
-  const std::string folder = get(params, "folder", kFashionFolder);
-  const std::vector<std::string> names = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-                                          "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  const auto load = [&](const std::string& part) {
-    return load_pair(folder + "/" + part + "-images-idx3-ubyte.gz", folder + "/" + part + "-labels-idx1-ubyte.gz",
-                     names);
-  };
-  Result<Dataset> train = load("train");
-  if (!train.ok()) {
-    return std::move(train).status().note(
-        "Fashion-MNIST comes with 'apt install dataset-fashion-mnist', or set the parameter 'folder'");
-  }
-  DS_ASSIGN(Dataset test, load("t10k"));
-  return split(*train, std::move(test), params);
-}
-
-Result<Splits> open_idx(const Params& params) {
-  DS_TRY(check_keys("idx", params,
-                    {"train_images", "train_labels", "test_images", "test_labels", "class_names", "ignore_index"}));
-  for (const char* key : {"train_images", "train_labels", "test_images", "test_labels"}) {
-    if (!params.contains(key)) return invalid("[data] data set 'idx' needs the parameter '{}' (a path)", key);
-  }
-  std::optional<int64_t> ignored;
-  if (params.contains("ignore_index")) {
-    DS_ASSIGN(ignored, number<int64_t>(params, "ignore_index", 0));
-  }
-  std::vector<std::string> names;
-  if (const std::string text = get(params, "class_names", ""); !text.empty()) {
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t end = std::min(text.find(',', begin), text.size());
-      names.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-  } else {
-    DS_ASSIGN(const graph::Tensor labels, load_idx(params.at("train_labels")));
-    int64_t last = 0;
-    for (int64_t i = 0; i < labels.num_elements(); ++i)
-      if (const auto label = static_cast<int64_t>(labels.at(i)); label != ignored) last = std::max(last, label);
-    if (last >= 100000) {
-      return make_error(ErrorCode::kDataCorrupt, "[data] '{}' holds the label {}; name the classes with 'class_names'",
-                        params.at("train_labels"), last);
-    }
-    for (int64_t i = 0; i <= last; ++i) names.push_back(std::to_string(i));
-  }
-  DS_ASSIGN(const Dataset train, load_pair(params.at("train_images"), params.at("train_labels"), names, ignored));
-  DS_ASSIGN(Dataset test, load_pair(params.at("test_images"), params.at("test_labels"), names, ignored));
-  return split(train, std::move(test), params);
-}
-
-// The sorted names of what is in a folder and satisfies `wanted`.
-template <class F>
-Result<std::vector<std::string>> list(const std::filesystem::path& folder, const F& wanted) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (wanted(*it)) names.push_back(it->path().filename().string());
-  if (error) return make_error(ErrorCode::kNotFound, "[data] '{}': {}", folder.string(), error.message());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-bool is_folder(const std::filesystem::directory_entry& entry) {
-  std::error_code error;
-  return entry.is_directory(error) && !entry.path().filename().string().starts_with('.');
-}
-
-// One folder per class, as torchvision's ImageFolder reads them: classes and files in the order of their names.
-Result<Dataset> load_image_folder(const std::filesystem::path& folder, const graph::Dims& image,
-                                  const std::vector<std::string>* classes) {
-  Dataset out;
-  DS_ASSIGN(out.class_names, list(folder, is_folder));
-  if (out.class_names.empty())
-    return make_error(ErrorCode::kNotFound, "[data] '{}' has no folders; expected one for each class", folder.string());
-  if (classes != nullptr && out.class_names != *classes)
-    return make_error(ErrorCode::kDataCorrupt, "[data] '{}' has the classes {}, the training folder {}",
-                      folder.string(), fmt::join(out.class_names, ", "), fmt::join(*classes, ", "));
-  std::vector<double> labels;
-  for (size_t c = 0; c < out.class_names.size(); ++c) {
-    const std::filesystem::path part = folder / out.class_names[c];
-    DS_ASSIGN(const std::vector<std::string> files,
-              list(part, [](const auto& entry) { return io::is_image_name(entry.path().filename().string()); }));
-    if (files.empty())
-      return make_error(ErrorCode::kNotFound, "[data] '{}' has no .jpg, .jpeg or .png files", part.string());
-    for (const std::string& name : files) {
-      out.files.push_back((part / name).string());
-      labels.push_back(static_cast<double>(c));
-    }
-  }
-  out.targets = graph::Tensor::from<double>(DType::kI64, {static_cast<int64_t>(labels.size())}, labels);
-  out.image = image;
-  out.scale = 1.0 / 255.0;
-  DS_TRY(out.validate());
-  return out;
-}
-
-Result<Splits> open_image_folder(const Params& params) {
-  DS_TRY(check_keys("image-folder", params, {"folder", "test", "size", "channels", "test_fraction"}));
-  if (!params.contains("folder"))
-    return invalid("[data] data set 'image-folder' needs the parameter 'folder' (a path)");
-  const std::filesystem::path folder = params.at("folder");
-  DS_ASSIGN(const int64_t size, number<int64_t>(params, "size", 224));
-  DS_ASSIGN(const int64_t channels, number<int64_t>(params, "channels", 3));
-  if (size < 1 || size > 16384) return invalid("[data] size is {}, expected pixels between 1 and 16384", size);
-  if (channels != 1 && channels != 3) return invalid("[data] channels is {}, expected 1 or 3", channels);
-  const graph::Dims image = {channels, size, size};
-  std::error_code error;
-  const bool parts = std::filesystem::is_directory(folder / "train", error);
-  DS_ASSIGN(const Dataset all, load_image_folder(parts ? folder / "train" : folder, image, nullptr));
-  std::filesystem::path test = get(params, "test", "");
-  for (const char* name : {"test", "val"})
-    if (parts && test.empty() && std::filesystem::is_directory(folder / name, error)) test = folder / name;
-  if (!test.empty()) {
-    DS_ASSIGN(Dataset held_out, load_image_folder(test, image, &all.class_names));
-    return split(all, std::move(held_out), params);
-  }
-  DS_ASSIGN(const double fraction, number<double>(params, "test_fraction", 0.1));
-  DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
-  const auto count = static_cast<int64_t>(fraction * static_cast<double>(all.size()));
-  if (!(fraction > 0 && fraction < 1) || count < 1 || count >= all.size())
-    return invalid("[data] test_fraction is {}: of {} pictures that leaves none for one part", fraction, all.size());
-  std::vector<int64_t> order = permutation(all.size(), seed + 1);
-  std::sort(order.begin(), order.begin() + count);
-  std::sort(order.begin() + count, order.end());
-  DS_ASSIGN(Dataset held_out, all.subset(std::span(order).first(static_cast<size_t>(count))));
-  DS_ASSIGN(const Dataset rest, all.subset(std::span(order).subspan(static_cast<size_t>(count))));
-  return split(rest, std::move(held_out), params);
-}
-
-}  // namespace
-
-std::vector<std::string> dataset_names() { return {"fashion-mnist", "idx", "image-folder"}; }
-
-Result<Splits> open_dataset(const std::string& name, const Params& params) {
-  if (name == "fashion-mnist") return open_fashion_mnist(params);
-  if (name == "idx") return open_idx(params);
-  if (name == "image-folder") return open_image_folder(params);
-  return invalid("[data] unknown data set '{}'; there are: {}", name, fmt::join(dataset_names(), ", "));
 }
 
 }  // namespace deepseek::data

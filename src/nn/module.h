@@ -38,6 +38,12 @@ struct Setting {
   Kind kind = kFree;
 };
 
+// One of what forward() takes. Where the caller has nothing of its name and it is not required, it is undefined.
+struct InputName {
+  std::string name;
+  bool required = true;
+};
+
 class Module;
 using ModulePtr = std::shared_ptr<Module>;
 
@@ -94,6 +100,10 @@ class Module {
   Module& operator=(const Module&) = delete;
   // Writes the module into the trace. Errors stick to the builder.
   virtual std::vector<Expr> forward(Trace& trace, const std::vector<Expr>& inputs) = 0;
+  // What forward() calls its inputs, in order; none where it takes them in the caller's order.
+  virtual std::vector<InputName> input_names() const { return {}; }
+  // What the last forward() called its outputs; none where it has no names for them.
+  virtual std::vector<std::string> output_names() const { return {}; }
   // forward() inside the module's name scope.
   std::vector<Expr> call(Trace& trace, const std::vector<Expr>& inputs);
   Expr operator()(Trace& trace, Expr x) { return call(trace, {x})[0]; }

@@ -2,6 +2,7 @@
 
 #include <arrow/compute/initialize.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace deepseek::tables {
@@ -30,7 +31,9 @@ Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<s
     columns.push_back(column);
   }
   for (int c = 0; c < schema.num_fields() && names.empty(); ++c)
-    if (schema.field(c)->name() != step.target && takes(*schema.field(c)->type())) columns.push_back(c);
+    if (std::find(step.targets.begin(), step.targets.end(), schema.field(c)->name()) == step.targets.end() &&
+        takes(*schema.field(c)->type()))
+      columns.push_back(c);
   return columns;
 }
 

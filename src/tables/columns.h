@@ -26,7 +26,7 @@ bool holds_text(const arrow::DataType& type);  // strings, of any offsets
 Result<Column> as_text(const Column& column);
 
 // The columns that a step works on: those named by its option, which must be there and be taken, or all that are taken
-// but the target. `expected` says in the error what is: "numbers".
+// but the targets. `expected` says in the error what is: "numbers".
 Result<std::vector<int>> chosen(const arrow::Schema& schema, const std::vector<std::string>& names, const Step& step,
                                 bool (*takes)(const arrow::DataType&), const std::string& expected);
 bool takes_all(const arrow::DataType& type);

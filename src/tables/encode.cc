@@ -226,7 +226,7 @@ class Target : public Categories {
   }
 
   Status fit(const Source& source) override {
-    if (target_.empty()) target_ = target;
+    if (target_.empty()) target_ = target();
     if (target_.empty()) return invalid("target: name the column to be predicted by the option `target`");
     DS_TRY(find_target(source.schema()).status());
     DS_TRY(Categories::fit(source));

@@ -249,9 +249,14 @@ Result<Reader> choose(Reader reader, const std::vector<std::string>& names) {
 
 }  // namespace
 
-bool is_text_file(const std::string& path, const FileOptions& options) {
+std::string format_of(const std::string& path, const FileOptions& options) {
   const Result<Kind> kind = kind_of(path, options);
-  return kind.ok() && kind->format != "parquet" && kind->format != "arrow";
+  return kind.ok() ? kind->format : "";
+}
+
+bool is_text_file(const std::string& path, const FileOptions& options) {
+  const std::string format = format_of(path, options);
+  return !format.empty() && format != "parquet" && format != "arrow";
 }
 
 static Result<Reader> open_reader(const std::string& path, const FileOptions& options) {

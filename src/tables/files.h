@@ -33,6 +33,8 @@ Result<Table> read_table(const std::string& path, const FileOptions& options = {
 // Batches of a file as they are asked for; CSV's types are those of the first megabyte unless options say more.
 Result<std::shared_ptr<arrow::RecordBatchReader>> open_table(const std::string& path, const FileOptions& options = {});
 
+// csv, tsv, jsonl, parquet or arrow, by the options or the file's suffix; empty where neither says.
+std::string format_of(const std::string& path, const FileOptions& options = {});
 // Whether the file's format is text, which takes long to read.
 bool is_text_file(const std::string& path, const FileOptions& options = {});
 

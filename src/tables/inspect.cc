@@ -191,7 +191,7 @@ class Leakage : public LeavesOut {
   Status fit(const Source& source) override {
     left_out_.clear();
     notes_.clear();
-    if (target_.empty()) target_ = target;
+    if (target_.empty()) target_ = target();
     if (target_.empty()) return invalid("leakage: name the column to be predicted by the option `target`");
     DS_TRY(find_column(source.schema(), target_, "leakage: target").status());
     DS_ASSIGN(const Table rows, sample(source, kSample));

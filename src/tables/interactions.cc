@@ -98,7 +98,7 @@ class Interactions : public Step {
     for (const std::string& k : kinds_)
       if (k != "products" && k != "ratios" && k != "crosses" && k != "group_means")
         return invalid("interactions: kinds: unknown '{}'; there are products, ratios, crosses and group_means", k);
-    if (selection_.target.empty()) selection_.target = target;
+    if (selection_.target.empty()) selection_.target = target();
     DS_TRY(selection_.check_target(source.schema(), kind()));
     DS_ASSIGN(const Table sample, tables::sample(source, kSample));
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));
@@ -342,7 +342,7 @@ class Select : public LeavesOut {
   Status fit(const Source& source) override {
     left_out_.clear();
     notes_.clear();
-    if (selection_.target.empty()) selection_.target = target;
+    if (selection_.target.empty()) selection_.target = target();
     DS_TRY(selection_.check_target(source.schema(), kind()));
     DS_ASSIGN(const Table sample, tables::sample(source, kSample));
     DS_ASSIGN(const Column y, selection_.target_of(*sample, kind()));

@@ -76,7 +76,10 @@ Result<Pipeline> Pipeline::parse(std::string_view yaml, const std::string& where
     const bool targeted = root.IsMap() && root["target"].IsDefined();
     if (!root.IsMap() || !root["steps"].IsDefined() || !root["steps"].IsSequence() || root.size() != (targeted ? 2 : 1))
       return invalid("{}: expected 'steps:' with a list of steps, and perhaps 'target:'; there are {}", where, kinds());
-    if (targeted) pipeline.target_ = root["target"].as<std::string>();
+    if (targeted && root["target"].IsSequence())
+      pipeline.targets_ = root["target"].as<std::vector<std::string>>();
+    else if (targeted)
+      pipeline.targets_ = {root["target"].as<std::string>()};
     for (const YAML::Node& item : root["steps"]) {
       const int line = item.Mark().line;
       const bool plain = item.IsScalar(), map = item.IsMap() && item.size() == 1;
@@ -108,49 +111,71 @@ Result<Pipeline> Pipeline::parse(std::string_view yaml, const std::string& where
   return pipeline;
 }
 
+namespace {
+
+Status not_saved(const std::string& where, const std::string& why) {
+  return make_error(ErrorCode::kDataCorrupt, "'{}' is no pipeline that was saved: {}", where, why);
+}
+
+}  // namespace
+
 Result<Pipeline> Pipeline::load(const std::string& path) {
   DS_ASSIGN(const std::vector<std::byte> bytes, io::read_file(path));
-  const auto corrupt = [&](const std::string& why) {
-    return make_error(ErrorCode::kDataCorrupt, "'{}' is no pipeline that was saved: {}", path, why);
-  };
-  Pipeline pipeline;
   try {
     const auto* text = reinterpret_cast<const char*>(bytes.data());
-    const Json root = parse_json<Json>(std::string_view(text, bytes.size()));
-    if (root.at("format") != kFormat) return corrupt("another format");
+    return from_json(parse_json<Json>(std::string_view(text, bytes.size())), path);
+  } catch (const Json::exception& e) {
+    return not_saved(path, e.what());
+  }
+}
+
+Result<Pipeline> Pipeline::from_json(const Json& root, const std::string& where) {
+  Pipeline pipeline;
+  try {
+    if (root.at("format") != kFormat) return not_saved(where, "another format");
     if (root.at("version") != kVersion)
-      return corrupt(fmt::format("version {}, this program reads {}", dump_json(root.at("version")), kVersion));
-    pipeline.target_ = root.at("target").get<std::string>();
+      return not_saved(where,
+                       fmt::format("version {}, this program reads {}", dump_json(root.at("version")), kVersion));
+    const Json& target = root.at("target");  // one, "" for none, or a list
+    if (target.is_array())
+      pipeline.targets_ = target.get<std::vector<std::string>>();
+    else if (!target.get<std::string>().empty())
+      pipeline.targets_ = {target.get<std::string>()};
     for (const Json& input : root.at("inputs")) pipeline.inputs_.push_back({input.at(0), input.at(1)});
     for (const Json& saved : root.at("steps")) {
       DS_ASSIGN(std::unique_ptr<Step> step, make_step(saved.at("step").get<std::string>()));
       OptionTable options;
       step->describe(options);
-      DS_TRY(options.load_yaml(saved.at("options").get<std::string>(), path));
-      step->target = pipeline.target_;
+      DS_TRY(options.load_yaml(saved.at("options").get<std::string>(), where));
+      step->targets = pipeline.targets_;
       DS_TRY(step->set_state(saved.at("state")));
       pipeline.steps_.push_back(std::move(step));
     }
   } catch (const Json::exception& e) {
-    return corrupt(e.what());
+    return not_saved(where, e.what());
   }
   pipeline.fitted_ = true;
   return pipeline;
 }
 
-Status Pipeline::save(const std::string& path) const {
+Result<Json> Pipeline::to_json() const {
   if (!fitted_) return invalid("the pipeline is not fitted yet; call fit() before save()");
-  Json root = {{"format", kFormat},
-               {"version", kVersion},
-               {"target", target_},
-               {"inputs", Json::array()},
-               {"steps", Json::array()}};
+  Json root = {{"format", kFormat}, {"version", kVersion}, {"inputs", Json::array()}, {"steps", Json::array()}};
+  if (targets_.size() > 1)
+    root["target"] = targets_;
+  else
+    root["target"] = targets_.empty() ? std::string() : targets_[0];
   for (const Input& input : inputs_) root["inputs"].push_back({input.name, input.type});
   for (const auto& step : steps_) {
     OptionTable options;
     step->describe(options);
     root["steps"].push_back({{"step", step->kind()}, {"options", options.to_yaml()}, {"state", step->state()}});
   }
+  return root;
+}
+
+Status Pipeline::save(const std::string& path) const {
+  DS_ASSIGN(const Json root, to_json());
   const std::string text = dump_json(root, 1) + "\n";
   return io::write_file_atomic(path, std::as_bytes(std::span(text)));
 }
@@ -190,15 +215,25 @@ class StepSource : public Source {
 
 }  // namespace
 
+bool Pipeline::is_target(const std::string& name) const {
+  return std::find(targets_.begin(), targets_.end(), name) != targets_.end();
+}
+
+std::vector<Pipeline::Input> Pipeline::inputs() const {
+  std::vector<Input> inputs = inputs_;
+  std::erase_if(inputs, [&](const Input& input) { return is_target(input.name); });
+  return inputs;
+}
+
 Status Pipeline::learn_inputs(const arrow::Schema& schema) {
   std::vector<Input> inputs;
   for (const auto& field : schema.fields()) {
     DS_TRY(find_column(schema, field->name(), "training data").status());
     inputs.push_back({field->name(), field->type()->ToString()});
   }
-  if (!target_.empty()) DS_TRY(find_column(schema, target_, "target").status());
+  for (const std::string& target : targets_) DS_TRY(find_column(schema, target, "target").status());
   inputs_ = std::move(inputs);
-  for (const auto& step : steps_) step->target = target_;
+  for (const auto& step : steps_) step->targets = targets_;
   return {};
 }
 
@@ -243,7 +278,7 @@ Result<Table> Pipeline::conform(const Table& table) const {
   std::vector<std::shared_ptr<arrow::Field>> fields;
   std::vector<Column> columns;
   for (const Input& input : inputs_) {
-    if (input.name == target_ && table->schema()->GetFieldIndex(target_) < 0) continue;
+    if (is_target(input.name) && table->schema()->GetFieldIndex(input.name) < 0) continue;
     DS_ASSIGN(const int c, find_column(*table->schema(), input.name, "the pipeline was fitted with it, but here"));
     Column column = table->column(c);
     if (const std::string type = column->type()->ToString(); type != input.type) {

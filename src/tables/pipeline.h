@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,8 +17,13 @@ class Pipeline {
   Pipeline() = default;
   Pipeline(Pipeline&&) = default;
   Pipeline& operator=(Pipeline&&) = default;
-  // "steps:" with a list of one step each, a name or a name with its options, and the column to be predicted, if there
-  // is one, which no step changes unless its options name it, and which may be missing where a model is served:
+  // A column of training data, and its type as Arrow prints it.
+  struct Input {
+    std::string name, type;
+  };
+
+  // "steps:" with a list of one step each, a name or a name with its options, and the column to be predicted, or a list
+  // of such, which no step changes unless its options name it, and which may be missing where a model is served:
   //     target: price
   //     steps:
   //       - impute: {strategy: median}
@@ -27,9 +33,16 @@ class Pipeline {
   // What save() wrote.
   static Result<Pipeline> load(const std::string& path);
   Status save(const std::string& path) const;
+  // The same as JSON within another file, which `where` names.
+  static Result<Pipeline> from_json(const nlohmann::json& json, const std::string& where);
+  Result<nlohmann::json> to_json() const;
 
   size_t size() const { return steps_.size(); }
   bool fitted() const { return fitted_; }
+  const std::vector<std::string>& targets() const { return targets_; }
+  void set_targets(std::vector<std::string> targets) { targets_ = std::move(targets); }  // before fit()
+  // What transform() needs: the columns of training data but the targets.
+  std::vector<Input> inputs() const;
   // Each step learns from what those before it made of the training data.
   Result<Table> fit_transform(const Table& table);
   // The same of batches, without all of them in memory: each step goes through the stream once or twice. Steps that
@@ -50,12 +63,11 @@ class Pipeline {
   Status learn_inputs(const arrow::Schema& schema);
   Result<Table> conform(const Table& table) const;
 
-  struct Input {
-    std::string name, type;  // as Arrow prints it
-  };
+  bool is_target(const std::string& name) const;
+
   std::vector<std::unique_ptr<Step>> steps_;
-  std::vector<Input> inputs_;  // columns of training data
-  std::string target_;
+  std::vector<Input> inputs_;  // columns of training data, targets too
+  std::vector<std::string> targets_;
   bool fitted_ = false;
 };
 

@@ -96,7 +96,7 @@ Result<std::string> Pipeline::to_sql(const std::string& dialect, const std::stri
   // What columns there are after each step, an empty table tells.
   std::vector<std::shared_ptr<arrow::Field>> fields;
   for (const Input& input : inputs_) {
-    if (input.name == target_) continue;  // which is not there where a model is served
+    if (is_target(input.name)) continue;  // which is not there where a model is served
     DS_ASSIGN(const auto type, type_of_name(input.type));
     fields.push_back(arrow::field(input.name, type));
   }

@@ -25,9 +25,11 @@ class Step {
  public:
   virtual ~Step() = default;
   virtual std::string kind() const = 0;
-  // The column to be predicted, empty: none is known. It is not there where a model is served, so no step changes it
-  // unless its options name it.
-  std::string target;
+  // The columns to be predicted, as far as they are known. They are not there where a model is served, so no step changes
+  // them unless its options name them.
+  std::vector<std::string> targets;
+  // The one of them where there is one alone, else empty: then options say which is meant.
+  std::string target() const { return targets.size() == 1 ? targets[0] : std::string(); }
   virtual void describe(OptionTable& options) = 0;
   // Learns from training data. Errors name the column and what was expected of it.
   virtual Status fit(const Source& source) = 0;

@@ -51,6 +51,7 @@ Status save_checkpoint(const std::string& path, std::map<std::string, Tensor> te
                        {"validation", values(r.validation)}});
   const Json progress = {{"step", p.step},
                          {"loss_sum", number(p.loss_sum)},
+                         {"term_sums", values(p.term_sums)},
                          {"seen", p.seen},
                          {"skipped", p.skipped},
                          {"precision", p.precision},
@@ -77,6 +78,7 @@ Status load_checkpoint(const std::string& path, std::map<std::string, Tensor>& t
     const Json j = parse_json<Json>(file.metadata.at("progress"));
     j.at("step").get_to(p.step);
     p.loss_sum = to_double(j.at("loss_sum"));
+    p.term_sums = to_values(j.at("term_sums"));
     j.at("seen").get_to(p.seen);
     p.skipped = j.value("skipped", int64_t{0});  // older files have neither
     p.precision = j.value("precision", std::string("f32"));

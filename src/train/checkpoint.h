@@ -24,10 +24,11 @@ struct EpochRecord {
 using Settings = std::map<std::string, std::string>;
 
 struct Progress {
-  int64_t step = 0;     // updates done
-  double loss_sum = 0;  // of the running epoch, over the targets that count
-  int64_t seen = 0;     // which the running epoch had so far
-  double best = 0;      // of the monitored value, once has_best
+  int64_t step = 0;       // updates done
+  double loss_sum = 0;    // of the running epoch, over the targets that count
+  NamedValues term_sums;  // of it, where the loss has several terms: "loss/<term>"
+  int64_t seen = 0;       // which the running epoch had so far
+  double best = 0;        // of the monitored value, once has_best
   bool has_best = false;
   int64_t skipped = 0;     // updates of the running epoch whose gradients overflowed
   std::string precision;   // "f32", "bf16" or "f16": what the run computes in

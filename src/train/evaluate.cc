@@ -12,77 +12,103 @@ namespace deepseek::train {
 using graph::Tensor;
 
 double Evaluation::value(const std::string& name) const {
-  if (name == "loss") return loss;
-  for (const auto& [metric, v] : metrics)
-    if (metric == name) return v;
+  if (name == kLoss) return loss;
+  for (const auto* part : {&terms, &metrics})
+    for (const auto& [known, v] : *part)
+      if (known == name) return v;
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-Result<runtime::ModuleCache::Entry> Evaluator::program(const runtime::Backend& backend, const graph::TensorType& x,
-                                                       const graph::TensorType* y, const LossFunction& loss,
-                                                       StateStore& state) {
+std::map<std::string, Tensor> named_outputs(const graph::Graph& program, const std::vector<Tensor>& out) {
+  std::map<std::string, Tensor> named;
+  for (const auto& [name, index] : outputs_after(program, kOutputs)) named.emplace(name, out[index]);
+  return named;
+}
+
+Result<runtime::ModuleCache::Entry> Evaluator::program(const runtime::Backend& backend, const data::BatchType& batch,
+                                                       const LossFunction* loss, StateStore& state) {
   if (structure_.update(*model_)) state.follow(*model_);
   const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
-    DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, x, y, loss, &traces_));
+    DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, batch, loss, &traces_));
     return runtime::ModuleCache::shared().get(backend, graph, {});
   };
-  const std::string types = to_string(x) + (y != nullptr ? " -> " + to_string(*y) : std::string());
-  DS_ASSIGN(runtime::ModuleCache::Entry program, programs_.get(types + structure_.key(), compile));
+  const std::string key = fmt::format("{} {} ", loss != nullptr, data::to_string(batch)) + structure_.key();
+  DS_ASSIGN(runtime::ModuleCache::Entry program, programs_.get(key, compile));
   DS_TRY(state.prepare(program->graph()));
   return program;
 }
 
-Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const data::Dataset& dataset,
-                                       int64_t batch_size, const LossFunction& loss,
-                                       const std::vector<std::string>& metrics, Task task, StateStore& state,
-                                       bool averaged) {
-  DS_ASSIGN(Metrics totals, Metrics::create(metrics, task, dataset.ignored));
+Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const data::DatasetPtr& dataset,
+                                       int64_t batch_size, const LossFunction& loss, const MakeMetrics& make_metrics,
+                                       StateStore& state, bool averaged) {
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(dataset, {.batch_size = batch_size}));
   data::BatchStream batches(loader, 0);
   Evaluation result;
+  std::optional<MetricSet> metrics;
   int64_t counted = 0;
-  Tensor x, y;
   while (true) {
-    DS_ASSIGN(const bool more, batches.next(x, y));
-    if (!more) break;
-    DS_ASSIGN(const auto program, this->program(backend, x.type(), &y.type(), loss, state));
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}, {"y", y}}, averaged));
+    DS_ASSIGN(const std::optional<data::Batch> batch, batches.next());
+    if (!batch) break;
+    DS_ASSIGN(const data::BatchType type, dataset->type_of(*batch));
+    DS_ASSIGN(const auto program, this->program(backend, type, &loss, state));
+    const graph::Graph& graph = program->graph();
+    const auto terms = outputs_after(graph, kLossTerms);
+    if (!metrics) {
+      DS_ASSIGN(metrics, make_metrics(graph, type));
+      for (const auto& [name, index] : terms) result.terms.emplace_back(kLossTerms + name, 0);
+    }
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, *batch, averaged));
     // A mean over no target is none.
-    if (const int64_t n = dataset.counted(y); n > 0) {
-      result.loss += out[static_cast<size_t>(program->graph().find_output("loss"))].at(0) * static_cast<double>(n);
+    if (const int64_t n = dataset->counted(*batch); n > 0) {
+      result.loss += out[static_cast<size_t>(graph.find_output(kLoss))].at(0) * static_cast<double>(n);
+      for (size_t i = 0; i < terms.size(); ++i)
+        result.terms[i].second += out[terms[i].second].at(0) * static_cast<double>(n);
       counted += n;
     }
-    DS_TRY(totals.add(out[static_cast<size_t>(program->graph().find_output("prediction"))], y));
+    DS_TRY(metrics->add(named_outputs(graph, out), *batch));
   }
   result.loss /= static_cast<double>(counted);
-  const std::vector<double> values = totals.values();
-  for (size_t i = 0; i < values.size(); ++i) result.metrics.emplace_back(totals.names()[i], values[i]);
-  result.classes = totals.classes();
-  result.confusion = totals.confusion();
+  for (auto& [name, value] : result.terms) value /= static_cast<double>(counted);
+  const std::vector<double> values = metrics->values();
+  for (size_t i = 0; i < values.size(); ++i) result.metrics.emplace_back(metrics->names()[i], values[i]);
+  result.confusions = metrics->confusions();
   return result;
 }
 
-Result<Tensor> Evaluator::predict(const runtime::Backend& backend, const Tensor& inputs, int64_t batch_size,
-                                  StateStore& state) {
-  if (inputs.dims().empty()) return invalid("predict: expected inputs [N, ...], got a scalar");
-  const int64_t n = inputs.dims()[0];
-  if (n == 0) return invalid("predict: no inputs were given");
-  Tensor all;
+Result<data::Batch> Evaluator::predict(const runtime::Backend& backend, const data::Batch& inputs, int64_t batch_size,
+                                       StateStore& state) {
+  int64_t n = -1;
+  for (const auto& [name, input] : inputs) {
+    if (input.dims().empty()) return invalid("predict: expected inputs [N, ...], got a scalar for '{}'", name);
+    if (n >= 0 && input.dims()[0] != n)
+      return invalid("predict: '{}' has {} samples, '{}' has {}", name, input.dims()[0], inputs.begin()->first, n);
+    n = input.dims()[0];
+  }
+  if (n <= 0) return invalid("predict: no inputs were given");
+  data::Batch all;
   for (int64_t begin = 0; begin < n; begin += batch_size) {
-    const Tensor x = inputs.rows(begin, std::min(begin + batch_size, n));
-    DS_ASSIGN(const auto program, this->program(backend, x.type(), nullptr, {}, state));
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, {{"x", x}}));
-    const Tensor& y = out[0];
-    if (y.dims().empty() || y.dims()[0] != x.dims()[0])
-      return invalid("predict: expected one prediction per input ({}), the model gives {}", x.dims()[0],
-                     to_string(y.type()));
-    if (!all.defined()) {
-      graph::Dims dims = y.dims();
-      dims[0] = n;
-      all = Tensor(y.dtype(), dims);
+    const int64_t end = std::min(begin + batch_size, n);
+    data::Batch batch;
+    data::BatchType type;
+    for (const auto& [name, input] : inputs) {
+      batch[name] = input.rows(begin, end);
+      type.push_back({name, batch[name].type(), data::Role::kInput});
     }
-    std::memcpy(all.as<char>() + y.num_bytes() / static_cast<size_t>(y.dims()[0]) * static_cast<size_t>(begin),
-                y.data(), y.num_bytes());
+    DS_ASSIGN(const auto program, this->program(backend, type, nullptr, state));
+    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, batch));
+    for (const auto& [name, y] : named_outputs(program->graph(), out)) {
+      if (y.dims().empty() || y.dims()[0] != end - begin)
+        return invalid("predict: expected one prediction per input ({}), the model gives {} for '{}'", end - begin,
+                       to_string(y.type()), name);
+      Tensor& to = all[name];
+      if (!to.defined()) {
+        graph::Dims dims = y.dims();
+        dims[0] = n;
+        to = Tensor(y.dtype(), dims);
+      }
+      std::memcpy(to.as<char>() + y.num_bytes() / static_cast<size_t>(end - begin) * static_cast<size_t>(begin),
+                  y.data(), y.num_bytes());
+    }
   }
   return all;
 }

@@ -2,6 +2,7 @@
 // size, so repeated evaluations compile once. Test: tests/train/trainer_test.cc
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,39 +11,43 @@
 #include "data/dataset.h"
 #include "runtime/module_cache.h"
 #include "train/forward.h"
-#include "train/metrics.h"
+#include "train/metric_set.h"
 #include "train/state_store.h"
 
 namespace deepseek::train {
 
 struct Evaluation {
   double loss = 0;  // mean over samples, or over labels that count; NaN where none does
+  std::vector<std::pair<std::string, double>> terms;    // "loss/<term>" of a loss of several, without their weights
   std::vector<std::pair<std::string, double>> metrics;  // by name, in the order asked for
-  int64_t classes = 0;
-  std::vector<int64_t> confusion;  // [true * classes + predicted]; empty for regression
+  std::vector<MetricSet::Confusion> confusions;         // of each target of classes
 
-  // "loss" or a metric's value; NaN for a name that was not computed.
+  // "loss", a term's or a metric's value; NaN for a name that was not computed.
   double value(const std::string& name) const;
 };
+
+// The model's outputs of one run by name.
+std::map<std::string, graph::Tensor> named_outputs(const graph::Graph& program, const std::vector<graph::Tensor>& out);
 
 class Evaluator {
  public:
   explicit Evaluator(nn::ModulePtr model) : model_(std::move(model)) {}
 
+  // What metrics there are once the types of outputs and batch are known.
+  using MakeMetrics = std::function<Result<MetricSet>(const graph::Graph& program, const data::BatchType& batch)>;
   // Metrics that are named wrongly or do not fit the task are errors. `state` holds the model's tensors (and moving
   // averages, which `averaged` asks for).
-  Result<Evaluation> evaluate(const runtime::Backend& backend, const data::Dataset& dataset, int64_t batch_size,
-                              const LossFunction& loss, const std::vector<std::string>& metrics, Task task,
-                              StateStore& state, bool averaged = false);
-  // Predictions [N, ...] for inputs as the model takes them, f32 or i64 [N, ...].
-  Result<graph::Tensor> predict(const runtime::Backend& backend, const graph::Tensor& inputs, int64_t batch_size,
-                                StateStore& state);
+  Result<Evaluation> evaluate(const runtime::Backend& backend, const data::DatasetPtr& dataset, int64_t batch_size,
+                              const LossFunction& loss, const MakeMetrics& metrics, StateStore& state,
+                              bool averaged = false);
+  // Outputs [N, ...] by name for inputs as the model takes them, f32 or i64 [N, ...].
+  Result<data::Batch> predict(const runtime::Backend& backend, const data::Batch& inputs, int64_t batch_size,
+                              StateStore& state);
 
  private:
   nn::ModulePtr model_;
-  // Of this batch, with an output "loss" where there are targets.
-  Result<runtime::ModuleCache::Entry> program(const runtime::Backend& backend, const graph::TensorType& x,
-                                              const graph::TensorType* y, const LossFunction& loss, StateStore& state);
+  Result<runtime::ModuleCache::Entry> program(const runtime::Backend& backend, const data::BatchType& batch,
+                                              const LossFunction* loss, StateStore& state);
 
   runtime::CacheView<> programs_;  // by what the model is and the batch's types
   nn::Structure structure_;

@@ -38,10 +38,9 @@ double find(const NamedValues& values, const std::string& name) {
   return std::nan("");
 }
 
-NamedValues named(double loss, const std::vector<std::string>& names, const std::vector<double>& values) {
-  NamedValues out{{"loss", loss}};
-  for (size_t i = 0; i < names.size(); ++i) out.emplace_back(names[i], values[i]);
-  return out;
+// Of "loss", a term of it or a metric, of one target or another.
+bool higher_is_better(const std::string& name) {
+  return !name.starts_with(kLoss) && Metrics::higher_is_better(name.substr(name.rfind('/') + 1));
 }
 
 }  // namespace
@@ -49,16 +48,17 @@ NamedValues named(double loss, const std::vector<std::string>& names, const std:
 // One call of fit(): what its steps share.
 struct Trainer::Fit {
   Trainer& self;
-  const data::Dataset& train;
-  const data::Dataset& validation;
+  data::DatasetPtr train, validation;  // validation may be none
   const Hooks& hooks;
   LossFunction loss;
-  std::string monitor;
-  std::vector<std::string> metric_names;
   RunFolder folder;
-  std::optional<Metrics> metrics;
-  std::map<std::string, Tensor> best;  // the model's tensors at the best epoch
-  Progress progress;
+  std::string monitor = {};
+  data::BatchType first_type = {};  // of a batch like those of training
+  data::Batch first_batch = {};
+  std::optional<graph::Graph> forward = {};  // of such a batch, with the loss
+  std::optional<MetricSet> metrics = {};
+  std::map<std::string, Tensor> best = {};  // the model's tensors at the best epoch
+  Progress progress = {};
   int64_t batches = 0, updates_per_epoch = 0, total = 0, first = 0, samples = 0;
   double epoch_start = 0;
   double monitored = 0;              // of the last epoch
@@ -87,6 +87,25 @@ struct Trainer::Fit {
     return save_checkpoint(folder.file("last.safetensors"), self.state_->persistent(), now);
   }
 
+  // Of the running epoch: loss, the loss's terms, metrics.
+  NamedValues training() const {
+    const double seen = static_cast<double>(progress.seen);
+    NamedValues out{{kLoss, progress.loss_sum / seen}};
+    for (const auto& [name, sum] : progress.term_sums) out.emplace_back(name, sum / seen);
+    const std::vector<double> values = metrics->values();
+    for (size_t i = 0; i < values.size(); ++i) out.emplace_back(metrics->names()[i], values[i]);
+    return out;
+  }
+  Status new_epoch() {
+    DS_ASSIGN(metrics, self.metrics_for(*train, *forward, first_type));
+    progress.term_sums.clear();
+    for (const auto& [name, index] : outputs_after(*forward, kLossTerms))
+      progress.term_sums.emplace_back(kLossTerms + name, 0);
+    progress.loss_sum = progress.epoch_seconds = 0;
+    progress.seen = progress.skipped = 0;
+    return {};
+  }
+  Status check_classes() const;
   Status start(bool resume);
   Status read_checkpoint(std::map<std::string, Tensor>& tensors);
   Status compile_first();
@@ -96,24 +115,35 @@ struct Trainer::Fit {
   std::string text() const;
 };
 
+// A class that the model can't predict.
+Status Trainer::Fit::check_classes() const {
+  if (self.custom_loss_) return {};
+  std::vector<std::string> names, targets;
+  for (const auto& [name, index] : outputs_after(*forward, kOutputs)) names.push_back(name);
+  for (const data::Field* f : train->targets()) targets.push_back(f->name);
+  DS_ASSIGN(const std::vector<Pairing> pairs, pair_targets(names, targets));
+  for (const Pairing& pair : pairs) {
+    const data::Field& field = *train->find(pair.target);
+    const auto index = static_cast<size_t>(forward->find_output(kOutputs + pair.output));
+    const TensorType& out = forward->type(forward->outputs()[index].value);
+    if (field.is_classes() && out.rank() >= 2 && out.dims[1] < field.num_classes())
+      return invalid("the data has {} classes, the model predicts {} ({}); widen its last layer", field.num_classes(),
+                     out.dims[1], to_string(out));
+  }
+  return {};
+}
+
 Status Trainer::Fit::compile_first() {
   const int64_t window = std::min(options().accumulate, batches);
-  std::vector<int64_t> indices(static_cast<size_t>(std::min(options().batch_size, train.size())), 0);
-  Tensor x, y;
-  DS_TRY(train.read(indices, x, y));
-  DS_ASSIGN(const std::string reason, self.resolve_precision(loss, x, y));
+  DS_ASSIGN(const std::string reason, self.resolve_precision(loss, first_type, first_batch));
+  first_batch.clear();
   if (!reason.empty()) say(reason);
   progress.precision = to_string(*self.precision_);
   // State must have all its tensors before a checkpoint is loaded into it.
   const StepKind kind = window == 1 ? StepKind::kUpdate : StepKind::kLast;
-  DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
-  const size_t prediction = static_cast<size_t>(program->graph().find_output("prediction"));
-  const TensorType& out = program->graph().type(program->graph().outputs()[prediction].value);
-  if (train.is_classification() && out.rank() >= 2 && !self.custom_loss_ && out.dims[1] < train.num_classes())
-    return invalid("the data has {} classes, the model predicts {} ({}); widen its last layer", train.num_classes(),
-                   out.dims[1], to_string(out));
+  DS_ASSIGN(const auto program, self.program(first_type, loss, kind));
   say(fmt::format("{} parameters, {} training samples, {} updates; a step takes {} of memory",
-                  self.model_->num_parameters(), train.size(), total, format_bytes(program->memory_bytes())));
+                  self.model_->num_parameters(), train->size(), total, format_bytes(program->memory_bytes())));
   for (const std::string& note : program->notes()) say(note);
   return {};
 }
@@ -143,13 +173,16 @@ std::string environment(const runtime::Backend& backend) {
 }
 
 Status Trainer::Fit::start(bool resume) {
-  const bool monitors_metric = std::find(metric_names.begin(), metric_names.end(), monitor) != metric_names.end();
-  if (monitor != "loss" && !monitors_metric)
-    return invalid("train.monitor: '{}' is neither loss nor one of train.metrics ({})", monitor,
-                   join(metric_names, ", "));
-  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train), train.ignored));
-  progress.settings =
-      run_settings(self.options_, train, validation, metric_names, monitor, self.custom_loss_ != nullptr);
+  DS_ASSIGN(first_batch, self.first_batch(train, first_type));
+  DS_ASSIGN(forward, self.traces_.get(*self.model_, first_type, &loss, true));
+  DS_TRY(check_classes());
+  DS_TRY(new_epoch());
+  const NamedValues sums = progress.term_sums;
+  std::vector<std::string> judged = metrics->names();
+  for (const auto& [name, sum] : sums) judged.push_back(name);
+  DS_ASSIGN(monitor, self.monitor_among(judged));
+  DS_ASSIGN(progress.settings, run_settings(self.options_, *train, validation.get(), metrics->names(), monitor,
+                                            self.custom_loss_ != nullptr));
   std::map<std::string, Tensor> tensors;
   self.precision_.reset();
   if (resume)
@@ -162,6 +195,9 @@ Status Trainer::Fit::start(bool resume) {
   if (resume) {
     DS_TRY(self.state_->load(tensors));
     DS_TRY(metrics->set_state(progress.metrics));
+    if (progress.term_sums.size() != sums.size())
+      return make_error(ErrorCode::kDataCorrupt, "the checkpoint has {} terms of the loss, the run {}",
+                        progress.term_sums.size(), sums.size());
     if (!progress.history.empty()) {
       DS_ASSIGN(io::TensorFile file, io::load_safetensors(folder.file("best.safetensors")));
       best = std::move(file.tensors);
@@ -184,34 +220,35 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
   const double learning_rate = rate(progress.step);
   int64_t window_samples = 0, window_counted = 0;
   double window_loss = 0, norm = 0;
+  std::vector<double> window_terms(progress.term_sums.size());
   DS_ASSIGN(const double scale_before, self.state_->scalar(kLossScale));  // 0 without loss scaling
   bool skipped = false;
   for (int64_t i = window_begin; i < window_end; ++i) {
-    Tensor x, y;
     const double asked = seconds_now();
-    DS_ASSIGN(const bool more, stream.next(x, y));
+    DS_ASSIGN(const std::optional<data::Batch> batch, stream.next());
     waiting += seconds_now() - asked;
-    if (!more) return internal_error("the loader ended before batch {} of {}", i, batches);
+    if (!batch) return internal_error("the loader ended before batch {} of {}", i, batches);
     const bool last = i + 1 == window_end;
     const StepKind kind = window_end - window_begin == 1 ? StepKind::kUpdate
                           : last                         ? StepKind::kLast
                                                          : StepKind::kAccumulate;
-    const int64_t n = train.counted(y);
-    window_samples += x.dims()[0];
+    const int64_t n = train->counted(*batch);
+    window_samples += batch->begin()->second.dims()[0];
     window_counted += n;
     if (last && window_counted == 0) break;  // there is nothing to learn from
-    DS_ASSIGN(const auto program, self.program(x.type(), y.type(), loss, kind));
+    DS_ASSIGN(const data::BatchType type, train->type_of(*batch));
+    DS_ASSIGN(const auto program, self.program(type, loss, kind));
     const auto scalar = [](auto v) { return Tensor::scalar(DType::kF32, static_cast<double>(v)); };
-    DS_ASSIGN(const std::vector<Tensor> out, self.state_->run(program, {{"x", x},
-                                                                        {"y", y},
-                                                                        {kWeight, scalar(n)},
-                                                                        {kTotalWeight, scalar(window_counted)},
-                                                                        {kLearningRate, scalar(learning_rate)},
-                                                                        {kStepNumber, scalar(progress.step + 1)}}));
+    data::Batch given = *batch;
+    given[kWeight] = scalar(n);
+    given[kTotalWeight] = scalar(window_counted);
+    given[kLearningRate] = scalar(learning_rate);
+    given[kStepNumber] = scalar(progress.step + 1);
+    DS_ASSIGN(const std::vector<Tensor> out, self.state_->run(program, given));
     const auto result = [&](const char* name) -> const Tensor& {
       return out[static_cast<size_t>(program->graph().find_output(name))];
     };
-    const double value = n > 0 ? result("loss").at(0) : 0;
+    const double value = n > 0 ? result(kLoss).at(0) : 0;
     window_loss += value * static_cast<double>(n);
     if (last && program->graph().find_output("skipped") >= 0) skipped = result("skipped").at(0) != 0;
     // An overflow at the least scale is none that scaling could cure.
@@ -222,7 +259,14 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
                                                 : fmt::format("the loss is {}", window_loss / static_cast<double>(n)),
                      progress.step, folder.kept() ? " (the last good state is in " + folder.path() + ")" : "");
     if (last) norm = result("gradient_norm").at(0);
-    if (n > 0 && std::isfinite(value)) DS_TRY(metrics->add(result("prediction"), y));
+    if (n == 0 || !std::isfinite(value)) continue;
+    DS_TRY(metrics->add(named_outputs(program->graph(), out), *batch));
+    size_t term = 0;
+    for (const auto& [name, index] : outputs_after(program->graph(), kLossTerms)) {
+      const double of_term = out[index].at(0) * static_cast<double>(n);
+      window_terms[term] += of_term;
+      progress.term_sums[term++].second += of_term;
+    }
   }
   ++progress.step;
   samples += window_samples;
@@ -237,8 +281,12 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
     progress.seen += window_counted;
   }
   if (io::EventFile* events = folder.events(); events && progress.step % kLogEvery == 0) {
-    if (std::isfinite(window_loss) && window_counted > 0)
+    if (std::isfinite(window_loss) && window_counted > 0) {
       DS_TRY(events->scalar("train/loss", progress.step, window_loss / static_cast<double>(window_counted)));
+      for (size_t i = 0; i < window_terms.size(); ++i)
+        DS_TRY(events->scalar("train/" + progress.term_sums[i].first, progress.step,
+                              window_terms[i] / static_cast<double>(window_counted)));
+    }
     DS_TRY(events->scalar("train/learning_rate", progress.step, learning_rate));
     if (!skipped) DS_TRY(events->scalar("train/gradient_norm", progress.step, norm));
     if (scale_before > 0) {
@@ -253,9 +301,9 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
 
 std::string Trainer::Fit::text() const {
   const int64_t epoch = (progress.step - 1) / updates_per_epoch + 1;
-  const double mean = progress.seen == 0 ? 0 : progress.loss_sum / static_cast<double>(progress.seen);
-  return fmt::format("epoch {}/{}{}", epoch, options().epochs,
-                     values_text(named(mean, metric_names, metrics->values())));
+  NamedValues values = training();
+  if (progress.seen == 0) values[0].second = 0;
+  return fmt::format("epoch {}/{}{}", epoch, options().epochs, values_text(values));
 }
 
 Status Trainer::Fit::keep_best() {
@@ -274,29 +322,27 @@ Status Trainer::Fit::end_epoch() {
   EpochRecord record;
   record.epoch = progress.step / updates_per_epoch;
   record.learning_rate = rate(progress.step - 1);
-  record.training = named(progress.loss_sum / static_cast<double>(progress.seen), metric_names, metrics->values());
+  record.training = training();
   if (self.state_->tensors().contains(kLossScale))
     record.training.emplace_back("skipped_updates", static_cast<double>(progress.skipped));
-  if (validation.size() > 0) {
-    DS_ASSIGN(const Evaluation e,
-              self.evaluator_.evaluate(*self.backend_, validation, Trainer::kEvaluationBatch, loss, metric_names,
-                                       self.task_for(validation), *self.state_, true));
-    record.validation = {{"loss", e.loss}};
+  if (validation != nullptr) {
+    DS_ASSIGN(const Evaluation e, self.evaluator_.evaluate(*self.backend_, validation, Trainer::kEvaluationBatch, loss,
+                                                           self.make_metrics(*validation), *self.state_, true));
+    record.validation = {{kLoss, e.loss}};
+    record.validation.insert(record.validation.end(), e.terms.begin(), e.terms.end());
     record.validation.insert(record.validation.end(), e.metrics.begin(), e.metrics.end());
   }
   record.seconds = progress.epoch_seconds + seconds_now() - epoch_start;
   epoch_start = seconds_now();
   const NamedValues& judged = record.validation.empty() ? record.training : record.validation;
   const double value = monitored = find(judged, monitor);
-  const double gain = Metrics::higher_is_better(monitor) ? value - progress.best : progress.best - value;
+  const double gain = higher_is_better(monitor) ? value - progress.best : progress.best - value;
   // NaN is worse than anything; until there is a number, the latest weights are kept.
   const bool better = !std::isnan(value) && (!progress.has_best || gain > options().min_delta);
   const bool keep = better || !progress.has_best;
   progress.plateau.epoch(self.options_.schedule, better);
   progress.bad_epochs = better ? 0 : progress.bad_epochs + 1;
-  progress.loss_sum = progress.epoch_seconds = 0;
-  progress.seen = progress.skipped = 0;
-  DS_ASSIGN(metrics, Metrics::create(metric_names, self.task_for(train), train.ignored));
+  DS_TRY(new_epoch());
   progress.history.push_back(record);
   if (better) {
     progress.best = value;
@@ -325,17 +371,20 @@ Status Trainer::Fit::end_epoch() {
   return save();
 }
 
-Result<FitResult> Trainer::fit(const data::Dataset& training, const data::Dataset& held_out, bool resume,
+Result<FitResult> Trainer::fit(const data::DatasetPtr& training, const data::DatasetPtr& held_out, bool resume,
                                const Hooks& hooks) {
   if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
-  DS_ASSIGN(const data::Dataset train, with_ignored(training));
-  DS_ASSIGN(const data::Dataset validation, with_ignored(held_out));
+  DS_ASSIGN(const data::DatasetPtr train, with_ignored(training));
+  data::DatasetPtr validation;
+  if (held_out != nullptr) {
+    DS_ASSIGN(validation, with_ignored(held_out));
+  }
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, std::move(loading)));
-  if (validation.size() > 0) DS_TRY(validation.validate());
-  DS_ASSIGN(const LossFunction loss, loss_for(train));
+  if (validation != nullptr) DS_TRY(validation->validate());
+  DS_ASSIGN(const LossFunction loss, loss_for(*train));
   DS_ASSIGN(RunFolder folder, RunFolder::at(options_.train.output));
-  Fit fit{*this, train, validation, hooks, loss, monitor_for(train), metrics_for(train), std::move(folder)};
+  Fit fit{*this, train, validation, hooks, loss, std::move(folder)};
   fit.batches = loader.num_batches();
   fit.updates_per_epoch = (fit.batches - 1) / options_.train.accumulate + 1;
   if (options_.train.epochs > kMostUpdates / fit.updates_per_epoch)

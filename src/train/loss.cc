@@ -71,7 +71,7 @@ std::optional<int64_t> ignored_label(const std::string& name, const std::map<std
   return std::get<int64_t>(*value);
 }
 
-Result<LossFunction> make_loss(const std::string& name, const std::map<std::string, std::string>& params) {
+Result<PairLoss> make_loss(const std::string& name, const std::map<std::string, std::string>& params) {
   const std::vector<std::string> names = loss_names();
   const OpDef* def =
       std::find(names.begin() + 1, names.end(), name) == names.end() ? nullptr : ops::registry().find(name);
@@ -98,12 +98,57 @@ Result<LossFunction> make_loss(const std::string& name, const std::map<std::stri
           fmt::format("loss.{}: expected {} ({}), got '{}'", key, to_string(spec->kind), spec->doc, text));
   }
   if (!problems.empty()) return Status(ErrorCode::kInvalidArgument, join(problems, "\n"));
-  return LossFunction([name, attrs](Expr prediction, Expr target) {
+  return PairLoss([name, attrs](Expr prediction, Expr target) {
     // A model's [N, 1] against targets [N]: the same numbers, never a broadcast.
     if (is_float(target.dtype()) && prediction.dims() != target.dims() &&
         without_ones(prediction.dims()) == without_ones(target.dims()))
       prediction = ops::reshape(prediction, target.dims());
     return prediction.builder().op(name, {prediction, target}, attrs);
+  });
+}
+
+Result<std::vector<Pairing>> pair_targets(const std::vector<std::string>& outputs,
+                                          const std::vector<std::string>& targets) {
+  std::vector<Pairing> pairs;
+  for (const std::string& target : targets) {
+    if (std::find(outputs.begin(), outputs.end(), target) != outputs.end())
+      pairs.push_back({target, target});
+    else if (outputs.size() == 1 && targets.size() == 1)
+      pairs.push_back({outputs[0], target});
+    else
+      return invalid(
+          "the model has no output for the target '{}'; its outputs are: {}. Return a dict of outputs by "
+          "their targets' names, or give a loss of your own",
+          target, join(outputs, ", "));
+  }
+  return pairs;
+}
+
+Result<LossFunction> loss_of_targets(const std::string& name, const std::map<std::string, std::string>& params,
+                                     const std::vector<data::Field>& targets) {
+  if (targets.empty()) return invalid("the data have no target; give one, or a loss of your own");
+  std::vector<std::string> names;
+  std::vector<PairLoss> losses;
+  for (const data::Field& target : targets) {
+    const std::string resolved = resolve_loss(name, target.sample.dtype);
+    std::map<std::string, std::string> own = params;
+    if (target.ignored && ignored_label(resolved, {})) own.emplace("ignore_index", std::to_string(*target.ignored));
+    DS_ASSIGN(PairLoss loss, make_loss(resolved, own));
+    names.push_back(target.name);
+    losses.push_back(std::move(loss));
+  }
+  return LossFunction([names, losses](const ModelOutputs& outputs, const BatchValues& batch) {
+    std::vector<LossTerm> terms;
+    Builder& builder = outputs.values[0].builder();
+    const Result<std::vector<Pairing>> pairs = pair_targets(outputs.names, names);
+    if (!pairs.ok()) builder.fail(pairs.status());
+    for (size_t i = 0; pairs.ok() && i < pairs->size(); ++i) {
+      const Pairing& p = (*pairs)[i];
+      const auto at = std::find(outputs.names.begin(), outputs.names.end(), p.output) - outputs.names.begin();
+      terms.push_back({names.size() == 1 ? "" : p.target,
+                       losses[i](outputs.values[static_cast<size_t>(at)], batch.at(p.target)), 1});
+    }
+    return terms;
   });
 }
 

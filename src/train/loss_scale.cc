@@ -2,6 +2,7 @@
 
 #include "graph/cloner.h"
 #include "ops/dsl.h"
+#include "train/forward.h"
 
 namespace deepseek::train {
 
@@ -15,8 +16,8 @@ Result<Graph> with_scaled_loss(const Graph& graph) {
   cloner.nodes();
   cloner.results();
   builder.set_scope("loss_scale");
-  const Expr loss = cloner.at(graph.outputs()[graph.find_output("loss")].value);
-  builder.output("scaled_loss", ops::cast(loss, DType::kF32) * scale);
+  const Expr loss = cloner.at(graph.outputs()[graph.find_output(kLoss)].value);
+  builder.output(kScaledLoss, ops::cast(loss, DType::kF32) * scale);
   return builder.finish();
 }
 

@@ -13,6 +13,7 @@ namespace deepseek::train {
 
 constexpr double kInitialLossScale = 65536, kLeastLossScale = 1, kMostLossScale = 16777216;
 constexpr const char *kLossScale = "loss_scale/scale", *kSkippedUpdates = "loss_scale/skipped";
+constexpr const char* kScaledLoss = "loss_scale/loss";
 
 // Undefined where scaling is off.
 struct LossScale {
@@ -20,7 +21,7 @@ struct LossScale {
   graph::Expr good;            // bool[]: all gradients are finite
 };
 
-// `graph` with the further output "scaled_loss", the output "loss" times the state kLossScale.
+// `graph` with the further output kScaledLoss, the output kLoss times the state kLossScale.
 Result<graph::Graph> with_scaled_loss(const graph::Graph& graph);
 // bool[]: whether all elements of all tensors are finite.
 graph::Expr all_finite(graph::Builder& builder, const std::vector<graph::Expr>& tensors);

@@ -14,10 +14,10 @@ struct PrecisionChoice {
   std::string reason;  // of "auto", for the user; else empty
 };
 
-// For "auto", trains a few steps in each precision on the batch x, y and a copy of the state. What a run computes then
+// For "auto", trains a few steps in each precision on the batch and a copy of the state. What a run computes then
 // depends on the measurement, so it is not the default, and a resumed run keeps what its checkpoint says.
 Result<PrecisionChoice> choose_precision(const TrainerOptions& options, const runtime::BackendPtr& backend,
                                          nn::Module& model, StateStore& state, const LossFunction& loss,
-                                         const graph::Tensor& x, const graph::Tensor& y);
+                                         const data::BatchType& type, const data::Batch& batch);
 
 }  // namespace deepseek::train

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/strings.h"
-#include "io/event_file.h"
 
 namespace deepseek::train {
 
@@ -11,7 +10,6 @@ namespace {
 
 constexpr const char* kFree[] = {"train.epochs",  "train.patience", "train.min_delta", "train.save_every",
                                  "train.threads", "train.output",   "train.kernels",   "memory."};
-constexpr size_t kMostBytes = size_t{1} << 24;
 
 bool is_free(const std::string& key) {
   return std::any_of(std::begin(kFree), std::end(kFree), [&](const char* free) {
@@ -23,35 +21,34 @@ bool may_change(const std::string& key) {
   return key != "optimizer.name" && (key.starts_with("optimizer.") || key.starts_with("schedule."));
 }
 
-uint32_t checksum(const graph::Tensor& t) {
-  if (!t.defined()) return 0;
-  return io::crc32c({static_cast<const std::byte*>(t.data()), std::min(t.num_bytes(), kMostBytes)});
-}
-
-// "288 samples f32[1,28,28], checksums 1c291ca3 47eed3e7": of what the first inputs and targets are.
-std::string fingerprint(const data::Dataset& d) {
-  if (d.size() == 0) return "none";
-  graph::TensorType sample = d.input_type();
-  sample.dims.erase(sample.dims.begin());
-  return fmt::format("{} samples {}, checksums {:08x} {:08x}", d.size(), to_string(sample), checksum(d.inputs),
-                     checksum(d.targets));
+// "288 samples x f32[1,28,28] -> y i64[], checksum 1c291ca3".
+Result<std::string> fingerprint(const data::Dataset* d) {
+  if (d == nullptr) return std::string("none");
+  data::BatchType samples;
+  for (const data::Field& f : d->fields()) samples.push_back({f.name, f.sample, f.role});
+  DS_ASSIGN(const uint32_t checksum, d->checksum());
+  return fmt::format("{} samples {}, checksum {:08x}", d->size(), data::to_string(samples), checksum);
 }
 
 }  // namespace
 
-Settings run_settings(const TrainerOptions& options, const data::Dataset& train, const data::Dataset& validation,
-                      const std::vector<std::string>& metrics, const std::string& monitor, bool own_loss) {
+Result<Settings> run_settings(const TrainerOptions& options, const data::Dataset& train,
+                              const data::Dataset* validation, const std::vector<std::string>& metrics,
+                              const std::string& monitor, bool own_loss) {
   TrainerOptions o = options;
   o.optimizer.resolve();
-  o.loss.name = own_loss ? "a function" : resolve_loss(o.loss.name, train.targets.dtype());
+  if (own_loss)
+    o.loss.name = "a function";
+  else if (const auto targets = train.targets(); targets.size() == 1)
+    o.loss.name = resolve_loss(o.loss.name, targets[0]->sample.dtype);
   o.train.metrics = metrics;
   o.train.monitor = monitor;
   Settings settings;
   for (const OptionTable::Record& r : option_table(o).records())
     if (!is_free(r.path)) settings[r.path] = r.value;
   for (const auto& [key, value] : o.loss.params) settings["loss." + key] = value;
-  settings["training data"] = fingerprint(train);
-  settings["validation data"] = fingerprint(validation);
+  DS_ASSIGN(settings["training data"], fingerprint(&train));
+  DS_ASSIGN(settings["validation data"], fingerprint(validation));
   return settings;
 }
 

@@ -13,8 +13,9 @@ namespace deepseek::train {
 
 // The settings that decide what a run computes, by their keys in a config, and what tells its data from others. How
 // long, how fast and where to (epochs, patience, threads, memory, ...) is not among them.
-Settings run_settings(const TrainerOptions& options, const data::Dataset& train, const data::Dataset& validation,
-                      const std::vector<std::string>& metrics, const std::string& monitor, bool own_loss);
+Result<Settings> run_settings(const TrainerOptions& options, const data::Dataset& train,
+                              const data::Dataset* validation, const std::vector<std::string>& metrics,
+                              const std::string& monitor, bool own_loss);
 
 struct SettingChanges {
   std::vector<std::string> refused, allowed;  // "train.batch_size: 32 when the run began, 64 now"

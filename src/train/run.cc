@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/files.h"
@@ -13,10 +14,18 @@ namespace {
 
 constexpr int64_t kMostClassesDrawn = 100;
 
+// The zoo's models take one input, and predict classes, or the numbers of one target.
 Result<nn::ModulePtr> make_model(const RunOptions& o, const data::Dataset& d) {
+  const std::vector<const data::Field*> inputs = d.inputs(), targets = d.targets();
+  if (inputs.size() != 1 || targets.size() != 1)
+    return invalid(
+        "a model by name takes one input and one target, data '{}' have {} and {}; train one target at a "
+        "time, or write the model in Python",
+        o.data.name, inputs.size(), targets.size());
   nn::manual_seed(static_cast<uint64_t>(o.train.seed));
-  const graph::Dims dims = d.input_type().dims;
-  return models::create(o.model.name, {graph::Dims(dims.begin() + 1, dims.end()), d.num_classes()}, o.model.params);
+  const data::Field& target = *targets[0];
+  const int64_t outputs = target.is_classes() ? target.num_classes() : target.sample.num_elements();
+  return models::create(o.model.name, {inputs[0]->sample.dims, outputs}, o.model.params);
 }
 
 Status write_text(const std::filesystem::path& path, const std::string& text) {
@@ -38,9 +47,10 @@ Status draw_history(const std::filesystem::path& folder, const std::vector<Epoch
     }
     std::vector<io::Series> series{training};
     if (!validation.xs.empty()) series.push_back(validation);
-    std::string title = name;
+    std::string title = name, file = name;
+    std::replace(file.begin(), file.end(), '/', '-');
     title[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(title[0])));
-    DS_TRY(io::line_chart((folder / (name + ".png")).string(), title, "epoch", name, series));
+    DS_TRY(io::line_chart((folder / (file + ".png")).string(), title, "epoch", name, series));
   }
   return {};
 }
@@ -49,7 +59,7 @@ Status draw_history(const std::filesystem::path& folder, const std::vector<Epoch
 
 Result<RunResult> run_training(const RunOptions& options, bool resume, const Hooks& hooks) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, *splits.train));
   const std::filesystem::path folder = options.train.output;
   if (folder.empty()) return invalid("train.output: expected a run folder, got ''");
   Trainer trainer(model, options);
@@ -58,30 +68,35 @@ Result<RunResult> run_training(const RunOptions& options, bool resume, const Hoo
   resolved.optimizer.resolve();
   trainer.set_config(option_table(resolved).to_yaml());
   RunResult result;
-  result.class_names = splits.test.class_names;
   DS_ASSIGN(result.fit, trainer.fit(splits.train, splits.validation, resume, hooks));
   if (result.fit.interrupted) return result;
-  DS_ASSIGN(result.test, trainer.evaluate(splits.test));
-  std::string text = fmt::format("loss {}\n", result.test.loss);
-  for (const auto& [name, value] : result.test.metrics) text += fmt::format("{} {}\n", name, value);
-  DS_TRY(write_text(folder / "test.txt", text));
   DS_TRY(draw_history(folder, result.fit.history));
-  if (!result.test.confusion.empty() && result.test.classes <= kMostClassesDrawn)
-    DS_TRY(io::confusion_matrix_chart((folder / "confusion.png").string(), "Test set: true class by predicted class",
-                                      splits.test.class_names, result.test.confusion));
+  if (splits.test == nullptr) return result;
+  DS_ASSIGN(result.test, trainer.evaluate(splits.test));
+  std::string text = fmt::format("loss {}\n", result.test->loss);
+  for (const auto* part : {&result.test->terms, &result.test->metrics})
+    for (const auto& [name, value] : *part) text += fmt::format("{} {}\n", name, value);
+  DS_TRY(write_text(folder / "test.txt", text));
+  for (const MetricSet::Confusion& c : result.test->confusions) {
+    const std::string name = result.test->confusions.size() == 1 ? "confusion.png" : "confusion-" + c.target + ".png";
+    const std::vector<std::string>& classes = splits.test->find(c.target)->class_names;
+    if (c.classes <= kMostClassesDrawn && c.classes == static_cast<int64_t>(classes.size()))
+      DS_TRY(io::confusion_matrix_chart((folder / name).string(), "Test set: true class by predicted class", classes,
+                                        c.counts));
+  }
   return result;
 }
 
 Result<std::string> monitored_value(const RunOptions& options) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, *splits.train));
   return Trainer(model, options).monitor_for(splits.train);
 }
 
 Result<std::shared_ptr<const runtime::Program>> training_program(const RunOptions& options,
                                                                  passes::PassObserver observe) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, *splits.train));
   Trainer trainer(model, options);
   trainer.observe_passes(std::move(observe));
   return trainer.step_program(splits.train);
@@ -89,7 +104,7 @@ Result<std::shared_ptr<const runtime::Program>> training_program(const RunOption
 
 Result<explain::StepProfile> profile_training(const RunOptions& options, const explain::ProfileOptions& how) {
   DS_ASSIGN(const data::Splits splits, data::open_dataset(options.data.name, options.data.params));
-  DS_ASSIGN(nn::ModulePtr model, make_model(options, splits.train));
+  DS_ASSIGN(nn::ModulePtr model, make_model(options, *splits.train));
   DS_ASSIGN(explain::StepProfile profile, Trainer(model, options).profile(splits.train, how));
   profile.subject = fmt::format("{} on {}, {}", options.model.name, options.data.name, profile.subject);
   return profile;
@@ -104,7 +119,7 @@ Result<TrainedRun> load_run(const std::string& folder) {
   table.ignore("train.augment");  // of older runs; it says nothing of a model that is trained
   DS_TRY(table.load_yaml(*text, config));
   DS_ASSIGN(run.data, data::open_dataset(run.options.data.name, run.options.data.params));
-  DS_ASSIGN(run.model, make_model(run.options, run.data.train));
+  DS_ASSIGN(run.model, make_model(run.options, *run.data.train));
   DS_ASSIGN(const io::TensorFile weights, io::load_safetensors(folder + "/best.safetensors"));
   DS_TRY(run.model->load_state(weights.tensors).note("while loading '" + folder + "/best.safetensors'"));
   return run;

@@ -2,6 +2,7 @@
 // Test: tests/train/trainer_test.cc
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "data/sources.h"
@@ -11,12 +12,11 @@ namespace deepseek::train {
 
 struct RunResult {
   FitResult fit;
-  Evaluation test;  // of the best weights
-  std::vector<std::string> class_names;
+  std::optional<Evaluation> test;  // of the best weights, where there are test data and the run was not interrupted
 };
 
-// Trains as Trainer::fit does, then writes test.txt, loss.png, a chart per metric, and confusion.png for classes.
-// An interrupted run has no test result.
+// Trains as Trainer::fit does, then writes test.txt, loss.png, a chart per metric, and confusion.png for classes
+// (confusion-<target>.png where several targets have classes).
 Result<RunResult> run_training(const RunOptions& options, bool resume, const Hooks& hooks);
 
 // A run folder's model with its best weights, and its data.

@@ -102,8 +102,10 @@ struct TrainOptions {
         {.doc = "listed: the first fast kernel of each op's list; measured: the fastest of them on this machine, timed "
                 "once and remembered in $DEEPSEEK_CACHE or ~/.cache/deepseek",
          .choices = {"listed", "measured"}});
-    t.field("metrics", metrics,
-            {.doc = "accuracy, top<k>, precision, recall, f1, auc, mae, rmse, r2; none: accuracy, or mae, rmse, r2"});
+    t.field(
+        "metrics", metrics,
+        {.doc =
+             "accuracy, top<k>, precision, recall, f1, auc, mae, rmse, r2, or of one target <target>/<metric>; [none]: no metrics; empty: accuracy, or mae, rmse, r2"});
     t.field("monitor", monitor,
             {.doc = "validation value that picks the best checkpoint: loss or a metric; auto: the first metric"});
     t.field("patience", patience, {.doc = "epochs without a better monitor after which to stop, 0 is off", .min = 0});

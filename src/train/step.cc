@@ -54,10 +54,10 @@ Status write_update(Builder& builder, const Graph& backward, const std::vector<s
 
 }  // namespace
 
-Result<Graph> training_graph(nn::Module& model, const TensorType& x, const TensorType& y, const StepOptions& options,
-                             StepKind kind, ForwardTraces* traces) {
+Result<Graph> training_graph(nn::Module& model, const data::BatchType& batch, const StepOptions& options, StepKind kind,
+                             ForwardTraces* traces) {
   ForwardTraces own;
-  DS_ASSIGN(Graph forward, (traces != nullptr ? *traces : own).get(model, x, &y, options.loss, true));
+  DS_ASSIGN(Graph forward, (traces != nullptr ? *traces : own).get(model, batch, &options.loss, true));
   std::vector<std::string> parameters;
   for (const nn::State& s : model.named_state())
     if (s.trainable && forward.find_input(s.name) >= 0) parameters.push_back(s.name);
@@ -74,7 +74,7 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
     DS_ASSIGN(forward, driver.run("scale_loss", forward, scale, false));
   }
   const auto differentiate = [&](const Graph& g, const passes::PassContext&) {
-    return passes::autodiff(g, scaled ? "scaled_loss" : "loss", parameters);
+    return passes::autodiff(g, scaled ? kScaledLoss : kLoss, parameters);
   };
   DS_ASSIGN(const Graph backward, driver.run("autodiff", forward, differentiate, false));
 
@@ -130,8 +130,8 @@ Result<Graph> training_graph(nn::Module& model, const TensorType& x, const Tenso
     else
       write_state(builder, inputs[u.input], cloner.at(u.value), loss_scale);
   }
-  builder.output("loss", result("loss"));
-  builder.output("prediction", result("prediction"));
+  for (const Output& output : forward.outputs())
+    if (output.name != kScaledLoss) builder.output(output.name, result(output.name));
   return builder.finish();
 }
 

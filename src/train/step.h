@@ -33,15 +33,14 @@ enum class StepKind {
 constexpr const char *kLearningRate = "step/learning_rate", *kStepNumber = "step/number";
 constexpr const char *kWeight = "step/weight", *kTotalWeight = "step/total_weight";
 
-// Data inputs: "x", "y" (nn::input_name); unless the kind is kAccumulate kLearningRate and kStepNumber (1 in the first
+// Data inputs: the batch's (nn::input_name); unless the kind is kAccumulate kLearningRate and kStepNumber (1 in the first
 // update); unless it is kUpdate kWeight, how much the batch counts in the update (0: not at all, whatever its
-// gradients), and for kLast kTotalWeight, of all of the update's batches. Outputs: "loss", "prediction", and
-// "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
+// gradients), and for kLast kTotalWeight, of all of the update's batches. Outputs: those of
+// evaluation_graph(), "gradient_norm" (before clipping) where there is an update, and "skipped" (1 or 0) with loss scaling. State: the
 // module's tensors by name, "optimizer/<parameter>/<moment>", "ema/<parameter>", "accumulated/<parameter>",
 // nn::kRandomCounter, and f32[] "loss_scale/scale", "loss_scale/good" (updates since it changed), "loss_scale/skipped"
 // (of all updates). The average's decay grows as min(ema_decay, (1 + step) / (10 + step)), TensorFlow's
 // ExponentialMovingAverage.
-Result<graph::Graph> training_graph(nn::Module& model, const graph::TensorType& x, const graph::TensorType& y,
-                                    const StepOptions& options, StepKind kind = StepKind::kUpdate,
-                                    ForwardTraces* traces = nullptr);
+Result<graph::Graph> training_graph(nn::Module& model, const data::BatchType& batch, const StepOptions& options,
+                                    StepKind kind = StepKind::kUpdate, ForwardTraces* traces = nullptr);
 }  // namespace deepseek::train

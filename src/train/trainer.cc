@@ -33,40 +33,87 @@ Result<StateStore*> Trainer::state() {
   return &*state_;
 }
 
-Result<data::Dataset> Trainer::with_ignored(const data::Dataset& dataset) const {
-  data::Dataset result = dataset;
-  if (custom_loss_ || !dataset.targets.defined() || dataset.targets.dtype() != DType::kI64) return result;
+Result<data::DatasetPtr> Trainer::with_ignored(const data::DatasetPtr& dataset) const {
+  if (custom_loss_) return dataset;
   const auto& params = options_.loss.params;
-  const std::optional<int64_t> ignored = ignored_label(resolve_loss(options_.loss.name, DType::kI64), params);
-  if (dataset.ignored && ignored && *dataset.ignored != *ignored && params.contains("ignore_index"))
-    return invalid("loss.ignore_index is {}, the data's is {}; give one of them", *ignored, *dataset.ignored);
-  if (!dataset.ignored) result.ignored = ignored;
-  return result;
+  std::vector<data::Field> fields = dataset->fields();
+  for (data::Field& f : fields) {
+    if (!f.is_classes()) continue;
+    const std::optional<int64_t> ignored = ignored_label(resolve_loss(options_.loss.name, DType::kI64), params);
+    if (f.ignored && ignored && *f.ignored != *ignored && params.contains("ignore_index"))
+      return invalid("loss.ignore_index is {}, the data's is {}; give one of them", *ignored, *f.ignored);
+    if (!f.ignored) f.ignored = ignored;
+  }
+  return data::DatasetView::with_fields(dataset, std::move(fields));
 }
 
 Result<LossFunction> Trainer::loss_for(const data::Dataset& dataset) const {
   if (custom_loss_) return custom_loss_;
-  const std::string name = resolve_loss(options_.loss.name, dataset.targets.dtype());
-  std::map<std::string, std::string> params = options_.loss.params;
-  if (dataset.ignored && ignored_label(name, {})) params.emplace("ignore_index", std::to_string(*dataset.ignored));
-  return make_loss(name, params);
+  std::vector<data::Field> targets;
+  for (const data::Field* f : dataset.targets()) targets.push_back(*f);
+  return loss_of_targets(options_.loss.name, options_.loss.params, targets);
 }
 
-Task Trainer::task_for(const data::Dataset& dataset) const {
-  if (custom_loss_) return dataset.is_classification() ? Task::kMulticlass : Task::kRegression;
-  return task_of(resolve_loss(options_.loss.name, dataset.targets.dtype()));
+Result<MetricSet> Trainer::metrics_for(const data::Dataset& dataset, const graph::Graph& graph,
+                                       const data::BatchType& batch) const {
+  std::map<std::string, TensorType> outputs, targets;
+  std::vector<std::string> output_names;
+  for (const auto& [name, index] : outputs_after(graph, kOutputs)) {
+    outputs[name] = graph.type(graph.outputs()[index].value);
+    output_names.push_back(name);
+  }
+  for (const data::BatchEntry& e : batch)
+    if (e.role == data::Role::kTarget) targets[e.name] = e.type;
+  std::vector<Comparison> comparisons;
+  for (const data::Field* f : dataset.targets()) {
+    const Task task = custom_loss_ ? (f->is_classes() ? Task::kMulticlass : Task::kRegression)
+                                   : task_of(resolve_loss(options_.loss.name, f->sample.dtype));
+    const std::vector<std::string> own =
+        targets.size() == 1 ? output_names : std::vector<std::string>{outputs.contains(f->name) ? f->name : ""};
+    const Result<std::vector<Pairing>> pair = pair_targets(own, {f->name});
+    if (!pair.ok() || !outputs.contains((*pair)[0].output)) continue;
+    const Comparison c{(*pair)[0].output, f->name, task, f->ignored};
+    if (custom_loss_ && options_.train.metrics.empty() && !c.fits(outputs.at(c.output), targets.at(c.target))) continue;
+    comparisons.push_back(c);
+  }
+  return MetricSet::create(options_.train.metrics, comparisons);
 }
 
-std::vector<std::string> Trainer::metrics_for(const data::Dataset& dataset) const {
-  return options_.train.metrics.empty() ? Metrics::defaults(task_for(dataset)) : options_.train.metrics;
+Evaluator::MakeMetrics Trainer::make_metrics(const data::Dataset& dataset) const {
+  return [this, &dataset](const graph::Graph& graph, const data::BatchType& batch) {
+    return metrics_for(dataset, graph, batch);
+  };
 }
 
-std::string Trainer::monitor_for(const data::Dataset& dataset) const {
-  return options_.train.monitor == "auto" ? metrics_for(dataset)[0] : options_.train.monitor;
+Result<std::string> Trainer::monitor_among(const std::vector<std::string>& metrics) const {
+  const std::string& monitor = options_.train.monitor;
+  if (monitor == "auto") return metrics.empty() ? std::string(kLoss) : metrics[0];
+  if (monitor != kLoss && std::find(metrics.begin(), metrics.end(), monitor) == metrics.end())
+    return invalid("train.monitor: '{}' is neither loss nor one of train.metrics ({})", monitor, join(metrics, ", "));
+  return monitor;
 }
 
-Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorType& x, const TensorType& y,
-                                                                 const LossFunction& loss, StepKind kind) {
+Result<data::Batch> Trainer::first_batch(const data::DatasetPtr& train, data::BatchType& type) const {
+  DS_ASSIGN(data::LoaderOptions loading, loader_options());
+  loading.batch_size = std::min(loading.batch_size, train->size());
+  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
+  DS_ASSIGN(data::Batch batch, loader.batch(0, 0));
+  DS_ASSIGN(type, train->type_of(batch));
+  return batch;
+}
+
+Result<std::string> Trainer::monitor_for(const data::DatasetPtr& data) {
+  DS_ASSIGN(const data::DatasetPtr train, with_ignored(data));
+  DS_ASSIGN(const LossFunction loss, loss_for(*train));
+  data::BatchType type;
+  DS_TRY(first_batch(train, type).status());
+  DS_ASSIGN(const graph::Graph forward, traces_.get(*model_, type, &loss, true));
+  DS_ASSIGN(const MetricSet metrics, metrics_for(*train, forward, type));
+  return monitor_among(metrics.names());
+}
+
+Result<std::shared_ptr<const runtime::Program>> Trainer::program(const data::BatchType& batch, const LossFunction& loss,
+                                                                 StepKind kind) {
   const DType precision = precision_.value_or(precision_of(options_.train));
   DS_ASSIGN(const runtime::BackendPtr device, backend());
   DS_ASSIGN(StateStore * state, this->state());
@@ -74,37 +121,34 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const TensorTyp
   const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
     StepOptions step = step_options(options_, loss, precision);
     step.observe = observe_;
-    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, x, y, step, kind, &traces_));
+    DS_ASSIGN(const graph::Graph graph, training_graph(*model_, batch, step, kind, &traces_));
     DS_ASSIGN(runtime::CompileOptions how, compile_options(options_, *device));
     how.observe = observe_;
     return runtime::ModuleCache::shared().get(*device, graph, how);
   };
   const std::string types =
-      fmt::format("{} {} {} {} ", to_string(x), to_string(y), static_cast<int>(kind), to_string(precision));
+      fmt::format("{} {} {} ", data::to_string(batch), static_cast<int>(kind), to_string(precision));
   DS_ASSIGN(auto program, programs_.get(types + structure_.key(), compile));
   DS_TRY(state->prepare(program->graph()));
   return program;
 }
 
-Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const Tensor& x, const Tensor& y) {
+Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const data::BatchType& type,
+                                               const data::Batch& batch) {
   if (precision_) return std::string();
   DS_ASSIGN(StateStore * state, this->state());
-  DS_ASSIGN(PrecisionChoice choice, choose_precision(options_, backend_, *model_, *state, loss, x, y));
+  DS_ASSIGN(PrecisionChoice choice, choose_precision(options_, backend_, *model_, *state, loss, type, batch));
   precision_ = choice.precision;
   return std::move(choice.reason);
 }
 
-Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::Dataset& data) {
-  DS_ASSIGN(const data::Dataset train, with_ignored(data));
-  DS_TRY(train.validate());
-  DS_ASSIGN(const LossFunction loss, loss_for(train));
-  DS_ASSIGN(data::LoaderOptions loading, loader_options());
-  loading.batch_size = std::min(loading.batch_size, train.size());
-  DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
-  Tensor x, y;
-  DS_TRY(loader.batch(0, 0, x, y));
-  DS_TRY(resolve_precision(loss, x, y).status());
-  return program(x.type(), y.type(), loss, StepKind::kUpdate);
+Result<std::shared_ptr<const runtime::Program>> Trainer::step_program(const data::DatasetPtr& data) {
+  DS_ASSIGN(const data::DatasetPtr train, with_ignored(data));
+  DS_ASSIGN(const LossFunction loss, loss_for(*train));
+  data::BatchType type;
+  DS_ASSIGN(const data::Batch batch, first_batch(train, type));
+  DS_TRY(resolve_precision(loss, type, batch).status());
+  return program(type, loss, StepKind::kUpdate);
 }
 
 Result<data::LoaderOptions> Trainer::loader_options() const {
@@ -129,53 +173,50 @@ Result<data::LoaderOptions> Trainer::loader_options() const {
                              .augmenter = std::move(augmenter)};
 }
 
-Result<explain::StepProfile> Trainer::profile(const data::Dataset& data, const explain::ProfileOptions& options) {
+Result<explain::StepProfile> Trainer::profile(const data::DatasetPtr& data, const explain::ProfileOptions& options) {
   if (options_.train.threads > 0) DS_TRY(set_num_threads(options_.train.threads));
-  DS_ASSIGN(const data::Dataset train, with_ignored(data));
+  DS_ASSIGN(const data::DatasetPtr train, with_ignored(data));
   DS_ASSIGN(const std::shared_ptr<const runtime::Program> program, step_program(train));
   DS_ASSIGN(data::LoaderOptions loading, loader_options());
-  loading.batch_size = std::min(loading.batch_size, train.size());
+  loading.batch_size = std::min(loading.batch_size, train->size());
   loading.drop_last = true;  // the program takes whole batches
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(train, loading));
   DS_ASSIGN(StateStore state, state_->clone());
   std::unique_ptr<data::BatchStream> stream;
   int64_t epoch = 0, done = 0;
-  Tensor x, y;
+  data::Batch batch;
   const auto next = [&]() -> Status {
     while (true) {
       if (!stream) stream = std::make_unique<data::BatchStream>(loader, epoch);
-      DS_ASSIGN(const bool more, stream->next(x, y));
-      if (more) return {};
+      DS_ASSIGN(std::optional<data::Batch> more, stream->next());
+      if (more) {
+        batch = std::move(*more);
+        return {};
+      }
       stream.reset();
       ++epoch;
     }
   };
   const auto run = [&](runtime::Profile* profile) -> Status {
-    return state
-        .run(program,
-             {{"x", x},
-              {"y", y},
-              {kLearningRate, Tensor::scalar(DType::kF32, options_.optimizer.rate())},
-              {kStepNumber, Tensor::scalar(DType::kF32, static_cast<double>(++done))}},
-             false, profile)
-        .status();
+    batch[kLearningRate] = Tensor::scalar(DType::kF32, options_.optimizer.rate());
+    batch[kStepNumber] = Tensor::scalar(DType::kF32, static_cast<double>(++done));
+    return state.run(program, batch, false, profile).status();
   };
   DS_ASSIGN(explain::StepProfile profile, explain::profile_steps(*program, *backend_, {next, run}, options));
   profile.subject = fmt::format("a training step of {} samples", loading.batch_size);
   return profile;
 }
 
-Result<Evaluation> Trainer::evaluate(const data::Dataset& data) {
-  DS_ASSIGN(const data::Dataset dataset, with_ignored(data));
-  DS_TRY(dataset.validate());
-  DS_ASSIGN(const LossFunction loss, loss_for(dataset));
+Result<Evaluation> Trainer::evaluate(const data::DatasetPtr& data) {
+  DS_ASSIGN(const data::DatasetPtr dataset, with_ignored(data));
+  DS_TRY(dataset->validate());
+  DS_ASSIGN(const LossFunction loss, loss_for(*dataset));
   DS_ASSIGN(StateStore * state, this->state());
   DS_TRY(state->upload());  // the model as it is: others may have written to it
-  return evaluator_.evaluate(*backend_, dataset, kEvaluationBatch, loss, metrics_for(dataset), task_for(dataset),
-                             *state);
+  return evaluator_.evaluate(*backend_, dataset, kEvaluationBatch, loss, make_metrics(*dataset), *state);
 }
 
-Result<Tensor> Trainer::predict(const Tensor& inputs) {
+Result<data::Batch> Trainer::predict(const data::Batch& inputs) {
   DS_ASSIGN(StateStore * state, this->state());
   DS_TRY(state->upload());
   return evaluator_.predict(*backend_, inputs, kEvaluationBatch, *state);

@@ -41,7 +41,7 @@ struct FitResult {
 
 class Trainer {
  public:
-  // `loss` replaces options.loss where given; metrics then default to those of its targets' type.
+  // `loss` replaces options.loss where given; metrics then default to those of its targets' types that fit.
   Trainer(nn::ModulePtr model, TrainerOptions options, LossFunction loss = {});
 
   // What config.yaml says; by default the options.
@@ -54,22 +54,24 @@ class Trainer {
   // log.txt, history.csv, TensorBoard events, last.safetensors (everything needed to resume) and best.safetensors (the
   // model's tensors by name). `resume` continues from last.safetensors. Without validation data the training values are
   // monitored. At the end the model holds the best epoch's weights.
-  Result<FitResult> fit(const data::Dataset& train, const data::Dataset& validation, bool resume, const Hooks& hooks);
+  // `validation`: nullptr for none.
+  Result<FitResult> fit(const data::DatasetPtr& train, const data::DatasetPtr& validation, bool resume,
+                        const Hooks& hooks);
 
   // What options.train.monitor names; where it is auto, for this data.
-  std::string monitor_for(const data::Dataset& dataset) const;
+  Result<std::string> monitor_for(const data::DatasetPtr& dataset);
 
   // Loss and metrics of the model as it is.
-  Result<Evaluation> evaluate(const data::Dataset& dataset);
-  // Predictions [N, ...] for inputs f32 or i64 [N, ...].
-  Result<graph::Tensor> predict(const graph::Tensor& inputs);
+  Result<Evaluation> evaluate(const data::DatasetPtr& dataset);
+  // Outputs [N, ...] by name for inputs f32 or i64 [N, ...].
+  Result<data::Batch> predict(const data::Batch& inputs);
 
   // The compiled step for a batch like the first `train` has.
-  Result<std::shared_ptr<const runtime::Program>> step_program(const data::Dataset& train);
+  Result<std::shared_ptr<const runtime::Program>> step_program(const data::DatasetPtr& train);
 
   // Times the step on batches as fit() makes them, one update per batch, on a copy of the state: the model stays as
   // it is.
-  Result<explain::StepProfile> profile(const data::Dataset& train, const explain::ProfileOptions& options);
+  Result<explain::StepProfile> profile(const data::DatasetPtr& train, const explain::ProfileOptions& options);
 
   const nn::ModulePtr& model() const { return model_; }
   const TrainerOptions& options() const { return options_; }
@@ -81,15 +83,23 @@ class Trainer {
   Result<StateStore*> state();
   static constexpr int64_t kEvaluationBatch = 256;
   Result<data::LoaderOptions> loader_options() const;
-  // The data set with the label that does not count: its own, else that of the loss.
-  Result<data::Dataset> with_ignored(const data::Dataset& dataset) const;
+  // The data set with labels that do not count: its own, else that of the loss.
+  Result<data::DatasetPtr> with_ignored(const data::DatasetPtr& dataset) const;
   Result<LossFunction> loss_for(const data::Dataset& dataset) const;
-  Task task_for(const data::Dataset& dataset) const;
-  std::vector<std::string> metrics_for(const data::Dataset& dataset) const;
+  // What `dataset`'s targets are compared with, of a graph with the model's outputs. With a loss of one's own and metrics
+  // that were not asked for, only what can be compared.
+  Result<MetricSet> metrics_for(const data::Dataset& dataset, const graph::Graph& graph,
+                                const data::BatchType& batch) const;
+  Evaluator::MakeMetrics make_metrics(const data::Dataset& dataset) const;
+  // The monitored value among these metrics.
+  Result<std::string> monitor_among(const std::vector<std::string>& metrics) const;
+  // A batch like those of training, and its type.
+  Result<data::Batch> first_batch(const data::DatasetPtr& train, data::BatchType& type) const;
   // Sets precision_, unless it is known. Returns what to tell the user.
-  Result<std::string> resolve_precision(const LossFunction& loss, const graph::Tensor& x, const graph::Tensor& y);
-  Result<std::shared_ptr<const runtime::Program>> program(const graph::TensorType& x, const graph::TensorType& y,
-                                                          const LossFunction& loss, StepKind kind);
+  Result<std::string> resolve_precision(const LossFunction& loss, const data::BatchType& type,
+                                        const data::Batch& batch);
+  Result<std::shared_ptr<const runtime::Program>> program(const data::BatchType& batch, const LossFunction& loss,
+                                                          StepKind kind);
 
   nn::ModulePtr model_;
   TrainerOptions options_;

@@ -90,7 +90,7 @@ TEST(Options, KeysOfTheWrongShape) {
   Fixture f;
   EXPECT_EQ(f.load("inner: 3"), "run.yaml:1:8: 'inner' expected a map of keys, got '3'");
   EXPECT_EQ(f.load("epochs: [1]"), "run.yaml:1:9: 'epochs' expected an integer >= 1, got a list");
-  EXPECT_EQ(f.load("inner: {beta: [1]}"), "run.yaml:1:15: 'inner.beta' expected one value, got a list");
+  EXPECT_EQ(f.load("inner: {beta: }"), "run.yaml:1:15: 'inner.beta' expected a value, got nothing");
   EXPECT_EQ(f.load("metrics: [[1]]"), "run.yaml:1:11: 'metrics' expected a list of values, got a list in it");
   EXPECT_EQ(f.load("epochs: 1\nepochs: 2"), "run.yaml:2:1: 'epochs' is given twice");
   EXPECT_EQ(f.load("- a\n- b"), "run.yaml:1:1: expected 'key: value' lines, got a list");

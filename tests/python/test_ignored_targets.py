@@ -95,5 +95,5 @@ def test_a_data_set_names_them():
 def test_mixed_samples_need_a_class_each():
     x, y = np.zeros((4, 1, 8, 8), np.float32), np.array([0, 1, -100, 1])
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    with pytest.raises(ValueError, match="need a class for each sample, some have the ignored label -100"):
+    with pytest.raises(ValueError, match="need a class for each sample, some of 'y' have the ignored label -100"):
         deepseek.Trainer(model, augmentation={"methods": ["mixup"]}).fit((x, y), progress=False)

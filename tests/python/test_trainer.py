@@ -213,8 +213,8 @@ def test_mistakes_are_told_together():
 
 @pytest.mark.parametrize("data, message", [
     ((np.zeros((0, 2), np.float32), np.zeros(0, int)), "the data set is empty"),
-    ((np.array([[0, 1], [np.nan, 2]], np.float32), np.array([0, 1])), "inputs of sample 1 hold nan"),
-    ((np.zeros((3, 2), np.float32), np.array([0, 1])), "3 inputs but 2 targets"),
+    ((np.array([[0, 1], [np.nan, 2]], np.float32), np.array([0, 1])), "'x' of sample 1 holds nan"),
+    ((np.zeros((3, 2), np.float32), np.array([0, 1])), "'x' has 3 samples but 'y' 2"),
     ((np.zeros((3, 2), np.float32), np.array([0, -1, 2])), "label of sample 1 is -1"),
 ])
 def test_bad_data_is_refused(data, message):

@@ -99,11 +99,11 @@ TEST(Threads, TrainingWithLoadersBesidePrediction) {
     models.push_back(std::make_shared<nn::Sequential>(
         std::vector<nn::ModulePtr>{std::make_shared<nn::Linear>(4, 8), std::make_shared<nn::Linear>(8, 2)}));
   in_threads([&](int t) {
-    data::Dataset data;
-    data.inputs = Tensor(DType::kF32, {40, 4});
-    for (int64_t i = 0; i < 160; ++i) data.inputs.set(i, static_cast<double>(i * 7 % 11) / 11 - 0.5);
-    data.targets = Tensor::zeros(DType::kI64, {40});
-    data.class_names = {"a", "b"};
+    Tensor x(DType::kF32, {40, 4});
+    for (int64_t i = 0; i < 160; ++i) x.set(i, static_cast<double>(i * 7 % 11) / 11 - 0.5);
+    const data::DatasetPtr data = *data::ArrayDataset::create(
+        {{.name = "x"}, {.name = "y", .role = data::Role::kTarget, .class_names = {"a", "b"}}},
+        {{"x", x}, {"y", Tensor::zeros(DType::kI64, {40})}});
     train::TrainerOptions options;
     options.train.output = "";
     options.train.epochs = 2;

@@ -36,9 +36,11 @@ class Steps {
   double run(double target, int step, StepKind kind = StepKind::kUpdate) {
     const Tensor x = Tensor::from<float>(DType::kF32, {2, 3}, std::vector<float>{1, 2, 3, -1, 0, 1});
     const Tensor y = Tensor::full(DType::kF32, {2, 1}, target);
-    const LossFunction loss = *make_loss("mse_loss", {});
+    const LossFunction loss =
+        *loss_of_targets("mse_loss", {}, {{.name = "y", .role = data::Role::kTarget, .sample = {DType::kF32, {1}}}});
+    const data::BatchType batch = {{"x", x.type()}, {"y", y.type(), data::Role::kTarget}};
     Result<graph::Graph> graph =
-        training_graph(*model_, x.type(), y.type(), step_options(options_, loss, precision_of(options_.train)), kind);
+        training_graph(*model_, batch, step_options(options_, loss, precision_of(options_.train)), kind);
     EXPECT_TRUE(graph.ok()) << graph.status().to_string();
     const auto program = *(*runtime::open_backend("cpu"))->compile(*graph, {});
     const auto out = state_->run(program, {{"x", x},
@@ -142,7 +144,10 @@ TEST(Precision, AutoSaysWhatItMeasured) {
   StateStore state(model, 0, cpu);
   const StateStore before = *state.clone();
   const Tensor x = Tensor::full(DType::kF32, {2, 3}, 1), y = Tensor::full(DType::kF32, {2, 1}, 1);
-  const Result<PrecisionChoice> choice = choose_precision(o, cpu, model, state, *make_loss("mse_loss", {}), x, y);
+  const Result<PrecisionChoice> choice = choose_precision(
+      o, cpu, model, state,
+      *loss_of_targets("mse_loss", {}, {{.name = "y", .role = data::Role::kTarget, .sample = {DType::kF32, {1}}}}),
+      {{"x", x.type()}, {"y", y.type(), data::Role::kTarget}}, {{"x", x}, {"y", y}});
   ASSERT_TRUE(choice.ok()) << choice.status().to_string();
   EXPECT_TRUE(choice->reason.starts_with("precision ")) << choice->reason;
   const bool may = cpu->has_fast(DType::kBF16);

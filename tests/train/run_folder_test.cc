@@ -129,23 +129,23 @@ TEST_F(RunFolderTest, ErrorsSayWhatToDo) {
 TEST(ResumeTest, ComparesWhatDecidesTheNumbers) {
   TrainerOptions begun;
   begun.optimizer.name = "adam";
-  data::Dataset d;
-  d.inputs = graph::Tensor::zeros(DType::kF32, {3, 2});
-  d.targets = graph::Tensor::zeros(DType::kI64, {3});
-  d.class_names = {"a"};
-  data::Dataset other = d;
-  other.targets = graph::Tensor::full(DType::kI64, {3}, 1);
-  const Settings was = run_settings(begun, d, {}, {"accuracy"}, "accuracy", false);
+  const auto labelled = [](double label) {
+    return *data::ArrayDataset::create(
+        {{.name = "x"}, {.name = "y", .role = data::Role::kTarget, .class_names = {"a"}}},
+        {{"x", graph::Tensor::zeros(DType::kF32, {3, 2})}, {"y", graph::Tensor::full(DType::kI64, {3}, label)}});
+  };
+  const data::DatasetPtr d = labelled(0), other = labelled(1);
+  const Settings was = *run_settings(begun, *d, nullptr, {"accuracy"}, "accuracy", false);
   TrainerOptions now = begun;
   now.train.epochs = 9, now.train.threads = 3, now.train.output = "elsewhere", now.train.patience = 4;
   now.memory.limit = "1GiB";
-  SettingChanges changes = compare_settings(was, run_settings(now, d, {}, {"accuracy"}, "accuracy", false));
+  SettingChanges changes = compare_settings(was, *run_settings(now, *d, nullptr, {"accuracy"}, "accuracy", false));
   EXPECT_THAT(changes.refused, ElementsAre());
   EXPECT_THAT(changes.allowed, ElementsAre());
   now.train.batch_size = 8, now.train.accumulate = 2, now.train.seed = 1, now.train.precision = "bfloat16";
   now.optimizer.learning_rate = 0.25;
   now.loss.params["label_smoothing"] = "0.1";
-  changes = compare_settings(was, run_settings(now, other, d, {"f1"}, "f1", false));
+  changes = compare_settings(was, *run_settings(now, *other, d.get(), {"f1"}, "f1", false));
   EXPECT_THAT(changes.allowed, ElementsAre("optimizer.learning_rate: 0.001 when the run began, 0.25 now"));
   EXPECT_THAT(
       changes.refused,
@@ -153,8 +153,9 @@ TEST(ResumeTest, ComparesWhatDecidesTheNumbers) {
                   "train.metrics: [accuracy] when the run began, [f1] now",
                   "train.monitor: \"accuracy\" when the run began, \"f1\" now",
                   "train.precision: \"float32\" when the run began, \"bfloat16\" now",
-                  "train.seed: 0 when the run began, 1 now", HasSubstr("training data: 3 samples f32[2], checksums "),
-                  HasSubstr("validation data: none when the run began, 3 samples f32[2], checksums "),
+                  "train.seed: 0 when the run began, 1 now",
+                  HasSubstr("training data: 3 samples x f32[2] -> y i64[], checksum "),
+                  HasSubstr("validation data: none when the run began, 3 samples x f32[2] -> y i64[], checksum "),
                   "loss.label_smoothing: not given when the run began, 0.1 now"));
   EXPECT_TRUE(compare_settings({}, was).refused.empty());  // a checkpoint of before there were settings
 }

@@ -76,7 +76,7 @@ class TrainerTest : public ::testing::Test {
 TEST_F(TrainerTest, LearnsAndWritesTheRunFolder) {
   Result<RunResult> result = run_training(options("run"), false, quiet());
   ASSERT_TRUE(result.ok()) << result.status().to_string();
-  EXPECT_GT(result->test.value("accuracy"), 0.9);  // chance is 0.25
+  EXPECT_GT(result->test->value("accuracy"), 0.9);  // chance is 0.25
   const std::vector<EpochRecord>& history = result->fit.history;
   EXPECT_LT(history.back().training[0].second, history.front().training[0].second);
   for (const char* file : {"config.yaml", "history.csv", "last.safetensors", "best.safetensors", "loss.png",
@@ -86,7 +86,7 @@ TEST_F(TrainerTest, LearnsAndWritesTheRunFolder) {
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
   Result<Evaluation> again = Trainer(loaded->model, loaded->options).evaluate(loaded->data.test);
   ASSERT_TRUE(again.ok()) << again.status().to_string();
-  EXPECT_EQ(again->confusion, result->test.confusion);
+  EXPECT_EQ(again->confusions[0].counts, result->test->confusions[0].counts);
 }
 
 TEST_F(TrainerTest, ResumeEqualsUninterruptedBitForBit) {
@@ -130,7 +130,7 @@ TEST_F(TrainerTest, ResumeIsExactInFloat16WithSkippedUpdates) {
   }
   EXPECT_GT(skipped, 0);
   EXPECT_THAT(log, HasSubstr("its gradients overflow at loss scale"));
-  EXPECT_GT(whole->test.value("accuracy"), 0.9);
+  EXPECT_GT(whole->test->value("accuracy"), 0.9);
   for (const int64_t stop : {4, 14}) {
     ASSERT_TRUE(run_training(make("parts"), false, quiet(stop))->fit.interrupted);
     const Result<RunResult> resumed = run_training(make("parts"), true, quiet());
@@ -211,7 +211,7 @@ TEST_F(TrainerTest, ResumeIsExactWithAccumulationAverageAndPlateau) {
       EXPECT_EQ(whole->fit.history[i].training, resumed->fit.history[i].training);
       EXPECT_EQ(whole->fit.history[i].validation, resumed->fit.history[i].validation);
     }
-    EXPECT_EQ(whole->test.metrics, resumed->test.metrics);
+    EXPECT_EQ(whole->test->metrics, resumed->test->metrics);
   }
 }
 
@@ -339,9 +339,9 @@ TEST_F(TrainerTest, AccumulationEqualsTheLargeBatch) {
 TEST(TrainerRegressionTest, FollowsTheClosedForm) {
   auto model = std::make_shared<nn::Linear>(1, 1, false);
   double w = model->named_state()[0].value.at(0), average = w;
-  data::Dataset d;
-  d.inputs = graph::Tensor::full(DType::kF32, {1, 1}, 2);
-  d.targets = graph::Tensor::full(DType::kF32, {1}, 3);
+  const data::DatasetPtr d = *data::ArrayDataset::create(
+      {{.name = "x"}, {.name = "y", .role = data::Role::kTarget}},
+      {{"x", graph::Tensor::full(DType::kF32, {1, 1}, 2)}, {"y", graph::Tensor::full(DType::kF32, {1}, 3)}});
   TrainerOptions o;
   o.optimizer.learning_rate = 0.03125;
   o.schedule.name = "constant";
@@ -350,8 +350,7 @@ TEST(TrainerRegressionTest, FollowsTheClosedForm) {
   o.train.monitor = "loss";
   o.train.output = "";
   Trainer trainer(model, o);
-  data::Dataset none;
-  const Result<FitResult> result = trainer.fit(d, none, false, {});
+  const Result<FitResult> result = trainer.fit(d, nullptr, false, {});
   ASSERT_TRUE(result.ok()) << result.status().to_string();
   for (int t = 1; t <= 4; ++t) {
     EXPECT_NEAR(result->history[static_cast<size_t>(t - 1)].training[0].second, (2 * w - 3) * (2 * w - 3), 1e-5);

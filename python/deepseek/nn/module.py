@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import pickle
 import typing
@@ -307,3 +308,10 @@ class Module(_core.Module):
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         return _core.in_scope(self, lambda: self.forward(*args, **kwargs))
+
+    def _input_names(self) -> tuple[tuple[str, bool], ...]:
+        """(name, whether it is required) of what forward() takes; empty where it takes any number of inputs."""
+        parameters = list(inspect.signature(self.forward).parameters.values())
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+            return ()
+        return tuple((p.name, p.default is p.empty) for p in parameters)

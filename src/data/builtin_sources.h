@@ -1,0 +1,24 @@
+// The sources of this room, which sources.cc registers, and what they share. Test: tests/data/sources_test.cc
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+
+#include "data/sources.h"
+
+namespace deepseek::data {
+
+std::vector<Source> idx_sources();  // "fashion-mnist" and "idx"
+Source image_folder_source();
+
+// The sorted paths of the pictures in a folder and in the folders below it, other than hidden ones; of a file, its own.
+// Errors: kNotFound, also where there are none.
+Result<std::vector<std::string>> picture_files(const std::filesystem::path& path);
+
+// A whole number or a text of a spec, by its key. Errors: kDataCorrupt where it isn't there, or out of the bounds.
+Result<int64_t> spec_number(const nlohmann::ordered_json& spec, const std::string& key, int64_t least, int64_t most);
+Result<std::string> spec_text(const nlohmann::ordered_json& spec, const std::string& key);
+
+inline constexpr int64_t kMaxPixels = 16384;  // a side
+
+}  // namespace deepseek::data
