@@ -19,6 +19,8 @@
 #include "io/atomic_file.h"
 #include "models/zoo.h"
 #include "ops/registry.h"
+#include "predict/predictor.h"
+#include "predict/print.h"
 #include "program.h"
 #include "train/run.h"
 
@@ -66,8 +68,8 @@ int train_command(const std::string& config, const std::vector<std::string>& ove
   for (const char* name : {"loss.png", "accuracy.png", "confusion.png"})
     if (::access((folder + "/" + name).c_str(), F_OK) == 0) pictures += std::string(" ") + name;
   print_out("run folder    {} (history.csv{})\n", folder, pictures);
-  print_out("predict       deepseek predict {} --index 0\n", folder);
-  print_out("              deepseek predict {} --image PICTURE.png\n", folder);
+  print_out("predict       deepseek predict {} NEW_DATA -o predictions.csv\n", folder);
+  print_out("take along    deepseek export {} -o model.dsk\n", folder);
   std::string same;  // what this call had overridden
   for (const std::string& o : overrides)
     if (!o.starts_with("train.epochs=")) same += " --set " + o;
@@ -88,41 +90,49 @@ int evaluate_command(const std::string& folder) {
   return 0;
 }
 
-int predict_command(const std::string& folder, int64_t index, const std::string& image) {
-  Result<train::TrainedRun> run = train::load_run(folder);
-  if (!run.ok()) return failed(run.status());
-  data::DatasetPtr samples = run->data.test;
-  if (!image.empty()) {
-    Result<data::Input> one = data::open_input(run->data.train->input_spec(), image);
-    if (!one.ok()) return failed(one.status());
-    samples = one->data;
-    index = 0;
-  }
-  if (samples == nullptr) return failed(invalid("{}: its data have no test part; give --image", folder));
-  Result<data::Batch> batch = samples->read(std::span(&index, 1));
-  if (!batch.ok()) return failed(batch.status());
-  data::Batch inputs;
-  for (const data::Field* f : samples->inputs()) inputs[f->name] = batch->at(f->name);
-  const Result<data::Batch> outputs = train::Trainer(run->model, run->options).predict(inputs);
-  if (!outputs.ok()) return failed(outputs.status());
-  const graph::Tensor& out = outputs->begin()->second;
-  const data::Field& target = *run->data.train->targets()[0];
-  if (target.is_classes() && out.num_elements() == target.num_classes()) {
-    int64_t best = 0;
-    double total = 0;
-    for (int64_t i = 0; i < out.num_elements(); ++i)
-      if (out.at(i) > out.at(best)) best = i;
-    for (int64_t i = 0; i < out.num_elements(); ++i) total += std::exp(out.at(i) - out.at(best));
-    const std::string& name = target.class_names[static_cast<size_t>(best)];
-    if (image.empty())
-      print_out("test sample {}: {} ({:.1f} %), labelled {}\n", index, name, 100 / total,
-                target.class_names[static_cast<size_t>(batch->at(target.name).as<int64_t>()[0])]);
-    else
-      print_out("{}: {} ({:.1f} %)\n", image, name, 100 / total);
-    return 0;
-  }
-  for (int64_t i = 0; i < out.num_elements(); ++i) print_out("{}{}", i == 0 ? "" : " ", out.at(i));
-  print_out("\n");
+// Without a file, a line for each sample on standard output.
+int predict_command(const std::string& model, const std::vector<std::string>& inputs, const std::string& output,
+                    const std::string& device, int64_t batch_size) {
+  const Result<std::string> path = predict::model_path(model);
+  if (!path.ok()) return failed(path.status());
+  const Result<std::shared_ptr<infer::Session>> session = infer::Session::open(*path, {.device = device});
+  if (!session.ok()) return failed(session.status());
+  predict::Predictor predictor(*session, {.batch_size = batch_size});
+  const InterruptGuard interrupt;
+  ProgressBar bar = progress_bar("samples");
+  const auto progress = [&](int64_t done, int64_t total) {
+    if (!output.empty()) bar.update(done, 0, total, done, [] { return std::string(); });
+    return !interrupt.requested();
+  };
+  int64_t samples = 0;
+  const auto counted = [&](const data::WritePart& write) {
+    return [&, write](const data::TablePart& part) {
+      samples += std::visit([](const auto& v) { return static_cast<int64_t>(v.size()); }, part.at(0).values);
+      return write(part);
+    };
+  };
+  Status status;
+  if (output.empty())
+    status = predictor.predict(inputs, counted(predict::print_part), progress);
+  else
+    status = data::write_table(
+        output, [&](const data::WritePart& write) { return predictor.predict(inputs, counted(write), progress); });
+  bar.clear();
+  if (!status.ok()) return interrupt.requested() ? 130 : failed(status);
+  if (!output.empty()) print_out("{} predictions in {}\n", samples, output);
+  return 0;
+}
+
+int export_command(const std::string& run, const std::string& output) {
+  const Result<std::string> path = predict::model_path(run);
+  if (!path.ok()) return failed(path.status());
+  const Result<infer::ModelFile> model = infer::load_model(*path);
+  if (!model.ok()) return failed(model.status());
+  if (Status s = infer::save_model(output, *model); !s.ok()) return failed(s);
+  for (const infer::Port& port : model->signature.inputs) print_out("input   {:<12} {}\n", port.name, to_string(port));
+  for (const infer::Port& port : model->signature.outputs) print_out("output  {:<12} {}\n", port.name, to_string(port));
+  std::error_code error;
+  print_out("model   {} ({})\n", output, format_bytes(std::filesystem::file_size(output, error)));
   return 0;
 }
 
@@ -228,10 +238,9 @@ int run(int argc, char** argv) {
     if (argc > 1 && std::string_view(argv[1]) == name) return run_beside(name, argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
   app.require_subcommand(1);
-  std::string config, folder, image;
+  std::string config, folder;
   std::vector<std::string> overrides;
   bool resume = false;
-  int64_t index = 0;
   train::RunOptions defaults;
   const std::string keys = "\nKeys of the config:\n" + train::option_table(defaults).help();
 
@@ -251,15 +260,25 @@ int run(int argc, char** argv) {
   train->add_flag("--resume", resume, "continue from the run folder's last checkpoint");
   train->footer(keys + "\nExample: deepseek train examples/fashion_mnist.yaml --set optimizer.learning_rate=0.02");
 
-  CLI::App* predict = app.add_subcommand("predict", "Classify a picture or a test sample with a trained run");
-  predict->add_option("run", folder, "run folder")->required();
-  predict->add_option("--index", index, "which test sample");
-  predict->add_option(
-      "--image", image,
-      "a PNG or JPEG file; made to fit where the run trained on pictures on disk, else of their very size");
+  std::vector<std::string> inputs;
+  std::string output, where(runtime::kDefaultDevice);
+  int64_t batch_size = predict::PredictOptions().batch_size;
+  CLI::App* predict = app.add_subcommand("predict", "Predict for new raw data: a picture, a folder, a table");
+  predict->add_option("model", folder, "run folder or model file")->required();
+  predict->add_option("input", inputs, "raw data of the kind that the model was trained on")->required();
+  predict->add_option("-o,--output", output,
+                      "write a table: .csv, .tsv, .parquet, .arrow or .jsonl; default: a line for each sample");
+  predict->add_option("--device", where, "what runs it")->capture_default_str();
+  predict->add_option("--batch-size", batch_size, "samples at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->capture_default_str();
   predict->footer(
-      "Examples: deepseek predict runs/fashion_mnist --index 7\n          deepseek predict runs/fashion_mnist --image "
-      "shirt.png");
+      "Examples: deepseek predict runs/wine new.csv -o predictions.csv\n          deepseek predict shirts.dsk shirt.png");
+
+  CLI::App* export_ = app.add_subcommand("export", "Write a trained run's model as one file, which needs nothing else");
+  export_->add_option("run", folder, "run folder, or another model file")->required();
+  export_->add_option("-o,--output", output, "the file: model.dsk")->required();
+  export_->footer("Example: deepseek export runs/wine -o wine.dsk");
 
   CLI::App* explain =
       app.add_subcommand("explain", "Show the training step's graph, the kernel of each node and why others refused");
@@ -330,7 +349,8 @@ int run(int argc, char** argv) {
   explain_flags.passes = passes->count() > 0 || explain_flags.log.time || explain_flags.log.diff;
   explain_flags.log.graphs = passes->count() > 0 || explain_flags.log.diff;
   if (*train) return train_command(config, overrides, resume);
-  if (*predict) return predict_command(folder, index, image);
+  if (*predict) return predict_command(folder, inputs, output, where, batch_size);
+  if (*export_) return export_command(folder, output);
   if (*evaluate) return evaluate_command(folder);
   if (*models) {
     for (const std::string& name : deepseek::models::names())

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "base/interrupt.h"
+#include "data/sources.h"
 #include "features/job.h"
 #include "program.h"
 #include "tables/jobs.h"
@@ -121,6 +122,11 @@ int run(int argc, char** argv) {
   sql_command->add_option("--table", table_name, "the table that it is run on")->capture_default_str();
   sql_command->footer("Example: deepseek data sql pipeline.json --dialect spark --table warehouse.orders");
 
+  std::string set;
+  CLI::App* sets_command = app.add_subcommand("sets", "List what a run's data section may name, or the keys of one");
+  sets_command->add_option("name", set, "a kind of data: table, image-folder, ...");
+  sets_command->footer("Examples: deepseek data sets\n          deepseek data sets table");
+
   CLI::App* steps_command = app.add_subcommand("steps", "List the steps of pipelines and their options");
   steps_command->footer("Example: deepseek data steps");
 
@@ -129,6 +135,11 @@ int run(int argc, char** argv) {
   if (!status.ok()) return failed(status);
   if (*primitives_command) console_out(features::primitives_text());
   if (*steps_command) console_out(steps_text());
+  if (*sets_command) {
+    const Result<std::string> text = set.empty() ? data::sources_text() : data::source_text(set);
+    status = text.status();
+    if (text.ok()) console_out(*text);
+  }
   if (*sql_command) {
     const Result<std::string> query = sql_of_file(file, dialect, table_name);
     status = query.status();

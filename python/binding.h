@@ -72,6 +72,7 @@ void bind_data(nb::module_& m);       // data sets, augmentation
 void bind_profile(nb::module_& m);    // profiles, metrics
 void bind_step(nb::module_& m);
 void bind_trainer(nb::module_& m);
+void bind_session(nb::module_& m);  // models in files
 
 }  // namespace deepseek::python
 

@@ -9,6 +9,7 @@
 #include "backends/builtin/register.h"
 #include "base/fork.h"
 #include "base/threads.h"
+#include "base/version.h"
 #include "binding.h"
 #include "graph/builder.h"
 #include "graph/text.h"
@@ -87,7 +88,7 @@ NB_MODULE(_core, m) {
   // A step holds the loss function, whose globals hold the step: such a circle is alive when the interpreter ends, and
   // a user need not hear of it.
   nb::set_leak_warnings(false);
-  m.attr("version") = DEEPSEEK_VERSION;
+  m.attr("version") = version();
   backends::builtin::register_backends();
   bind_trace(m);
   bind_structure(m);
@@ -98,6 +99,7 @@ NB_MODULE(_core, m) {
   bind_profile(m);
   bind_step(m);
   bind_trainer(m);
+  bind_session(m);
   watch_the_end();
   survive_forks();
   m.def(

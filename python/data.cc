@@ -302,14 +302,13 @@ void bind_data(nb::module_& m) {
       parts.append(part == nullptr ? nb::none() : nb::cast(Samples{part, part->targets().size() == 1}));
     return nb::tuple(parts);
   });
-  m.def("data_sources", [] {
-    nb::list out;
-    for (const data::Source& source : data::sources()) {
-      nb::list keys;
-      for (const data::Key& k : source.keys) keys.append(nb::make_tuple(k.name, k.doc, k.value, k.required));
-      out.append(nb::make_tuple(source.name, source.doc, nb::tuple(keys), source.example));
-    }
-    return out;
+  m.def("source_names", [] {
+    std::vector<std::string> names;
+    for (const data::Source& source : data::sources()) names.push_back(source.name);
+    return names;
+  });
+  m.def("sources_text", [](const std::optional<std::string>& name) {
+    return name ? unwrap(data::source_text(*name)) : data::sources_text();
   });
 }
 

@@ -107,30 +107,6 @@ TracedValue wrap(Expr e) {
   return {active(), e};
 }
 
-namespace {
-
-// Exactly; by way of double it would be rounded beyond 2^53.
-Expr integer_constant(nb::handle object, DType dtype) {
-  int overflow = 0;
-  const int64_t value = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
-  if (PyErr_Occurred() != nullptr) nb::raise_python_error();
-  Tensor constant(dtype, {});
-  switch (dtype) {
-    case DType::kI8: constant.as<int8_t>()[0] = static_cast<int8_t>(value); break;
-    case DType::kU8: constant.as<uint8_t>()[0] = static_cast<uint8_t>(value); break;
-    case DType::kI32: constant.as<int32_t>()[0] = static_cast<int32_t>(value); break;
-    default: constant.as<int64_t>()[0] = value;
-  }
-  const bool holds = dtype == DType::kI64 || constant.at(0) == static_cast<double>(value);
-  if (overflow != 0 || !holds)
-    throw nb::value_error(fmt::format("the number {} does not fit into {}; cast the value beside it",
-                                      nb::cast<std::string>(nb::str(object)), to_string(dtype))
-                              .c_str());
-  return active()->builder.constant(std::move(constant));
-}
-
-}  // namespace
-
 Expr to_optional_expr(nb::handle object) { return object.is_none() ? Expr() : to_expr(object); }
 
 Expr to_expr(nb::handle object, Expr like) {

@@ -127,6 +127,12 @@ class PyTrainer {
     return unwrap(without_gil([&] { return trainer_->profile(train.data, {.warmup = warmup, .steps = steps}); }));
   }
 
+  void save(const std::string& path) {
+    const Turn turn(mutex_);
+    watch_.look(*model_);
+    unwrap(without_gil([&] { return trainer_->save(path); }));
+  }
+
   nb::object predict(const std::map<std::string, Array>& inputs) {
     data::Batch batch;
     for (const auto& [name, array] : inputs) batch[name] = to_tensor(array);
@@ -155,6 +161,15 @@ void bind_trainer(nb::module_& m) {
       out.append(nb::make_tuple(r.path, r.value, r.doc, r.expected));
     return out;
   });
+  m.def("run_history", [](const std::string& folder) {
+    std::map<std::string, Tensor> tensors;
+    train::Progress progress;
+    unwrap(train::load_checkpoint(folder + "/last.safetensors", tensors, progress)
+               .note("is '" + folder + "' a run folder?"));
+    nb::list history;
+    for (const train::EpochRecord& r : progress.history) history.append(to_dict(r));
+    return history;
+  });
   nb::class_<PyTrainer>(m, "Trainer")
       .def(nb::init<nn::ModulePtr, nb::object, const Settings&>(), nb::arg("model"), nb::arg("loss").none(),
            nb::arg("settings"))
@@ -164,7 +179,8 @@ void bind_trainer(nb::module_& m) {
            nb::arg("terminal"), nb::arg("callback").none())
       .def("evaluate", &PyTrainer::evaluate)
       .def("profile", &PyTrainer::profile, nb::arg("data"), nb::arg("steps"), nb::arg("warmup"))
-      .def("predict", &PyTrainer::predict);
+      .def("predict", &PyTrainer::predict)
+      .def("save", &PyTrainer::save, nb::arg("path"));
 }
 
 }  // namespace deepseek::python

@@ -27,7 +27,7 @@ def rooms_of(root):
     """Rooms in the order of their declaration, each with all that it may include."""
     text = re.sub(r"#.*", "", (root / "CMakeLists.txt").read_text())
     rooms = {}
-    for name, used in re.findall(r"^room\(\s*([\w/]+)(?:\s+LIBRARY\s+\w+)?(?:\s+USES\s+([^)]*))?\)", text, re.MULTILINE):
+    for name, used in re.findall(r"^room\(\s*([\w/]+)(?:\s+LIBRARY\s+\w+(?:\s+ONLY(?:\s+(?!USES)\w+)+)?)?(?:\s+USES\s+([^)]*))?\)", text, re.MULTILINE):
         reached = set()
         for room in used.split():
             if room not in rooms:

@@ -8,7 +8,7 @@ from . import _core, _pickles, data, metrics, models, nn, ops, optim
 from ._core import Graph, Program, Value, devices, isa, manual_seed, num_threads, op_names, samples, set_num_threads
 from ._core import version as __version__
 from .files import load, save
-from .inference import Frozen, freeze
+from .inference import Frozen, InferenceSession, Run, freeze, load_run
 from .trainer import Trainer, compile, profile
 
 
@@ -19,5 +19,5 @@ def trace(function: typing.Callable[..., typing.Any], *arrays: typing.Any) -> Gr
     return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
 
 
-__all__ = ["Frozen", "Graph", "Program", "Trainer", "Value", "__version__", "compile", "data", "devices", "freeze", "isa", "load", "manual_seed", "metrics", "models", "nn", "num_threads",
+__all__ = ["Frozen", "Graph", "InferenceSession", "Program", "Run", "Trainer", "Value", "__version__", "compile", "data", "devices", "freeze", "isa", "load", "load_run", "manual_seed", "metrics", "models", "nn", "num_threads",
            "op_names", "ops", "optim", "profile", "samples", "save", "set_num_threads", "trace"]

@@ -167,21 +167,13 @@ def load(name: str, **parameters: Any) -> Splits:
 
 
 def names() -> list[str]:
-    """The data sets that load() knows."""
-    return [name for name, *_ in _core.data_sources()]
+    """The data sources that load() knows."""
+    return _core.source_names()
 
 
 def sources(name: str | None = None) -> str:
-    """What load() knows, a line each; with a name, what its parameters are."""
-    known = {source[0]: source for source in _core.data_sources()}
-    if name is None:
-        return "\n".join(f"{source:<16} {doc}" for source, doc, *_ in known.values())
-    if name not in known:
-        raise ValueError(f"there is no data source {name!r}; there are: {', '.join(known)}")
-    _, doc, keys, example = known[name]
-    lines = [f"{name}: {doc}", ""]
-    lines += [f"  {key:<20} {text}" + (" (required)" if required else f" (default {value})" if value else "") for key, text, value, required in keys]
-    return "\n".join([*lines, "", example])
+    """What load() and a run's config know, a line each; with a name, its keys with their defaults, and an example. print() it."""
+    return _core.sources_text(name)
 
 
 if typing.TYPE_CHECKING:

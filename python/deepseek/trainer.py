@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import typing
 from collections.abc import Mapping
 
@@ -136,6 +137,14 @@ class Trainer:
         """Loss, its terms and metrics of the model as it is, and the confusion matrix [true, predicted] for classes (of several
         targets a dict by name)."""
         return self._core.evaluate(self._dataset(data))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """The trained model as one file, with how raw data become its inputs and what its classes are called.
+
+        InferenceSession(path), `deepseek predict` and infer::Session of C++ use it without the code that made the model. Raises
+        ValueError before fit(), and for a model that draws random numbers when it evaluates.
+        """
+        self._core.save(os.fspath(path))
 
     def profile(self, data: Data, *, steps: int = 5, warmup: int = 3) -> _core.StepProfile:
         """Where the time of a training step on `data` goes: medians of `steps` steps after `warmup` ones.

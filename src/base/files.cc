@@ -76,21 +76,27 @@ Result<OpenFile> open_file(const std::string& path) {
   return opened;
 }
 
+Result<size_t> read_at(const OpenFile& opened, size_t offset, std::span<std::byte> bytes, const std::string& path) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n =
+        ::pread(opened.file.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error("read", path, errno);
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return done;
+}
+
 Result<std::string> read_text(const std::string& path, size_t most) {
   DS_ASSIGN(const OpenFile opened, open_file(path));
   if (opened.bytes > most)
     return invalid("'{}' has {} bytes, at most {} are expected here; is it the right file?", path, opened.bytes, most);
   return guarded(fmt::format("while reading '{}'", path), [&]() -> Result<std::string> {
     std::string text(opened.bytes, '\0');
-    size_t done = 0;
-    while (done < text.size()) {
-      const ssize_t n = ::read(opened.file.get(), text.data() + done, text.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return system_error("read", path, errno);
-      if (n == 0) break;  // shrunk while being read
-      done += static_cast<size_t>(n);
-    }
-    text.resize(done);
+    DS_ASSIGN(const size_t read, read_at(opened, 0, std::as_writable_bytes(std::span(text)), path));
+    text.resize(read);  // less where it shrank meanwhile
     return text;
   });
 }

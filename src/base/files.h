@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "base/status.h"
@@ -37,6 +38,9 @@ struct OpenFile {
   size_t bytes = 0;
 };
 Result<OpenFile> open_file(const std::string& path);
+
+// Fills `bytes` from the file's byte `offset` on; gives how many, which are fewer where the file ends before.
+Result<size_t> read_at(const OpenFile& opened, size_t offset, std::span<std::byte> bytes, const std::string& path);
 
 // The whole content of an ordinary file of at most so many bytes. Errors: as open_file().
 Result<std::string> read_text(const std::string& path, size_t most = size_t{64} << 20);

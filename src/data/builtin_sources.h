@@ -11,6 +11,9 @@ namespace deepseek::data {
 std::vector<Source> idx_sources();  // "fashion-mnist" and "idx"
 Source image_folder_source();
 
+// Loads the library that has this source, where it is one's of its own. Errors: kUnsupported, with what it lacks.
+Status load_source_library(const std::string& source);
+
 // The sorted paths of the pictures in a folder and in the folders below it, other than hidden ones; of a file, its own.
 // Errors: kNotFound, also where there are none.
 Result<std::vector<std::string>> picture_files(const std::filesystem::path& path);

@@ -120,18 +120,16 @@ Result<DatasetPtr> with_inputs_of(const Json& spec, const DatasetPtr& data) {
 
 Result<Input> open_parsed(const std::string& text, const std::string& path) {
   if (text.empty())
-    return make_error(ErrorCode::kUnsupported,
-                      "[data] '{}': this model learnt from arrays, and does not know how files "
-                      "become its inputs; give it arrays",
-                      path);
+    return invalid(
+        "[data] '{}': this model learnt from arrays, and does not know how files become its inputs; give it arrays",
+        path);
   Json spec = parse_json<Json>(text, false);
   if (!spec.is_object())
     return make_error(ErrorCode::kDataCorrupt, "[data] an input spec is no JSON object: {}", text.substr(0, 200));
   DS_ASSIGN(const std::string name, spec_text(spec, "source"));
   DS_ASSIGN(const Source source, find_source(name));
   if (!source.open_input)
-    return make_error(ErrorCode::kUnsupported, "[data] '{}': data of '{}' come as arrays only; give the model arrays",
-                      path, name);
+    return invalid("[data] '{}': data of '{}' come as arrays only; give the model arrays", path, name);
   Json own = spec;
   own.erase("source");
   own.erase("fields");
@@ -200,9 +198,14 @@ std::vector<Source> sources() {
   return all;
 }
 
-Result<Source> find_source(const std::string& name) {
+Status load_source_library(const std::string& source) {
   for (const Library& l : kLibraries)
-    if (name == l.source && !registered(name)) DS_TRY(load_guarded(l));
+    if (source == l.source && !registered(source)) DS_TRY(load_guarded(l));
+  return {};
+}
+
+Result<Source> find_source(const std::string& name) {
+  DS_TRY(load_source_library(name));
   if (std::optional<Source> found = registered(name)) return *std::move(found);
   std::vector<std::string> names;
   for (const Source& s : sources()) names.push_back(s.name);
@@ -210,6 +213,24 @@ Result<Source> find_source(const std::string& name) {
     if (std::find(names.begin(), names.end(), l.source) == names.end()) names.emplace_back(l.source);
   return invalid("[data] unknown data set '{}'{}; there are: {}", name, did_you_mean(name, names),
                  fmt::join(names, ", "));
+}
+
+std::string sources_text() {
+  std::string out;
+  for (const Source& s : sources()) out += fmt::format("{:<16} {}\n", s.name, s.doc);
+  return out;
+}
+
+Result<std::string> source_text(const std::string& name) {
+  DS_ASSIGN(const Source source, find_source(name));
+  std::string out = fmt::format("{}: {}\n\n", source.name, source.doc);
+  size_t width = 0;
+  for (const Key& k : source.keys) width = std::max(width, k.name.size());
+  for (const Key& k : source.keys) {
+    const std::string end = k.required ? " (required)" : k.value.empty() ? "" : " (default " + k.value + ")";
+    out += fmt::format("  {:<{}}  {}{}\n", k.name, width, k.doc, end);
+  }
+  return out + "\n" + source.example;
 }
 
 Result<Splits> open_dataset(const std::string& name, const Params& params) {

@@ -51,6 +51,10 @@ std::vector<Source> sources();  // by name; those of libraries where these can b
 // Errors: kInvalidArgument, with the nearest name; what a source's library lacks, where it can't be loaded.
 Result<Source> find_source(const std::string& name);
 
+// For people: a line for each source; a source's keys with their defaults, and an example.
+std::string sources_text();
+Result<std::string> source_text(const std::string& name);
+
 // After check_keys(). Errors: kInvalidArgument (unknown name or parameter, named with what exists), kNotFound, kIo,
 // kDataCorrupt.
 Result<Splits> open_dataset(const std::string& name, const Params& params);

@@ -16,8 +16,8 @@ constexpr int kMaxDepth = 16;  // nested bodies
 // Recursive descent over the text; every function returns false after setting error_ once.
 class Parser {
  public:
-  Parser(std::string_view text, const OpRegistry& registry, std::string_view where)
-      : text_(text), registry_(registry), where_(where) {}
+  Parser(std::string_view text, const OpRegistry& registry, std::string_view where, const ParseOptions& options)
+      : text_(text), registry_(registry), where_(where), options_(options) {}
 
   Result<Graph> run() {
     Graph graph;
@@ -151,6 +151,7 @@ class Parser {
   bool tensor(Tensor& out) {
     TensorType t;
     if (!type(t) || !expect("<")) return false;
+    if (peek("\"")) return tensor_outside(t, out) && expect(">");
     // Each element takes at least one character, so a short text can't ask for much memory.
     if (t.num_elements() > static_cast<int64_t>(text_.size() - pos_))
       return fail("as many elements as " + to_string(t));
@@ -166,6 +167,17 @@ class Parser {
       }
     }
     return expect(">");
+  }
+  bool tensor_outside(const TensorType& type, Tensor& out) {
+    const size_t begin = pos_;
+    std::string name;
+    if (!quoted(name)) return false;
+    if (!options_.outside) return fail(begin, "a tensor '" + name + "' outside of the text, which is all there is");
+    Result<Tensor> found = options_.outside(name);
+    if (!found.ok()) return fail(begin, found.status().message());
+    out = std::move(found).value();
+    if (out.type() == type) return true;
+    return fail(begin, fmt::format("tensor '{}': expected {}, got {}", name, to_string(type), to_string(out.type())));
   }
   bool attribute(const AttrSpec& spec, AttrValue& out, int depth) {
     switch (spec.kind) {
@@ -247,6 +259,9 @@ class Parser {
       } while (accept(","));
       if (!expect("}")) return false;
     }
+    if (options_.fill_defaults)
+      for (const AttrSpec& spec : n.op->attrs)
+        if (spec.default_value && n.attrs.find(spec.name) == nullptr) n.attrs.set(spec.name, *spec.default_value);
     // Checked at once, though verify() does it again, so that the error has the node's place in the text.
     OpContext context{n.op, {}, &n.attrs};
     for (Value v : n.inputs) context.inputs.push_back(data.types[static_cast<size_t>(v.id)]);
@@ -317,14 +332,16 @@ class Parser {
   std::string_view text_;
   const OpRegistry& registry_;
   std::string where_;
+  const ParseOptions& options_;
   size_t pos_ = 0;
   Status error_;
 };
 
 }  // namespace
 
-Result<Graph> parse(std::string_view text, const OpRegistry& registry, std::string_view where) {
-  return Parser(text, registry, where).run();
+Result<Graph> parse(std::string_view text, const OpRegistry& registry, std::string_view where,
+                    const ParseOptions& options) {
+  return Parser(text, registry, where, options).run();
 }
 
 }  // namespace deepseek::graph

@@ -52,10 +52,11 @@ std::string print_tensor(const Tensor& t) {
   return out + ">";
 }
 
-std::string print_graph(const Graph& graph, const std::string& indent);
+std::string print_graph(const Graph& graph, const std::string& indent, const NameTensor& outside);
 
 struct Printer {
   std::string indent;
+  const NameTensor& outside;
   std::string operator()(bool v) const { return v ? "true" : "false"; }
   std::string operator()(int64_t v) const { return std::to_string(v); }
   std::string operator()(double v) const { return number(v); }
@@ -68,11 +69,14 @@ struct Printer {
     return "f[" + join(v, [](double x) { return number(x); }) + "]";
   }
   std::string operator()(DType v) const { return std::string(to_string(v)); }
-  std::string operator()(const Tensor& v) const { return print_tensor(v); }
-  std::string operator()(const GraphRef& v) const { return v ? print_graph(*v, indent) : "graph {}"; }
+  std::string operator()(const Tensor& v) const {
+    const std::optional<std::string> name = outside ? outside(v) : std::nullopt;
+    return name ? to_string(v.type()) + "<" + quote(*name) + ">" : print_tensor(v);
+  }
+  std::string operator()(const GraphRef& v) const { return v ? print_graph(*v, indent, outside) : "graph {}"; }
 };
 
-std::string print_graph(const Graph& graph, const std::string& indent) {
+std::string print_graph(const Graph& graph, const std::string& indent, const NameTensor& outside) {
   const std::string in = indent + "  ";
   const auto ref = [](Value v) { return "%" + std::to_string(v.id); };
   std::string out = "graph {\n";
@@ -86,7 +90,7 @@ std::string print_graph(const Graph& graph, const std::string& indent) {
     if (!node.attrs.empty()) {
       std::string attrs;
       for (const auto& [name, value] : node.attrs)
-        attrs += (attrs.empty() ? "" : ", ") + name + "=" + std::visit(Printer{in}, value);
+        attrs += (attrs.empty() ? "" : ", ") + name + "=" + std::visit(Printer{in, outside}, value);
       out += " {" + attrs + "}";
     }
     out += " : " + join(results, [&](Value v) { return to_string(graph.type(v)); });
@@ -101,7 +105,9 @@ std::string print_graph(const Graph& graph, const std::string& indent) {
 
 }  // namespace
 
-std::string print(const Graph& graph) { return graph.defined() ? print_graph(graph, "") + "\n" : "graph {}\n"; }
-std::string print(const AttrValue& value) { return std::visit(Printer{""}, value); }
+std::string print(const Graph& graph, const NameTensor& outside) {
+  return graph.defined() ? print_graph(graph, "", outside) + "\n" : "graph {}\n";
+}
+std::string print(const AttrValue& value) { return std::visit(Printer{"", {}}, value); }
 
 }  // namespace deepseek::graph

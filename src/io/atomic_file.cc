@@ -90,23 +90,20 @@ Result<int> open_regular(const std::string& path, int flags) {
   return fd;
 }
 
+Status check_fits(const OpenFile& opened, const std::string& path) {
+  constexpr size_t kSmall = size_t{1} << 30;
+  if (opened.bytes <= kSmall || opened.bytes <= machine_memory()) return {};
+  return make_error(ErrorCode::kIo, "cannot read '{}': its {} are more than the memory there is", path,
+                    format_bytes(opened.bytes));
+}
+
 Result<std::vector<std::byte>> read_file(const std::string& path) {
   DS_ASSIGN(const OpenFile opened, open_file(path));
-  constexpr size_t kSmall = size_t{1} << 30;
-  if (opened.bytes > kSmall && opened.bytes > machine_memory())
-    return make_error(ErrorCode::kIo, "cannot read '{}': its {} are more than the memory there is", path,
-                      format_bytes(opened.bytes));
+  DS_TRY(check_fits(opened, path));
   return guarded(fmt::format("while reading '{}'", path), [&]() -> Result<std::vector<std::byte>> {
     std::vector<std::byte> bytes(opened.bytes);
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t n = ::read(opened.file.get(), bytes.data() + done, bytes.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return system_error("read", path, errno);
-      if (n == 0) break;  // shrunk while being read; the format's own checks name the truncation
-      done += static_cast<size_t>(n);
-    }
-    bytes.resize(done);
+    DS_ASSIGN(const size_t read, read_at(opened, 0, bytes, path));
+    bytes.resize(read);  // less where it shrank meanwhile; the format's own checks name the truncation
     return bytes;
   });
 }

@@ -24,6 +24,8 @@ Status write_file_atomic(const std::string& path, std::span<const std::byte> byt
 // The same with content produced piece by piece; an error from `writer` leaves `path` untouched and is passed on.
 Status write_file_atomic(const std::string& path, const std::function<Status(const WriteBytes&)>& writer);
 
+// An error where the file holds more than the machine's memory.
+Status check_fits(const OpenFile& opened, const std::string& path);
 // The whole content of an ordinary file. Errors: kNotFound, kIo, kInvalidArgument for what is no file.
 Result<std::vector<std::byte>> read_file(const std::string& path);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
@@ -203,23 +204,32 @@ Status check_coverage(std::vector<Entry>& entries, uint64_t data_size, std::stri
 
 }  // namespace
 
-static Result<TensorFile> parse(std::span<const std::byte> bytes, std::string_view where) {
-  if (bytes.size() < 8) {
-    return corrupt(where, "is {} bytes long, a header length alone takes 8; the file is truncated", bytes.size());
+// Where the bytes come from.
+struct Source {
+  uint64_t size;
+  std::function<Status(uint64_t offset, std::span<std::byte> out)> read;
+};
+
+static Result<TensorFile> parse(const Source& source, std::string_view where) {
+  if (source.size < 8) {
+    return corrupt(where, "is {} bytes long, a header length alone takes 8; the file is truncated", source.size);
   }
+  std::array<std::byte, 8> length;
+  DS_TRY(source.read(0, length));
   uint64_t header_size = 0;
-  for (int i = 7; i >= 0; --i) header_size = header_size << 8 | static_cast<uint64_t>(bytes[static_cast<size_t>(i)]);
+  for (int i = 7; i >= 0; --i) header_size = header_size << 8 | static_cast<uint64_t>(length[static_cast<size_t>(i)]);
   if (header_size > kMaxHeader) {
     return corrupt(where, "claims a header of {} bytes, at most {} are allowed; is this a safetensors file?",
                    header_size, kMaxHeader);
   }
-  if (header_size > bytes.size() - 8) {
+  if (header_size > source.size - 8) {
     return corrupt(where, "claims a header of {} bytes, only {} follow; the file is truncated", header_size,
-                   bytes.size() - 8);
+                   source.size - 8);
   }
-  const auto data = bytes.subspan(8 + header_size);
-  DS_ASSIGN(const json header,
-            parse_header({reinterpret_cast<const char*>(bytes.data()) + 8, static_cast<size_t>(header_size)}, where));
+  const uint64_t data_begin = 8 + header_size, data_size = source.size - data_begin;
+  std::string text(static_cast<size_t>(header_size), '\0');
+  DS_TRY(source.read(8, std::as_writable_bytes(std::span(text))));
+  DS_ASSIGN(const json header, parse_header(text, where));
   TensorFile file;
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
@@ -227,14 +237,14 @@ static Result<TensorFile> parse(std::span<const std::byte> bytes, std::string_vi
       DS_TRY(parse_metadata(value, where, file.metadata));
       continue;
     }
-    DS_ASSIGN(Entry entry, parse_entry(name, value, data.size(), where));
+    DS_ASSIGN(Entry entry, parse_entry(name, value, data_size, where));
     entries.push_back(std::move(entry));
   }
-  DS_TRY(check_coverage(entries, data.size(), where));
+  DS_TRY(check_coverage(entries, data_size, where));
   for (Entry& entry : entries) {
     graph::Tensor tensor(entry.dtype, std::move(entry.dims));
     const size_t size = static_cast<size_t>(entry.end - entry.begin);
-    if (size > 0) std::memcpy(tensor.data(), data.data() + entry.begin, size);
+    if (size > 0) DS_TRY(source.read(data_begin + entry.begin, {tensor.as<std::byte>(), size}));
     if (entry.dtype == DType::kBool) {
       const auto* values = tensor.as<uint8_t>();
       const size_t bad =
@@ -249,12 +259,23 @@ static Result<TensorFile> parse(std::span<const std::byte> bytes, std::string_vi
 }
 
 Result<TensorFile> parse_safetensors(std::span<const std::byte> bytes, std::string_view where) {
-  return guarded(fmt::format("[safetensors] '{}'", where), [&] { return parse(bytes, where); });
+  const Source source{bytes.size(), [&](uint64_t offset, std::span<std::byte> out) -> Status {
+                        std::memcpy(out.data(), bytes.data() + offset, out.size());
+                        return {};
+                      }};
+  return guarded(fmt::format("[safetensors] '{}'", where), [&] { return parse(source, where); });
 }
 
+// Tensors are read where they stay, so that a large file takes its own size of memory and no more.
 Result<TensorFile> load_safetensors(const std::string& path) {
-  DS_ASSIGN(const std::vector<std::byte> bytes, read_file(path));
-  return parse_safetensors(bytes, path);
+  DS_ASSIGN(const OpenFile opened, open_file(path));
+  DS_TRY(check_fits(opened, path));
+  const Source source{opened.bytes, [&](uint64_t offset, std::span<std::byte> out) -> Status {
+                        DS_ASSIGN(const size_t read, read_at(opened, offset, out, path));
+                        if (read < out.size()) return corrupt(path, "became shorter while it was read");
+                        return {};
+                      }};
+  return guarded(fmt::format("[safetensors] '{}'", path), [&] { return parse(source, path); });
 }
 
 Status save_safetensors(const std::string& path, const TensorFile& file) {

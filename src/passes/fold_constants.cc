@@ -49,24 +49,27 @@ Result<Graph> fold_constants(const Graph& graph, const PassContext&) {
       remember(results[0], node.attrs.get<Tensor>("value"));
       return results;
     }
-    std::vector<RefTensor> arguments;
-    std::vector<TensorType> types;
     int64_t read = 0, written = 0;
     for (const Expr& e : inputs) {
       const Tensor* value = constant_of(constants, e);
       if (value == nullptr) return emit();
       read += value->num_elements();
-      RefTensor argument(value->type());
-      for (int64_t i = 0; i < value->num_elements(); ++i) argument.data[static_cast<size_t>(i)] = value->at(i);
-      if (!exact(argument.dtype, argument.data)) return emit();
-      arguments.push_back(std::move(argument));
     }
+    std::vector<TensorType> types;
     for (int32_t i = 0; i < node.num_outputs; ++i) {
       types.push_back(from.type(node.output(i)));
       written += types.back().num_elements();
     }
     // What has no inputs makes large things of nothing, and a broadcast costs nothing where it is.
     if (inputs.empty() || written > read || written > kMostElements || node.op->traits.random) return emit();
+    std::vector<RefTensor> arguments;
+    for (const Expr& e : inputs) {
+      const Tensor& value = *constant_of(constants, e);
+      RefTensor argument(value.type());
+      for (int64_t i = 0; i < value.num_elements(); ++i) argument.data[static_cast<size_t>(i)] = value.at(i);
+      if (!exact(argument.dtype, argument.data)) return emit();
+      arguments.push_back(std::move(argument));
+    }
     Result<std::vector<RefTensor>> values = ops::evaluate_node(from.context(node), std::move(arguments), types, true);
     if (!values.ok()) {
       failed = std::move(values).status().note("while computing constants");

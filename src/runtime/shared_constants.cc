@@ -32,10 +32,10 @@ Constants& constants() {
   return *all;
 }
 
-}  // namespace
-
-Tensor share_constant(Tensor tensor) {
-  if (!tensor.defined() || tensor.num_bytes() < kSmall) return tensor;
+// A tensor of the same type and bytes that is kept, or what `make` gives, which is kept from now on.
+template <class Make>
+Tensor share(const Tensor& tensor, const Make& make) {
+  if (!tensor.defined() || tensor.num_bytes() < kSmall) return make();
   Hasher hasher;
   add(hasher, tensor);
   Constants& all = constants();
@@ -43,8 +43,19 @@ Tensor share_constant(Tensor tensor) {
   std::erase_if(all.kept, [](const auto& k) { return k.second.owner.expired(); });
   Kept& kept = all.kept[hasher.value()];
   if (std::shared_ptr<void> owner = kept.owner.lock()) return Tensor(tensor.type(), kept.data, std::move(owner));
-  kept = {tensor.owner(), tensor.data()};
-  return tensor;
+  Tensor made = make();
+  kept = {made.owner(), made.data()};
+  return made;
+}
+
+}  // namespace
+
+Tensor share_constant(Tensor tensor) {
+  return share(tensor, [&] { return tensor; });
+}
+
+Tensor share_copy(const Tensor& tensor) {
+  return share(tensor, [&] { return tensor.defined() ? tensor.clone() : tensor; });
 }
 
 }  // namespace deepseek::runtime

@@ -9,5 +9,7 @@ namespace deepseek::runtime {
 // A tensor of the same type and bytes that some program keeps already, or this one, which nobody may write from now on.
 // Small tensors stay as they are.
 graph::Tensor share_constant(graph::Tensor tensor);
+// The same for one that its owner may write to later: where none is kept yet, a copy of it.
+graph::Tensor share_copy(const graph::Tensor& tensor);
 
 }  // namespace deepseek::runtime

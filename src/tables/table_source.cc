@@ -12,6 +12,7 @@
 #include "base/strings.h"
 #include "tables/columns.h"
 #include "tables/edit.h"
+#include "tables/part_writer.h"
 #include "tables/split.h"
 #include "tables/table_spec.h"
 
@@ -507,4 +508,7 @@ data::Source table_source() {
 
 }  // namespace deepseek::tables
 
-extern "C" void deepseek_register_sources() { deepseek::data::register_source(deepseek::tables::table_source()); }
+extern "C" void deepseek_register_sources() {
+  deepseek::data::register_table_writer(deepseek::tables::write_parts);
+  deepseek::data::register_source(deepseek::tables::table_source());
+}

@@ -25,39 +25,64 @@ std::map<std::string, Tensor> named_outputs(const graph::Graph& program, const s
   return named;
 }
 
-Result<runtime::ModuleCache::Entry> Evaluator::program(const runtime::Backend& backend, const data::BatchType& batch,
-                                                       const LossFunction* loss, StateStore& state) {
-  if (structure_.update(*model_)) state.follow(*model_);
-  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
-    DS_ASSIGN(const graph::Graph graph, evaluation_graph(*model_, batch, loss, &traces_));
-    return runtime::ModuleCache::shared().get(backend, graph, {});
-  };
-  const std::string key = fmt::format("{} {} ", loss != nullptr, data::to_string(batch)) + structure_.key();
-  DS_ASSIGN(runtime::ModuleCache::Entry program, programs_.get(key, compile));
-  DS_TRY(state.prepare(program->graph()));
-  return program;
-}
+struct Evaluator::Pass {
+  Evaluator& self;
+  const runtime::Backend& backend;
+  const LossFunction* loss;
+  StateStore& state;
+  Weights weights;
+  std::map<std::string, runtime::ModuleCache::Entry> frozen = {};  // by the batch's types
+
+  Result<runtime::ModuleCache::Entry> program(const data::BatchType& batch) {
+    if (self.structure_.update(*self.model_)) state.follow(*self.model_);
+    const std::string types = fmt::format("{} {} ", loss != nullptr, data::to_string(batch));
+    if (weights == Weights::kFrozen) {
+      runtime::ModuleCache::Entry& known = frozen[types];
+      if (known != nullptr) return known;
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*self.model_, batch, loss, &self.traces_));
+      DS_TRY(state.prepare(graph));
+      runtime::CompileOptions how;
+      for (const graph::Input& input : graph.inputs())
+        if (input.kind == graph::InputKind::kState && input.name != nn::kRandomCounter)
+          how.constants.emplace(input.name, state.tensors().at(input.name));
+      DS_ASSIGN(runtime::ModuleCache::Got got, runtime::ModuleCache::shared().get(backend, graph, how));
+      self.programs_.put("frozen " + types, std::move(got.slot));  // the last one of these types
+      return known = std::move(got.program);
+    }
+    const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
+      DS_ASSIGN(const graph::Graph graph, evaluation_graph(*self.model_, batch, loss, &self.traces_));
+      return runtime::ModuleCache::shared().get(backend, graph, {});
+    };
+    DS_ASSIGN(runtime::ModuleCache::Entry found, self.programs_.get(types + self.structure_.key(), compile));
+    DS_TRY(state.prepare(found->graph()));
+    return found;
+  }
+  Result<std::vector<Tensor>> run(const runtime::ModuleCache::Entry& program, const data::Batch& batch) {
+    return state.run(program, batch, weights == Weights::kAveraged);
+  }
+};
 
 Result<Evaluation> Evaluator::evaluate(const runtime::Backend& backend, const data::DatasetPtr& dataset,
                                        int64_t batch_size, const LossFunction& loss, const MakeMetrics& make_metrics,
-                                       StateStore& state, bool averaged) {
+                                       StateStore& state, Weights weights) {
   DS_ASSIGN(const data::DataLoader loader, data::DataLoader::create(dataset, {.batch_size = batch_size}));
   data::BatchStream batches(loader, 0);
   Evaluation result;
   std::optional<MetricSet> metrics;
+  Pass pass{*this, backend, &loss, state, weights};
   int64_t counted = 0;
   while (true) {
     DS_ASSIGN(const std::optional<data::Batch> batch, batches.next());
     if (!batch) break;
     DS_ASSIGN(const data::BatchType type, dataset->type_of(*batch));
-    DS_ASSIGN(const auto program, this->program(backend, type, &loss, state));
+    DS_ASSIGN(const auto program, pass.program(type));
     const graph::Graph& graph = program->graph();
     const auto terms = outputs_after(graph, kLossTerms);
     if (!metrics) {
       DS_ASSIGN(metrics, make_metrics(graph, type));
       for (const auto& [name, index] : terms) result.terms.emplace_back(kLossTerms + name, 0);
     }
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, *batch, averaged));
+    DS_ASSIGN(const std::vector<Tensor> out, pass.run(program, *batch));
     // A mean over no target is none.
     if (const int64_t n = dataset->counted(*batch); n > 0) {
       result.loss += out[static_cast<size_t>(graph.find_output(kLoss))].at(0) * static_cast<double>(n);
@@ -86,6 +111,7 @@ Result<data::Batch> Evaluator::predict(const runtime::Backend& backend, const da
   }
   if (n <= 0) return invalid("predict: no inputs were given");
   data::Batch all;
+  Pass pass{*this, backend, nullptr, state, Weights::kFrozen};
   for (int64_t begin = 0; begin < n; begin += batch_size) {
     const int64_t end = std::min(begin + batch_size, n);
     data::Batch batch;
@@ -94,8 +120,8 @@ Result<data::Batch> Evaluator::predict(const runtime::Backend& backend, const da
       batch[name] = input.rows(begin, end);
       type.push_back({name, batch[name].type(), data::Role::kInput});
     }
-    DS_ASSIGN(const auto program, this->program(backend, type, nullptr, state));
-    DS_ASSIGN(const std::vector<Tensor> out, state.run(program, batch));
+    DS_ASSIGN(const auto program, pass.program(type));
+    DS_ASSIGN(const std::vector<Tensor> out, pass.run(program, batch));
     for (const auto& [name, y] : named_outputs(program->graph(), out)) {
       if (y.dims().empty() || y.dims()[0] != end - begin)
         return invalid("predict: expected one prediction per input ({}), the model gives {} for '{}'", end - begin,

@@ -35,19 +35,20 @@ class Evaluator {
 
   // What metrics there are once the types of outputs and batch are known.
   using MakeMetrics = std::function<Result<MetricSet>(const graph::Graph& program, const data::BatchType& batch)>;
-  // Metrics that are named wrongly or do not fit the task are errors. `state` holds the model's tensors (and moving
-  // averages, which `averaged` asks for).
+  // Where the model's tensors are while it is evaluated. kFrozen: inside of the program, as in a session of the saved
+  // model, whose bits these are; it compiles whenever they changed. The others read them where training has them,
+  // kAveraged the parameters' moving averages where there are some.
+  enum class Weights { kFrozen, kState, kAveraged };
+  // Metrics that are named wrongly or do not fit the task are errors. `state` holds the model's tensors.
   Result<Evaluation> evaluate(const runtime::Backend& backend, const data::DatasetPtr& dataset, int64_t batch_size,
-                              const LossFunction& loss, const MakeMetrics& metrics, StateStore& state,
-                              bool averaged = false);
-  // Outputs [N, ...] by name for inputs as the model takes them, f32 or i64 [N, ...].
+                              const LossFunction& loss, const MakeMetrics& metrics, StateStore& state, Weights weights);
+  // Outputs [N, ...] by name for inputs as the model takes them, f32 or i64 [N, ...]; its weights are frozen.
   Result<data::Batch> predict(const runtime::Backend& backend, const data::Batch& inputs, int64_t batch_size,
                               StateStore& state);
 
  private:
   nn::ModulePtr model_;
-  Result<runtime::ModuleCache::Entry> program(const runtime::Backend& backend, const data::BatchType& batch,
-                                              const LossFunction* loss, StateStore& state);
+  struct Pass;  // over batches, with weights that stay as they are
 
   runtime::CacheView<> programs_;  // by what the model is and the batch's types
   nn::Structure structure_;

@@ -176,6 +176,7 @@ Status Trainer::Fit::start(bool resume) {
   DS_ASSIGN(first_batch, self.first_batch(train, first_type));
   DS_ASSIGN(forward, self.traces_.get(*self.model_, first_type, &loss, true));
   DS_TRY(check_classes());
+  DS_ASSIGN(self.trained_on_, summarise(*train));
   DS_TRY(new_epoch());
   const NamedValues sums = progress.term_sums;
   std::vector<std::string> judged = metrics->names();
@@ -326,8 +327,9 @@ Status Trainer::Fit::end_epoch() {
   if (self.state_->tensors().contains(kLossScale))
     record.training.emplace_back("skipped_updates", static_cast<double>(progress.skipped));
   if (validation != nullptr) {
-    DS_ASSIGN(const Evaluation e, self.evaluator_.evaluate(*self.backend_, validation, Trainer::kEvaluationBatch, loss,
-                                                           self.make_metrics(*validation), *self.state_, true));
+    DS_ASSIGN(const Evaluation e,
+              self.evaluator_.evaluate(*self.backend_, validation, Trainer::kEvaluationBatch, loss,
+                                       self.make_metrics(*validation), *self.state_, Evaluator::Weights::kAveraged));
     record.validation = {{kLoss, e.loss}};
     record.validation.insert(record.validation.end(), e.terms.begin(), e.terms.end());
     record.validation.insert(record.validation.end(), e.metrics.begin(), e.metrics.end());
@@ -425,6 +427,9 @@ Result<FitResult> Trainer::fit(const data::DatasetPtr& training, const data::Dat
   if (!result.interrupted && !fit.best.empty()) {
     DS_TRY(model_->load_state(fit.best));
   }
+  if (fit.folder.kept() && !fit.best.empty())
+    if (const Status saved = save(fit.folder.file("model.dsk"), fit.best); !saved.ok())
+      fit.say("model.dsk was not written: " + saved.message());
   return result;
 }
 

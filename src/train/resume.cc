@@ -21,7 +21,8 @@ bool may_change(const std::string& key) {
   return key != "optimizer.name" && (key.starts_with("optimizer.") || key.starts_with("schedule."));
 }
 
-// "288 samples x f32[1,28,28] -> y i64[], checksum 1c291ca3".
+}  // namespace
+
 Result<std::string> fingerprint(const data::Dataset* d) {
   if (d == nullptr) return std::string("none");
   data::BatchType samples;
@@ -29,8 +30,6 @@ Result<std::string> fingerprint(const data::Dataset* d) {
   DS_ASSIGN(const uint32_t checksum, d->checksum());
   return fmt::format("{} samples {}, checksum {:08x}", d->size(), data::to_string(samples), checksum);
 }
-
-}  // namespace
 
 Result<Settings> run_settings(const TrainerOptions& options, const data::Dataset& train,
                               const data::Dataset* validation, const std::vector<std::string>& metrics,

@@ -17,6 +17,9 @@ Result<Settings> run_settings(const TrainerOptions& options, const data::Dataset
                               const data::Dataset* validation, const std::vector<std::string>& metrics,
                               const std::string& monitor, bool own_loss);
 
+// "288 samples x f32[1,28,28] -> y i64[], checksum 1c291ca3"; "none" for nullptr.
+Result<std::string> fingerprint(const data::Dataset* dataset);
+
 struct SettingChanges {
   std::vector<std::string> refused, allowed;  // "train.batch_size: 32 when the run began, 64 now"
 };

@@ -213,7 +213,27 @@ Result<Evaluation> Trainer::evaluate(const data::DatasetPtr& data) {
   DS_ASSIGN(const LossFunction loss, loss_for(*dataset));
   DS_ASSIGN(StateStore * state, this->state());
   DS_TRY(state->upload());  // the model as it is: others may have written to it
-  return evaluator_.evaluate(*backend_, dataset, kEvaluationBatch, loss, make_metrics(*dataset), *state);
+  return evaluator_.evaluate(*backend_, dataset, kEvaluationBatch, loss, make_metrics(*dataset), *state,
+                             Evaluator::Weights::kFrozen);
+}
+
+Status Trainer::save(const std::string& path) {
+  DS_ASSIGN(StateStore * state, this->state());
+  DS_TRY(state->download());
+  return save(path, {});
+}
+
+Status Trainer::save(const std::string& path, const std::map<std::string, Tensor>& weights) const {
+  if (!trained_on_) return invalid("the model has not been trained by this trainer; call fit() before it is saved");
+  std::map<std::string, Task> tasks;
+  for (const data::Field& f : trained_on_->fields)
+    if (f.role == data::Role::kTarget && !custom_loss_)
+      tasks[f.name] = task_of(resolve_loss(options_.loss.name, f.sample.dtype));
+  DS_ASSIGN(const infer::ModelFile file,
+            export_model(*model_, *trained_on_, weights, tasks,
+                         config_.empty() ? std::map<std::string, std::string>()
+                                         : std::map<std::string, std::string>{{"config", config_}}));
+  return infer::save_model(path, file);
 }
 
 Result<data::Batch> Trainer::predict(const data::Batch& inputs) {

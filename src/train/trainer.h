@@ -13,6 +13,7 @@
 #include "explain/profile_report.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/model_export.h"
 #include "train/run_options.h"
 #include "train/state_store.h"
 #include "train/step.h"
@@ -52,7 +53,7 @@ class Trainer {
 
   // Trains until options.train.epochs. In the folder options.train.output (none where empty) it keeps config.yaml,
   // log.txt, history.csv, TensorBoard events, last.safetensors (everything needed to resume) and best.safetensors (the
-  // model's tensors by name). `resume` continues from last.safetensors. Without validation data the training values are
+  // model's tensors by name), and at the end model.dsk, the model whole. `resume` continues from last.safetensors. Without validation data the training values are
   // monitored. At the end the model holds the best epoch's weights.
   // `validation`: nullptr for none.
   Result<FitResult> fit(const data::DatasetPtr& train, const data::DatasetPtr& validation, bool resume,
@@ -68,6 +69,10 @@ class Trainer {
 
   // The compiled step for a batch like the first `train` has.
   Result<std::shared_ptr<const runtime::Program>> step_program(const data::DatasetPtr& train);
+
+  // The model as it is, with what the data of fit() say of inputs and classes, as one file for infer::Session and
+  // `deepseek predict`. Errors: kInvalidArgument before fit(); those of export_model() and infer::save_model().
+  Status save(const std::string& path);
 
   // Times the step on batches as fit() makes them, one update per batch, on a copy of the state: the model stays as
   // it is.
@@ -86,6 +91,7 @@ class Trainer {
   // The data set with labels that do not count: its own, else that of the loss.
   Result<data::DatasetPtr> with_ignored(const data::DatasetPtr& dataset) const;
   Result<LossFunction> loss_for(const data::Dataset& dataset) const;
+  Status save(const std::string& path, const std::map<std::string, graph::Tensor>& weights) const;
   // What `dataset`'s targets are compared with, of a graph with the model's outputs. With a loss of one's own and metrics
   // that were not asked for, only what can be compared.
   Result<MetricSet> metrics_for(const data::Dataset& dataset, const graph::Graph& graph,
@@ -113,6 +119,7 @@ class Trainer {
   runtime::CacheView<> programs_;  // by batch types, kind, precision, and what the model is
   nn::Structure structure_;
   ForwardTraces traces_;
+  std::optional<DataSummary> trained_on_;
 };
 
 }  // namespace deepseek::train

@@ -24,7 +24,8 @@ def run(*command, folder):
 
 def test_readmes_python_runs_as_it_stands(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    training, data, features, tuning = (run(sys.executable, "-c", block, folder=tmp_path).splitlines() for block in blocks)
+    training, named, data, features, tuning = (run(sys.executable, "-c", block, folder=tmp_path).splitlines() for block in blocks)
+    assert named[-1] in ("red", "green", "blue")
     assert training[0] == "graph {"
     assert float(training[-1]) > 0.9
     assert set(deepseek.load(tmp_path / "model.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}

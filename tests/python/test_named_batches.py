@@ -126,9 +126,9 @@ def test_inputs_as_a_tuple_and_inputs_that_may_be_missing():
     trainer = deepseek.Trainer(model, epochs=1)
     trainer.fit(((left, right), y), progress=False)
     model.eval()
-    np.testing.assert_allclose(trainer.predict((left, right)), model(left, right), rtol=1e-6)
-    np.testing.assert_allclose(trainer.predict({"right": right, "left": left}), model(left, right), rtol=1e-6)
-    np.testing.assert_allclose(trainer.predict(left), model(left), rtol=1e-6)
+    np.testing.assert_allclose(trainer.predict((left, right)), model(left, right), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trainer.predict({"right": right, "left": left}), model(left, right), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trainer.predict(left), model(left), rtol=1e-5, atol=1e-6)
     step = deepseek.compile(model)
     assert np.isfinite(step((left, right), y)) and np.isfinite(step(left, y)) and np.isfinite(step({"left": left, "right": right, "y": y}))
 

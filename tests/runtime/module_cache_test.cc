@@ -157,5 +157,16 @@ TEST(SharedConstants, EqualBytesLieInMemoryOnce) {
   EXPECT_EQ(share_constant(small).data(), small.data());
 }
 
+TEST(SharedConstants, CopiesWhatItsOwnerMayWriteTo) {
+  const Tensor owned = Tensor::full(DType::kF32, {5000}, 4), small = Tensor::full(DType::kF32, {4}, 4);
+  const Tensor copy = share_copy(owned);
+  EXPECT_NE(copy.data(), owned.data());
+  owned.set(9, 5);
+  EXPECT_EQ(copy.at(9), 4);
+  EXPECT_EQ(share_copy(Tensor::full(DType::kF32, {5000}, 4)).data(), copy.data());
+  EXPECT_NE(share_copy(owned).data(), copy.data());
+  EXPECT_NE(share_copy(small).data(), small.data());
+}
+
 }  // namespace
 }  // namespace deepseek::runtime

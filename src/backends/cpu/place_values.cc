@@ -37,7 +37,7 @@ void CpuProgram::plan(const runtime::CompileOptions& options) {
     if (node.op_name() != "constant" || (last[v] < 0 && !pinned[v])) continue;
     const auto& value = node.attrs.get<Tensor>("value");
     places_[v] = {Place::kConstant, constants_.size()};
-    constants_.push_back(runtime::share_constant(borrowed(value) ? value.clone() : value));
+    constants_.push_back(borrowed(value) ? runtime::share_copy(value) : runtime::share_constant(value));
   }
 
   for (const Update& u : graph_.updates()) {
