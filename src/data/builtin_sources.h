@@ -10,6 +10,7 @@ namespace deepseek::data {
 
 std::vector<Source> idx_sources();  // "fashion-mnist" and "idx"
 Source image_folder_source();
+Source array_source();
 
 // Loads the library that has this source, where it is one's of its own. Errors: kUnsupported, with what it lacks.
 Status load_source_library(const std::string& source);
@@ -17,6 +18,12 @@ Status load_source_library(const std::string& source);
 // The sorted paths of the pictures in a folder and in the folders below it, other than hidden ones; of a file, its own.
 // Errors: kNotFound, also where there are none.
 Result<std::vector<std::string>> picture_files(const std::filesystem::path& path);
+
+// Takes test_fraction (by default 0.1; 0: none) of the samples by a seeded permutation.
+struct HeldOut {
+  DatasetPtr rest, test;  // test: nullptr where there is none
+};
+Result<HeldOut> hold_out(const DatasetPtr& all, const Params& params);
 
 // A whole number or a text of a spec, by its key. Errors: kDataCorrupt where it isn't there, or out of the bounds.
 Result<int64_t> spec_number(const nlohmann::ordered_json& spec, const std::string& key, int64_t least, int64_t most);

@@ -4,10 +4,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <span>
 
 #include "base/json.h"
-#include "base/random.h"
 #include "data/builtin_sources.h"
 #include "io/image.h"
 
@@ -93,17 +91,8 @@ Result<Splits> open_image_folder(const Params& params) {
                         test.string(), fmt::join(theirs, ", "), fmt::join(ours, ", "));
     return split(all, std::move(held_out), params);
   }
-  DS_ASSIGN(const double fraction, number<double>(params, "test_fraction", 0.1));
-  DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
-  const auto count = static_cast<int64_t>(fraction * static_cast<double>(all->size()));
-  if (!(fraction > 0 && fraction < 1) || count < 1 || count >= all->size())
-    return invalid("[data] test_fraction is {}: of {} pictures that leaves none for one part", fraction, all->size());
-  std::vector<int64_t> order = permutation(all->size(), seed + 1);
-  std::sort(order.begin(), order.begin() + count);
-  std::sort(order.begin() + count, order.end());
-  DS_ASSIGN(DatasetPtr held_out, DatasetView::subset(all, std::span(order).first(static_cast<size_t>(count))));
-  DS_ASSIGN(const DatasetPtr rest, DatasetView::subset(all, std::span(order).subspan(static_cast<size_t>(count))));
-  return split(rest, std::move(held_out), params);
+  DS_ASSIGN(HeldOut parts_of, hold_out(all, params));
+  return split(parts_of.rest, std::move(parts_of.test), params);
 }
 
 Result<Input> open_pictures(const std::string& spec, const std::string& path) {
@@ -149,7 +138,7 @@ Source image_folder_source() {
        "one folder of .jpg, .jpeg or .png files for each class, or `train` and `test` (or `val`) that are such", "",
        true},
       {"test", "the folder of the test part; by default `test` or `val` of the folder, if there is one", ""},
-      {"test_fraction", "without a folder for it: how much of all pictures becomes the test part", "0.1"},
+      {"test_fraction", "without a folder for it: how much of all pictures becomes the test part, 0 for none", "0.1"},
       {"size", "pixels a side, which a picture covers, its middle cut out", "224"},
       {"channels", "3, or 1 for grey", "3"}};
   for (Key& k : split_keys()) keys.push_back(std::move(k));

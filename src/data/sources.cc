@@ -30,8 +30,7 @@ Registry& registry() {
   static Registry* const all = [] {  // never destroyed: threads may still ask at exit
     auto* r = new Registry;
     for (Source& s : idx_sources()) r->sources[s.name] = std::move(s);
-    Source folder = image_folder_source();
-    r->sources[folder.name] = std::move(folder);
+    for (Source s : {image_folder_source(), array_source()}) r->sources[s.name] = std::move(s);
     return r;
   }();
   return *all;
@@ -300,7 +299,24 @@ std::vector<std::string> list(const Params& params, const std::string& key) {
   return out;
 }
 
-Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& params) {
+Result<HeldOut> hold_out(const DatasetPtr& all, const Params& params) {
+  DS_ASSIGN(const double fraction, number<double>(params, "test_fraction", 0.1));
+  DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
+  if (fraction == 0) return HeldOut{all, nullptr};
+  const auto count = static_cast<int64_t>(fraction * static_cast<double>(all->size()));
+  if (!(fraction > 0 && fraction < 1) || count < 1 || count >= all->size())
+    return invalid("[data] test_fraction is {}: of {} samples that leaves none for one part; 0 is for no test part",
+                   fraction, all->size());
+  std::vector<int64_t> order = permutation(all->size(), seed + 1);
+  std::sort(order.begin(), order.begin() + count);
+  std::sort(order.begin() + count, order.end());
+  HeldOut out;
+  DS_ASSIGN(out.test, DatasetView::subset(all, std::span(order).first(static_cast<size_t>(count))));
+  DS_ASSIGN(out.rest, DatasetView::subset(all, std::span(order).subspan(static_cast<size_t>(count))));
+  return out;
+}
+
+Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& params, bool fit) {
   DS_ASSIGN(const double fraction, number<double>(params, "validation_fraction", 0.1));
   DS_ASSIGN(const uint64_t seed, number<uint64_t>(params, "seed", 0));
   if (!(fraction >= 0 && fraction < 1)) {
@@ -314,7 +330,10 @@ Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& param
   std::sort(middle, order.end());
   Splits out;
   DS_ASSIGN(const DatasetPtr rest, DatasetView::subset(all, std::span(order).subspan(for_validation)));
-  DS_ASSIGN(out.train, fit_normalisation(rest));
+  out.train = rest;
+  if (fit) {
+    DS_ASSIGN(out.train, fit_normalisation(rest));
+  }
   if (for_validation > 0) {
     DS_ASSIGN(const DatasetPtr held_out, DatasetView::subset(all, std::span(order).first(for_validation)));
     DS_ASSIGN(out.validation, DatasetView::with_fields(held_out, out.train->fields()));

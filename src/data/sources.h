@@ -69,8 +69,8 @@ std::string text(const Params& params, const std::string& key, const std::string
 template <class T>
 Result<T> number(const Params& params, const std::string& key, T otherwise);  // int64_t, uint64_t, double
 std::vector<std::string> list(const Params& params, const std::string& key);  // comma-separated, trimmed
-// Takes validation_fraction of `all` by a seeded permutation, fits the normalisation on the rest, and gives it to all
-// three. `test` may be nullptr.
-Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& params);
+// Takes validation_fraction of `all` by a seeded permutation, fits the normalisation on the rest (unless not to `fit`),
+// and gives it to all three. `test` may be nullptr.
+Result<Splits> split(const DatasetPtr& all, DatasetPtr test, const Params& params, bool fit = true);
 
 }  // namespace deepseek::data
