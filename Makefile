@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 
 APT_BUILD := cmake ninja-build g++ ccache pkg-config python3-venv python3-dev libgtest-dev libgmock-dev libyaml-cpp-dev \
   libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxsmm-dev libhwy-dev libxbyak-dev libcairo2-dev \
-  libpng-dev libturbojpeg0-dev zlib1g-dev libeigen3-dev libboost-dev libsqlite3-dev libpq-dev dataset-fashion-mnist
+  libpng-dev libturbojpeg0-dev libwebp-dev zlib1g-dev libeigen3-dev libboost-dev libsqlite3-dev libpq-dev dataset-fashion-mnist
 APT_DEV := clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev
 
 SOURCES = $(shell git ls-files '*.cc' '*.h')

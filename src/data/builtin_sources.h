@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
 
 #include "data/sources.h"
 
@@ -24,6 +26,16 @@ struct HeldOut {
   DatasetPtr rest, test;  // test: nullptr where there is none
 };
 Result<HeldOut> hold_out(const DatasetPtr& all, const Params& params);
+
+// Pictures that a CSV file lists with their labels, which become the target "y".
+struct ImageLabels {
+  std::string csv, folder;  // paths in it are relative to the folder, by default its own
+  std::string file_column = "file", label_column = "label";
+  bool regression = false;
+};
+// `known`: class names of the training data; none: those that the file has. Errors: kNotFound, kDataCorrupt, by line.
+Result<DatasetPtr> load_image_labels(const ImageLabels& options, Field input, const graph::Dims& image,
+                                     const std::vector<std::string>& known);
 
 // A whole number or a text of a spec, by its key. Errors: kDataCorrupt where it isn't there, or out of the bounds.
 Result<int64_t> spec_number(const nlohmann::ordered_json& spec, const std::string& key, int64_t least, int64_t most);

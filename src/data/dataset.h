@@ -154,7 +154,7 @@ class ArrayDataset final : public Dataset {
   std::string source_spec_;
 };
 
-// Pictures on disk, JPEG or PNG, decoded when they are read and made to cover `image`, [C, H, W]: one input field of u8,
+// Pictures on disk, JPEG, PNG or WebP, decoded when they are read and made to cover `image`, [C, H, W]: one input field of u8,
 // and targets in memory.
 class PictureDataset final : public Dataset {
  public:

@@ -8,8 +8,10 @@
 #include "base/guard.h"
 #include "base/strings.h"
 #include "io/atomic_file.h"
+#include "io/exif.h"
 #include "io/jpeg.h"
 #include "io/png.h"
+#include "io/webp.h"
 
 namespace deepseek::io {
 
@@ -56,7 +58,7 @@ Weights triangle(int64_t from, int64_t to) {
 uint8_t rounded(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
 // Grey repeated, or colour as luma.
-Result<Tensor> with_channels(const Tensor& image, int64_t channels) {
+Tensor with_channels(const Tensor& image, int64_t channels) {
   const int64_t plane = image.dims()[1] * image.dims()[2];
   Tensor out(DType::kU8, {channels, image.dims()[1], image.dims()[2]});
   const uint8_t* const from = image.as<uint8_t>();
@@ -70,27 +72,70 @@ Result<Tensor> with_channels(const Tensor& image, int64_t channels) {
   return out;
 }
 
+Status check_channels(int64_t channels) {
+  if (channels == 1 || channels == 3) return {};
+  return invalid("[image] channels is {}, expected 1 or 3", channels);
+}
+
+bool is_webp(std::string_view start) { return start.starts_with("RIFF") && start.substr(0, 12).ends_with("WEBP"); }
+
+Status unknown_format(std::string_view start, const std::string& where) {
+  struct Format {
+    size_t at;
+    std::string_view magic, name;
+  };
+  static constexpr Format kFormats[] = {{0, "GIF8", "GIF"},        {0, "BM", "BMP"},          {0, {"II*\0", 4}, "TIFF"},
+                                        {0, {"MM\0*", 4}, "TIFF"}, {4, "ftypavif", "AVIF"},   {4, "ftypheic", "HEIF"},
+                                        {4, "ftypmif1", "HEIF"},   {4, "jP  ", "JPEG 2000"},  {0, "8BPS", "Photoshop"},
+                                        {0, "%PDF", "PDF"},        {0, "<svg", "SVG"},        {0, "<?xml", "SVG"},
+                                        {4, "JXL ", "JPEG XL"},    {0, "\xff\x0a", "JPEG XL"}};
+  for (const Format& f : kFormats)
+    if (start.size() > f.at && start.substr(f.at).starts_with(f.magic))
+      return make_error(ErrorCode::kUnsupported,
+                        "[image] '{}' is a {} file; JPEG, PNG and WebP are read: convert it, with Pillow by "
+                        "Image.open(path).convert('RGB').save('new.png')",
+                        where, f.name);
+  return make_error(ErrorCode::kDataCorrupt,
+                    "[image] '{}' is neither a JPEG nor a PNG nor a WebP file; replace it, or leave it out", where);
+}
+
 }  // namespace
 
 bool is_image_name(std::string_view name) {
   const std::string end = lower(name);
-  return end.ends_with(".jpg") || end.ends_with(".jpeg") || end.ends_with(".png");
+  return end.ends_with(".jpg") || end.ends_with(".jpeg") || end.ends_with(".png") || end.ends_with(".webp");
+}
+
+std::string_view foreign_image_ending(std::string_view name) {
+  const std::string end = lower(name);
+  for (const std::string_view other : {".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl",
+                                       ".ppm", ".pgm", ".tga", ".psd", ".dng"})
+    if (end.ends_with(other)) return other;
+  return "";
+}
+
+Result<Tensor> parse_image(std::span<const std::byte> bytes, const std::string& where, int64_t channels, int64_t least,
+                           int64_t max_side) {
+  DS_TRY(check_channels(channels));
+  const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 32));
+  Result<Tensor> image = unknown_format(start, where);
+  if (start.starts_with("\xff\xd8\xff"))
+    image = parse_jpeg(bytes, where, least, max_side);
+  else if (start.starts_with("\x89PNG"))
+    image = parse_png(bytes, where, std::min(max_side, kMaxPngSide));
+  else if (is_webp(start))
+    image = parse_webp(bytes, where, std::min(max_side, kMaxWebpSide));
+  if (!image.ok()) return image;
+  return guarded(fmt::format("while reading '{}'", where), [&]() -> Result<Tensor> {
+    const Tensor turned = upright(*image, orientation_of(bytes));
+    return turned.dims()[0] == channels ? turned : with_channels(turned, channels);
+  });
 }
 
 Result<Tensor> load_image(const std::string& path, int64_t channels, int64_t least) {
-  if (channels != 1 && channels != 3) return invalid("[image] channels is {}, expected 1 or 3", channels);
+  DS_TRY(check_channels(channels));
   DS_ASSIGN(const std::vector<std::byte> bytes, read_file(path));
-  const auto starts = [&](std::initializer_list<int> with) {
-    return bytes.size() >= with.size() &&
-           std::equal(with.begin(), with.end(), bytes.begin(), [](int a, std::byte b) { return std::byte(a) == b; });
-  };
-  Result<Tensor> image = make_error(ErrorCode::kDataCorrupt, "[image] '{}' is neither a JPEG nor a PNG file", path);
-  if (starts({0xff, 0xd8, 0xff}))
-    image = parse_jpeg(bytes, path, least);
-  else if (starts({0x89, 'P', 'N', 'G'}))
-    image = parse_png(bytes, path);
-  if (!image.ok() || image->dims()[0] == channels) return image;
-  return guarded(fmt::format("while reading '{}'", path), [&] { return with_channels(*image, channels); });
+  return parse_image(bytes, path, channels, least);
 }
 
 Tensor resize_image(const Tensor& image, int64_t height, int64_t width) {

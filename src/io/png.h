@@ -19,6 +19,11 @@ inline constexpr int64_t kMaxPixels = 178'956'970;
 // Its error: "[png] 'x' is 99999x99999, at most ...".
 Status too_many_pixels(std::string_view format, std::string_view where, int64_t width, int64_t height);
 
+// A sample on white by its alpha, 255 being opaque.
+inline uint8_t over_white(uint32_t sample, uint32_t alpha) {
+  return static_cast<uint8_t>((sample * alpha + 255 * (255 - alpha) + 127) / 255);
+}
+
 // u8 [C, H, W] in sRGB: C = 1 for grey files, 3 for colour and palette files. Transparency is laid on white, sample by
 // sample as browsers and Pillow do; samples of 16 bits become the nearest of 8 (v / 257). Errors: kNotFound, kIo,
 // kDataCorrupt (libpng's reason), kInvalidArgument (a longer side, or more than kMaxPixels).

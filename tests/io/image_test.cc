@@ -15,7 +15,7 @@ using graph::Tensor;
 using ::testing::HasSubstr;
 
 TEST(Image, IsKnownByItsName) {
-  for (const char* name : {"a.jpg", "a.JPEG", "b.c.Png"}) EXPECT_TRUE(is_image_name(name)) << name;
+  for (const char* name : {"a.jpg", "a.JPEG", "b.c.Png", "d.webp"}) EXPECT_TRUE(is_image_name(name)) << name;
   for (const char* name : {"jpg", "a.jp", "a.png.txt", ""}) EXPECT_FALSE(is_image_name(name)) << name;
 }
 
