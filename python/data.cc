@@ -11,6 +11,7 @@
 #include "data/augment_signals.h"
 #include "data/color.h"
 #include "data/sources.h"
+#include "python_dataset.h"
 #include "training.h"
 
 namespace deepseek::python {
@@ -145,7 +146,8 @@ DatasetState dataset_state(const Samples& s) {
   if (const auto* pictures = dynamic_cast<const data::PictureDataset*>(base))
     return {s.paired,         seen, indices, own, arrays_of(pictures->target_tensors()), "", pictures->files(),
             pictures->image()};
-  throw nb::type_error("this data set can't be pickled: it is read from a source that is open; load it again by name");
+  throw nb::type_error(
+      "this data set can't be pickled: it is read from a source that is open; make it again, or load it by name");
 }
 
 void set_dataset_state(Samples* self, const DatasetState& state) {
@@ -232,6 +234,16 @@ void bind_data(nb::module_& m) {
             new (self) Samples{unwrap(data::ArrayDataset::create(to_fields(fields), std::move(tensors))), paired};
           },
           nb::arg("fields"), nb::arg("arrays"), nb::arg("paired"))
+      .def(
+          "__init__",
+          [](Samples* self, const std::vector<FieldState>& states,
+             const std::vector<std::pair<std::string, Dims>>& types, int64_t size, nb::callable read, bool paired) {
+            std::vector<data::Field> fields = to_fields(states);
+            for (size_t i = 0; i < fields.size(); ++i)
+              fields[i].sample = {unwrap(parse_dtype(types.at(i).first)), types.at(i).second};
+            new (self) Samples{std::make_shared<PythonDataset>(std::move(fields), size, std::move(read)), paired};
+          },
+          nb::arg("fields"), nb::arg("types"), nb::arg("size"), nb::arg("read"), nb::arg("paired"))
       .def("__getstate__", &dataset_state)
       .def("__setstate__", &set_dataset_state)
       .def("validate", [](const Samples& s) { unwrap(without_gil([&] { return s.data->validate(); })); })

@@ -6,11 +6,11 @@ import json
 import typing
 from collections.abc import Mapping
 
-from . import _core
+from . import _core, _frames, _samples
 from .augment import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     import numpy as np
@@ -28,6 +28,7 @@ class Splits(typing.NamedTuple):
 
 
 def _array(values: Any, name: str) -> np.ndarray:
+    values = _frames.plain(values, name)
     if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
         values = np.from_dlpack(values)
     array = np.asarray(values)
@@ -37,7 +38,9 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 
 def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
-    """f32, u8 and i64 as they are, other floats as f32, other integers as i64."""
+    """f32, u8 and i64 as they are, other floats as f32, other integers as i64; a frame of numbers as f32 [rows, columns]."""
+    if _frames.is_frame(values):
+        return _frames.matrix(values, name)
     array = _array(values, name)
     if array.dtype.kind not in "fbiu":
         raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
@@ -48,6 +51,7 @@ def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
 
 def _text(values: Any) -> np.ndarray | None:
     """An array of str where `values` are labels of text; else None."""
+    values = _frames.plain(values, "targets")
     array = np.asarray(values) if not hasattr(values, "__dlpack__") or isinstance(values, np.ndarray) else None
     if array is None or array.dtype.kind not in "UO":
         return None
@@ -90,22 +94,38 @@ class Dataset(_core.Dataset):
 
         Dataset(images, labels)
         Dataset({"image": images, "table": rows}, {"kind": kinds, "value": values}, scale={"image": 1 / 255})
+        Dataset(frame[["age", "height"]], frame["kind"])
+        Dataset(samples)
 
-    inputs, targets: an array, or a dict of arrays by name; targets may be None, for prediction.
+    inputs, targets: an array, or a dict of arrays by name; targets may be None, for prediction. Frames of pandas, Polars and Arrow
+        do, too: of inputs their columns, which are numbers, become float32 [N, columns]; a frame of targets is one for each column.
+        Without targets, inputs may be a data set in PyTorch's manner: len(samples), and samples[i] gives a pair (inputs, target), where
+        several inputs are a tuple, or a dict by name. Its samples are read as they are needed, one by one, so the types and shapes of
+        the first hold for all; pictures of Pillow become uint8 [C, H, W], with scale 1 / 255. Where neither class_names nor an
+        attribute `classes` tells the classes, all targets are read once at the start.
     class_names: of the classes; default "0", "1", ... up to the largest label, or the texts in order. With several targets, a dict by name.
     scale, mean, stddev: with several inputs, dicts by name; default 1, 0 and 1.
     ignore_index: the label of targets that do not count, in losses as in metrics, such as padding or unlabelled pixels; a dict by name
         where it differs.
+    input_names: which of the names that samples have are inputs; by default those called x, x0, x1, ...
     """
 
-    def __init__(self, inputs: Any, targets: Any = None, class_names: Any = None, scale: Any = 1.0, mean: Any = (), stddev: Any = (),
-                 ignore_index: Any = None) -> None:
-        paired = not isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and targets is not None
-        inputs = inputs if isinstance(inputs, Mapping) else {"x": inputs}
-        targets = targets if isinstance(targets, Mapping) else {} if targets is None else {"y": targets}
+    def __init__(self, inputs: Any, targets: Any = None, class_names: Any = None, scale: Any = None, mean: Any = (), stddev: Any = (),
+                 ignore_index: Any = None, input_names: Sequence[str] = ()) -> None:
+        samples = None
+        if targets is None and not _frames.is_frame(inputs) and not _frames.is_column(inputs) and _samples.is_map_style(inputs):
+            samples = _samples.Samples(inputs, _is_input(input_names), input_names, _array, _text)
+            inputs, targets, paired = samples.inputs, samples.targets, samples.paired
+        else:
+            if _frames.is_frame(targets):
+                targets = _frames.targets(targets)
+                targets = targets if len(targets) > 1 else next(iter(targets.values()))
+            paired = not isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and targets is not None
+            inputs = inputs if isinstance(inputs, Mapping) else {"x": inputs}
+            targets = targets if isinstance(targets, Mapping) else {} if targets is None else {"y": targets}
 
         def of(option: Any, name: str, default: Any) -> Any:
-            return option.get(name, default) if isinstance(option, Mapping) else option
+            return option.get(name, default) if isinstance(option, Mapping) else default if option is None else option
 
         for option, label, known in ((class_names, "class_names", targets), (ignore_index, "ignore_index", targets), (scale, "scale", inputs),
                                      (mean, "mean", inputs), (stddev, "stddev", inputs)):
@@ -113,21 +133,66 @@ class Dataset(_core.Dataset):
                 raise ValueError(f"{label}: there is no {'target' if known is targets else 'input'} {unknown[0]!r}; there are: {', '.join(map(str, known))}")
         fields, arrays = [], {}
         for name, values in inputs.items():
-            arrays[name] = _inputs(values, "inputs" if paired else name)
-            fields.append((name, True, [], float(of(scale, name, 1.0)), [float(m) for m in np.atleast_1d(of(mean, name, ()))],
+            arrays[name] = values if samples else _inputs(values, "inputs" if paired else name)
+            usual = 1 / 255 if samples and name in samples.pictures else 1.0
+            fields.append((name, True, [], float(of(scale, name, usual)), [float(m) for m in np.atleast_1d(of(mean, name, ()))],
                            [float(s) for s in np.atleast_1d(of(stddev, name, ()))], None))
         for name, values in targets.items():
             if name in arrays:
                 raise ValueError(f"{name!r} is among the inputs and among the targets")
-            ignored = of(ignore_index, name, None)
-            arrays[name], names = _targets(values, "targets" if paired else name, of(class_names, name, None), ignored)
+            ignored, names = of(ignore_index, name, None), of(class_names, name, None)
+            if samples:
+                arrays[name], names = values, _classes_of(samples, name, names, ignored)
+            else:
+                arrays[name], names = _targets(values, "targets" if paired else name, names, ignored)
             fields.append((name, False, names, 1.0, [], [], ignored))
-        super().__init__(fields, arrays, paired)
+        if samples:
+            types = [({"f": "f32", "u": "u8"}.get(a.dtype.kind, "i64"), list(a.shape)) for a in arrays.values()]
+            super().__init__(fields, types, len(samples), samples.read, paired)
+        else:
+            super().__init__(fields, arrays, paired)
         self.validate()
+
+    @classmethod
+    def from_frame(cls, frame: Any, target: str | Sequence[str], class_names: Any = None, **options: Any) -> Dataset:
+        """Of a frame of pandas, Polars or Arrow: the column `target`, or several, to learn, from all others, which are numbers."""
+        columns = _frames.columns(frame)
+        names = [target] if isinstance(target, str) else list(target)
+        for name in names:
+            if name not in columns:
+                raise ValueError(f"target: the frame has no column {name!r}; it has: {', '.join(columns)}")
+        targets = {name: columns.pop(name) for name in names}
+        if not columns:
+            raise ValueError("the frame has no columns beside the target")
+        return cls(_frames.stacked(columns, "inputs"), targets if len(names) > 1 else targets[names[0]], class_names, **options)
+
+
+def _is_input(input_names: Sequence[str]) -> Callable[[str], bool]:
+    return (lambda name: name in input_names) if input_names else (lambda name: name[:1] == "x" and not name[1:].strip("0123456789"))
+
+
+def _classes_of(samples: _samples.Samples, name: str, class_names: Sequence[str] | None, ignored: int | None) -> list[str]:
+    """What the classes of one target of samples are called; [] for numbers to meet."""
+    first = samples.targets[name]
+    if first.dtype.kind == "f":
+        return []
+    if class_names is None and len(samples.targets) == 1:
+        known = getattr(samples.data, "classes", None)
+        if isinstance(known, (list, tuple)) and known and all(isinstance(c, str) for c in known):
+            class_names = known
+    if class_names is None:
+        _, class_names = _targets(samples.all_targets()[name], name, None, ignored)
+    if first.dtype.kind == "U":
+        samples.number(name, class_names)
+    return list(class_names)
 
 
 def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence[str] = (), class_names: Mapping[str, Sequence[str]] | None = None) -> _core.Dataset:
-    """A data set of this module, or one made of a pair (inputs, targets) or a dict of arrays by name.
+    """A data set of this module, or one made of what else people have.
+
+    A pair (inputs, targets) or a dict of arrays by name; a data set in PyTorch's manner, read as it is needed (see Dataset); a
+    torch.utils.data.DataLoader, whose data set is read so, in batches and an order of our own; or an iterable of batches, such as a
+    generator, each a pair or a dict, which is gone through once, into memory.
 
     ignore_index: for class labels. input_names: what a model calls its inputs: of a dict these are the inputs, the rest are
     targets; inputs of a pair that are a tuple get these names in order. class_names: of targets by name, where they are known.
@@ -135,8 +200,8 @@ def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence
     if isinstance(data, _core.Dataset):
         return data
     known = class_names or {}
+    is_input = _is_input(input_names)
     if isinstance(data, Mapping):
-        is_input = (lambda name: name in input_names) if input_names else (lambda name: name[:1] == "x" and not name[1:].strip("0123456789"))
         inputs = {name: values for name, values in data.items() if is_input(name)}
         targets = {name: values for name, values in data.items() if name not in inputs}
         if not inputs:
@@ -148,7 +213,17 @@ def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence
         if isinstance(inputs, tuple):
             inputs = {input_names[i] if i < len(input_names) else f"x{i}": values for i, values in enumerate(inputs)}
         return Dataset(inputs, targets, names, ignore_index=ignore_index)
-    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets) or a dict of arrays by name, got {type(data).__name__}")
+    if _frames.is_frame(data):
+        raise TypeError(f"a {type(data).__name__} doesn't say which column to learn: fit((frame[[\"age\", \"height\"]], frame[\"kind\"])), or "
+                        "fit(deepseek.data.Dataset.from_frame(frame, target=\"kind\"))")
+    if not _frames.is_column(data):
+        data = _samples.of_loader(data)
+        if _samples.is_map_style(data):
+            return Dataset(data, class_names=dict(known) or None, ignore_index=ignore_index, input_names=input_names)
+        if _samples.is_iterable(data):
+            inputs, targets = _samples.collected(data, is_input, input_names, _array)
+            return Dataset(inputs, targets, known if isinstance(targets, Mapping) else known.get("y"), ignore_index=ignore_index)
+    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets), a dict of arrays by name, a data set of samples or an iterable of batches, got {type(data).__name__}")
 
 
 def load(name: str, **parameters: Any) -> Splits:

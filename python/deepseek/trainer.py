@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 
 from . import _core, console
+from ._samples import MapStyle
 from .data import _inputs, as_dataset
 from .optim import Optimizer
 
@@ -19,7 +20,7 @@ if typing.TYPE_CHECKING:
     import numpy.typing as npt
 
     Loss: typing.TypeAlias = "str | Mapping[str, Any] | Callable[..., Any] | None"
-    Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any] | Mapping[str, Any]"
+    Data: typing.TypeAlias = "_core.Dataset | tuple[Any, Any] | list[Any] | Mapping[str, Any] | MapStyle | Iterable[Any]"
 else:
     from ._numpy import np
 
@@ -115,7 +116,8 @@ class Trainer:
 
     def fit(self, train: Data, validation: Data | None = None, *, epochs: int | None = None, resume: bool = False,
             progress: bool = True, callback: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:
-        """Trains on a Dataset, a pair (inputs, targets) or a dict of arrays by name; returns the history, one dict per epoch.
+        """Trains on a Dataset, a pair (inputs, targets), a dict of arrays by name, or what else data.as_dataset() takes; returns the history,
+        one dict per epoch.
 
         Of a dict, what the model's forward() takes are the inputs, the rest are targets.
 
