@@ -154,10 +154,11 @@ Result<Batch> DataLoader::read_augmented(int64_t epoch, int64_t index, std::span
   return batch;
 }
 
-BatchStream::BatchStream(const DataLoader& loader, int64_t epoch, int64_t first, size_t depth)
-    : depth_(std::max<size_t>(depth, 1)) {
+BatchStream::BatchStream(const DataLoader& loader, int64_t epoch, int64_t first, size_t depth, int64_t end_epoch)
+    : most_(std::max<size_t>(depth, 1)) {
   try {
-    thread_ = std::thread([this, &loader, epoch, first] { run(loader, epoch, first); });
+    thread_ = std::thread(
+        [this, &loader, epoch, first, end_epoch] { run(loader, epoch, first, std::max(end_epoch, epoch + 1)); });
   } catch (const std::exception& e) {
     finish(
         make_error(ErrorCode::kIo, "[data] cannot start the loading thread: {}; raise the limit of threads", e.what()));
@@ -169,7 +170,7 @@ BatchStream::~BatchStream() {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
-  changed_.notify_all();
+  taken_.notify_one();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -179,22 +180,41 @@ void BatchStream::finish(Status status) {
     error_ = std::move(status);
     finished_ = true;
   }
-  changed_.notify_all();
+  made_.notify_one();
 }
 
-void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first) {
+bool BatchStream::put(Batch batch) {
+  std::unique_lock lock(mutex_);
+  if (ready_.size() >= most_) {
+    maker_waits_ = true;
+    taken_.wait(lock, [this] { return stop_ || ready_.size() <= most_ / 2; });
+    maker_waits_ = false;
+  }
+  if (stop_) return false;
+  ready_.push_back(std::move(batch));
+  const bool wake = taker_waits_;
+  lock.unlock();
+  if (wake) made_.notify_one();
+  return true;
+}
+
+void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first, int64_t end_epoch) {
   try {
-    for (int64_t index = first; index < loader.num_batches(); ++index) {
-      Result<Batch> batch = loader.batch(epoch, index);
-      if (!batch.ok())
-        return finish(std::move(batch).status().note(fmt::format("in batch {} of epoch {}", index, epoch)));
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stop_ || ready_.size() < depth_; });
-      if (stop_) return;
-      ready_.push_back(std::move(*batch));
-      lock.unlock();
-      changed_.notify_all();
-    }
+    bool is_first = true;
+    for (; epoch < end_epoch; ++epoch, first = 0)
+      for (int64_t index = first; index < loader.num_batches(); ++index) {
+        Result<Batch> batch = loader.batch(epoch, index);
+        if (!batch.ok())
+          return finish(std::move(batch).status().note(fmt::format("in batch {} of epoch {}", index, epoch)));
+        if (is_first) {
+          size_t bytes = 1;
+          for (const auto& [name, tensor] : *batch) bytes += tensor.num_bytes();
+          const std::lock_guard lock(mutex_);
+          most_ = std::max(most_, std::min(kMostAhead, kAhead / bytes));
+          is_first = false;
+        }
+        if (!put(std::move(*batch))) return;
+      }
     finish({});
   } catch (const std::exception& e) {
     finish(make_error(ErrorCode::kIo, "[data] the loading thread failed: {}; use a smaller batch_size", e.what()));
@@ -203,7 +223,11 @@ void BatchStream::run(const DataLoader& loader, int64_t epoch, int64_t first) {
 
 Result<std::optional<Batch>> BatchStream::next() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return finished_ || !ready_.empty(); });
+  if (ready_.empty() && !finished_) {
+    taker_waits_ = true;
+    made_.wait(lock, [this] { return finished_ || !ready_.empty(); });
+    taker_waits_ = false;
+  }
   std::optional<Batch> batch;
   if (ready_.empty()) {
     if (!error_.ok()) return error_;
@@ -211,8 +235,9 @@ Result<std::optional<Batch>> BatchStream::next() {
   }
   batch = std::move(ready_.front());
   ready_.pop_front();
+  const bool wake = maker_waits_ && ready_.size() <= most_ / 2;
   lock.unlock();
-  changed_.notify_all();
+  if (wake) taken_.notify_one();
   return batch;
 }
 

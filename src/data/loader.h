@@ -57,11 +57,15 @@ class DataLoader {
   std::unique_ptr<Cache> cache_;  // the last epoch's order
 };
 
-// The batches [first, num_batches) of one epoch, made ahead by one thread, at most `depth` waiting.
+// The batches of epochs [epoch, end_epoch), of the first one from `first` on, made ahead by one thread: `depth` of them, or
+// of small ones as many as take kAhead bytes, up to kMostAhead. To wake a thread takes as long as a small step, so who
+// waits is woken when half of them are wanted, and one stream serves a whole run.
 class BatchStream {
  public:
-  // The loader must outlive the stream. depth >= 1.
-  BatchStream(const DataLoader& loader, int64_t epoch, int64_t first = 0, size_t depth = 2);
+  static constexpr size_t kAhead = size_t{4} << 20, kMostAhead = 64;
+
+  // The loader must outlive the stream. depth >= 1; end_epoch: by default one epoch alone.
+  BatchStream(const DataLoader& loader, int64_t epoch, int64_t first = 0, size_t depth = 2, int64_t end_epoch = 0);
   ~BatchStream();  // stops the thread, also midway
   BatchStream(const BatchStream&) = delete;
   BatchStream& operator=(const BatchStream&) = delete;
@@ -71,14 +75,16 @@ class BatchStream {
   Result<std::optional<Batch>> next();
 
  private:
-  void run(const DataLoader& loader, int64_t epoch, int64_t first);
+  void run(const DataLoader& loader, int64_t epoch, int64_t first, int64_t end_epoch);
+  bool put(Batch batch);  // false: stop
   void finish(Status status);
 
-  const size_t depth_;
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable made_, taken_;
+  size_t most_;  // made ahead
   std::deque<Batch> ready_;
   Status error_;
+  bool maker_waits_ = false, taker_waits_ = false;
   bool finished_ = false;
   bool stop_ = false;
   std::thread thread_;

@@ -400,10 +400,7 @@ Result<FitResult> Trainer::fit(const data::DatasetPtr& training, const data::Dat
   while (progress.step < fit.total && !progress.stopped_early && !result.interrupted) {
     const int64_t epoch = progress.step / fit.updates_per_epoch;
     const int64_t begin = progress.step % fit.updates_per_epoch * options_.train.accumulate;
-    if (begin == 0 || !stream) {
-      stream.reset();
-      stream = std::make_unique<data::BatchStream>(loader, epoch, begin);
-    }
+    if (!stream) stream = std::make_unique<data::BatchStream>(loader, epoch, begin, 2, options_.train.epochs);
     DS_TRY(fit.update(*stream, begin));
     result.interrupted =
         !hooks.progress({progress.step, fit.first, fit.total, fit.samples, [&fit] { return fit.text(); }});

@@ -297,6 +297,26 @@ TEST(BatchStream, ErrorsReachTheCallerAndStay) {
   }
 }
 
+// Many small batches are made ahead at once; large ones two at a time. Over epochs they are those of direct reads.
+TEST(BatchStream, GoesThroughEpochs) {
+  for (const int64_t pixels : {int64_t{4}, int64_t{1} << 19}) {
+    const int64_t n = pixels == 4 ? 301 : 5;
+    const graph::Tensor x = graph::Tensor::zeros(DType::kF32, {n, pixels});
+    for (int64_t i = 0; i < n; ++i) x.set(i * pixels, static_cast<double>(i));
+    const DatasetPtr d = ArrayDataset::create({input("x")}, {{"x", x}}).value();
+    const auto loader = DataLoader::create(d, {.batch_size = 2, .shuffle = true, .seed = 3});
+    ASSERT_TRUE(loader.ok()) << loader.status().to_string();
+    BatchStream stream(*loader, 1, 2, 2, 4);
+    for (int64_t epoch = 1; epoch < 4; ++epoch)
+      for (int64_t i = epoch == 1 ? 2 : 0; i < loader->num_batches(); ++i) {
+        const Result<std::optional<Batch>> batch = stream.next();
+        ASSERT_TRUE(batch.ok() && *batch) << epoch << " " << i;
+        ASSERT_TRUE(same((*batch)->at("x"), loader->batch(epoch, i)->at("x"))) << epoch << " " << i;
+      }
+    EXPECT_FALSE(stream.next()->has_value());
+  }
+}
+
 TEST(BatchStream, StopsMidway) {
   const auto loader = DataLoader::create(numbered(64), {.batch_size = 1});
   for (int i = 0; i < 20; ++i) {
