@@ -256,7 +256,8 @@ TEST_F(Files, IdxAndItsKindOfInput) {
               HasSubstr("expected images of [channels,height,width] [1,1,2], got [1,2,2]"));
   EXPECT_THAT(open_input(spec, idx("h", {1}, {0})).status().message(), HasSubstr("expected u8 images"));
   std::ofstream(folder_ / "text.txt") << "no picture";
-  EXPECT_THAT(open_input(spec, folder_ / "text.txt").status().message(), HasSubstr("neither a JPEG nor a PNG nor a WebP"));
+  EXPECT_THAT(open_input(spec, folder_ / "text.txt").status().message(),
+              HasSubstr("neither a JPEG nor a PNG nor a WebP"));
   EXPECT_EQ(open_input(spec, folder_ / "none").status().code(), ErrorCode::kNotFound);
 }
 
@@ -289,7 +290,8 @@ TEST_F(Files, ImageFolderAndItsKindOfInput) {
   EXPECT_NEAR(x.at(48), 1, 1e-5);
   EXPECT_THAT(open_input(spec, b)->labels, ElementsAre(b));
   fs::create_directory(folder_ / "empty");
-  EXPECT_THAT(open_input(spec, folder_ / "empty").status().message(), HasSubstr("has no .jpg, .jpeg, .png or .webp files"));
+  EXPECT_THAT(open_input(spec, folder_ / "empty").status().message(),
+              HasSubstr("has no .jpg, .jpeg, .png or .webp files"));
   EXPECT_EQ(open_input(spec, folder_ / "none").status().code(), ErrorCode::kNotFound);
   // Without a part for tests, some of all; classes must be the same ones.
   const auto some = open_dataset("image-folder", {{"folder", folder_ / "train"}, {"test_fraction", "0.25"}});
