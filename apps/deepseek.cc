@@ -258,6 +258,9 @@ int run(int argc, char** argv) {
       ->expected(1)
       ->allow_extra_args(false);
   train->add_flag("--resume", resume, "continue from the run folder's last checkpoint");
+  train->add_flag_function(
+      "--check-numerics", [&](int64_t) { overrides.push_back("train.check_numerics=true"); },
+      "find where a loss or gradient that is not finite comes from: the layer and the op");
   train->footer(keys + "\nExample: deepseek train examples/fashion_mnist.yaml --set optimizer.learning_rate=0.02");
 
   std::vector<std::string> inputs;
