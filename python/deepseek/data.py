@@ -6,7 +6,7 @@ import json
 import typing
 from collections.abc import Mapping
 
-from . import _core
+from . import _core, _told
 from .augment import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
 
 if typing.TYPE_CHECKING:
@@ -28,11 +28,12 @@ class Splits(typing.NamedTuple):
 
 
 def _array(values: Any, name: str) -> np.ndarray:
+    _told.attached(values, name)
     if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
         values = np.from_dlpack(values)
     array = np.asarray(values)
     if array.dtype == object:
-        raise TypeError(f"{name}: expected an array of numbers, got {type(values).__name__} of objects")
+        raise TypeError(_told.array(values, name))
     return array
 
 
@@ -40,7 +41,7 @@ def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
     """f32, u8 and i64 as they are, other floats as f32, other integers as i64."""
     array = _array(values, name)
     if array.dtype.kind not in "fbiu":
-        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
+        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}; of a table with text, deepseek.data.Pipeline makes numbers")
     if array.dtype not in (np.float32, np.uint8, np.int64):
         array = array.astype(np.float32 if array.dtype.kind in "fb" else np.int64)
     return array
@@ -148,7 +149,8 @@ def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence
         if isinstance(inputs, tuple):
             inputs = {input_names[i] if i < len(input_names) else f"x{i}": values for i, values in enumerate(inputs)}
         return Dataset(inputs, targets, names, ignore_index=ignore_index)
-    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets) or a dict of arrays by name, got {type(data).__name__}")
+    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets) or a dict of arrays by name, got {type(data).__name__}"
+                    + ("; with targets: fit((x, y))" if hasattr(data, "__len__") and not isinstance(data, str) else ""))
 
 
 def load(name: str, **parameters: Any) -> Splits:

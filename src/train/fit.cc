@@ -109,6 +109,7 @@ struct Trainer::Fit {
   Status check_classes() const;
   // An error that says where the batch's loss or gradients stop being finite, if they do; keeps what shows it again.
   Status check_numerics(const data::BatchType& type, StepKind kind, const data::Batch& given, int64_t batch);
+  Status check_last_batch() const;
   Status start(bool resume);
   Status read_checkpoint(std::map<std::string, Tensor>& tensors);
   Status compile_first();
@@ -134,6 +135,20 @@ Status Trainer::Fit::check_classes() const {
                      out.dims[1], to_string(out));
   }
   return {};
+}
+
+// A smaller one may be too small, for batch norm's statistics of one sample; better told now than at the epoch's end.
+Status Trainer::Fit::check_last_batch() const {
+  const int64_t size = options().batch_size, rest = train->size() % size;
+  if (options().drop_last || rest == 0 || train->size() < size) return {};
+  data::BatchType last = first_type;
+  for (data::BatchEntry& e : last)
+    if (!e.type.dims.empty()) e.type.dims[0] = rest;
+  return self.traces_.get(*self.model_, last, &loss, true)
+      .status()
+      .note(fmt::format("in the last batch of an epoch, which has {} of the {} samples at train.batch_size {}; set "
+                        "train.drop_last to leave it out, or another train.batch_size",
+                        rest, train->size(), size));
 }
 
 Status Trainer::Fit::compile_first() {
@@ -179,6 +194,7 @@ Status Trainer::Fit::start(bool resume) {
   DS_ASSIGN(first_batch, self.first_batch(train, first_type));
   DS_ASSIGN(forward, self.traces_.get(*self.model_, first_type, &loss, true));
   DS_TRY(check_classes());
+  DS_TRY(check_last_batch());
   DS_ASSIGN(self.trained_on_, summarise(*train));
   DS_TRY(new_epoch());
   const NamedValues sums = progress.term_sums;
@@ -206,7 +222,17 @@ Status Trainer::Fit::start(bool resume) {
       DS_ASSIGN(io::TensorFile file, io::load_safetensors(folder.file("best.safetensors")));
       best = std::move(file.tensors);
     }
+    // Patience may be another than it was.
+    progress.stopped_early = options().patience > 0 && progress.bad_epochs >= options().patience;
     say(fmt::format("resumed at update {} of {}", progress.step, total));
+    if (progress.step >= total)
+      say(fmt::format("nothing is left to do: all {} epochs are done; set train.epochs higher to go on",
+                      options().epochs));
+    else if (progress.stopped_early)
+      say(
+          fmt::format("nothing is left to do: the run stopped early, {} has not been better for {} epochs; set "
+                      "train.patience higher to go on, or 0",
+                      monitor, progress.bad_epochs));
     return {};
   }
   // Nothing was touched while something could still be wrong.
