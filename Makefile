@@ -102,8 +102,8 @@ sanitize: setup-dev
 # Several threads at once under ThreadSanitizer, in build-tsan/. One OpenMP thread: its barriers are none that it knows.
 tsan: setup-dev
 	$(CONFIGURE) --preset tsan
-	ninja -C build-tsan -j$(JOBS) test_threads test_runtime test_data
-	for test in threads runtime data; do OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66:suppressions=$(CURDIR)/tests/tsan.supp \
+	ninja -C build-tsan -j$(JOBS) test_threads test_runtime test_data test_infer
+	for test in threads runtime data infer; do OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=0:exitcode=66:suppressions=$(CURDIR)/tests/tsan.supp \
 	  build-tsan/tests/test_$$test --gtest_brief=1 || exit 1; done
 
 # Every target of tests/fuzz from the seeds in tests/fuzz/corpus: `fuzz` at random, together FUZZ_SECONDS; `fuzz-replay`, in CI,

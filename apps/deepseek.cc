@@ -12,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "base/version.h"
 #include "explain/op_docs.h"
 #include "explain/pass_log.h"
 #include "explain/profile_report.h"
@@ -22,6 +23,7 @@
 #include "predict/predictor.h"
 #include "predict/print.h"
 #include "program.h"
+#include "train/doctor.h"
 #include "train/run.h"
 
 using namespace deepseek;
@@ -218,6 +220,21 @@ int ops_command(const std::string& name, bool table, const std::string& device) 
   return 0;
 }
 
+// Exit code 1 where something needs to be done.
+int doctor_command() {
+  const auto load_error = [](const char* library) {
+    return dlopen(library, RTLD_LAZY) != nullptr ? std::string() : std::string(dlerror());
+  };
+  std::error_code error;
+  bool well = true;
+  for (const train::Finding& f : train::examine(std::filesystem::current_path(error).string(), load_error)) {
+    print_out("{:<4} {:<16} {}\n", f.advice.empty() ? "ok" : "BAD", f.subject, f.text);
+    if (!f.advice.empty()) print_out("{:<21} {}\n", "", f.advice);
+    well = well && f.advice.empty();
+  }
+  return well ? 0 : 1;
+}
+
 // As git does: the command is the program deepseek-<name> beside this one. Returns only if it can't be started.
 int run_beside(const std::string& name, char** arguments) {
   std::error_code error;
@@ -237,7 +254,9 @@ int run(int argc, char** argv) {
   for (const char* name : {"data", "tune"})
     if (argc > 1 && std::string_view(argv[1]) == name) return run_beside(name, argv + 1);
   CLI::App app{"DeepSeek: from raw data to a monitored model"};
+  app.name("deepseek");
   app.require_subcommand(1);
+  app.set_version_flag("--version", fmt::format("deepseek {}", version()));
   std::string config, folder;
   std::vector<std::string> overrides;
   bool resume = false;
@@ -258,6 +277,9 @@ int run(int argc, char** argv) {
       ->expected(1)
       ->allow_extra_args(false);
   train->add_flag("--resume", resume, "continue from the run folder's last checkpoint");
+  train->add_flag_function(
+      "--check-numerics", [&](int64_t) { overrides.push_back("train.check_numerics=true"); },
+      "find where a loss or gradient that is not finite comes from: the layer and the op");
   train->footer(keys + "\nExample: deepseek train examples/fashion_mnist.yaml --set optimizer.learning_rate=0.02");
 
   std::vector<std::string> inputs;
@@ -345,6 +367,10 @@ int run(int argc, char** argv) {
   devices->add_flag("--measure", measure, "also measure FLOP/s and memory bandwidth, in about 0.3 s");
   devices->footer("Example: deepseek devices --measure");
 
+  CLI::App* doctor =
+      app.add_subcommand("doctor", "Check the installation: devices, memory, disk, libraries, a training");
+  doctor->footer("Example: deepseek doctor");
+
   if (const auto code = parse_arguments(app, argc, argv)) return *code;
   explain_flags.passes = passes->count() > 0 || explain_flags.log.time || explain_flags.log.diff;
   explain_flags.log.graphs = passes->count() > 0 || explain_flags.log.diff;
@@ -359,6 +385,7 @@ int run(int argc, char** argv) {
   }
   if (*explain) return explain_command(config, overrides, explain_flags);
   if (*ops) return ops_command(op, table, device);
+  if (*doctor) return doctor_command();
   if (*profile) return profile_command(config, overrides, flags);
   return devices_command(measure);
 }

@@ -64,7 +64,7 @@ def ours():
     except importlib.metadata.PackageNotFoundError:
         package = pathlib.Path(deepseek.__file__).parent
         build = package.parent.parent
-        files = [*package.rglob("*"), build / "libdeepseek.so", build / "deepseek"]
+        files = [*package.rglob("*"), build / "libdeepseek_infer.so", build / "libdeepseek.so", build / "deepseek"]
         return disk(files) + installed("onednn-cpu-gomp")
 
 

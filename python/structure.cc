@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/hash.h"
+#include "base/strings.h"
 #include "nn/initializer.h"
 #include "trace.h"
 
@@ -246,6 +247,13 @@ uint64_t contents_of(nb::handle object) {
 void bind_structure(nb::module_& m) {
   nn::Module::set_watcher(&contents_of);
   m.def("set_attribute", &set_attribute, nb::arg("module"), nb::arg("name"), nb::arg("value").none());
+  m.def("did_you_mean",
+        [](const std::string& name, const std::vector<std::string>& known) { return did_you_mean(name, known); });
+  // What is called by its slots alone, so that an __init__ that Python sets is heard.
+  m.def("call_by_slots",
+        [](nb::type_object type) { reinterpret_cast<PyTypeObject*>(type.ptr())->tp_vectorcall = nullptr; });
+  m.def(
+      "is_made", [](nb::handle self) { return nb::inst_ready(self); }, nb::arg("module").none());
   m.def("unregister", &nn::Module::unregister);
   m.def("module_changed", &nn::Module::changed);
   m.def("set_setting", &set_setting, nb::arg("module"), nb::arg("name"), nb::arg("value").none(), nb::arg("all"));

@@ -84,14 +84,23 @@ bool is_input(const std::vector<nn::InputName>& names, const std::string& name) 
   return std::any_of(names.begin(), names.end(), [&](const nn::InputName& n) { return n.name == name; });
 }
 
+// What was given in the place of an array of numbers, and what makes one of it.
+std::string told(nb::handle value) {
+  const std::string type = nb::cast<std::string>(value.type().attr("__name__"));
+  if (!nb::hasattr(value, "dtype")) return fmt::format("got {}; make one of it: np.asarray(values, np.float32)", type);
+  const std::string dtype = nb::cast<std::string>(nb::str(nb::object(value.attr("dtype"))));
+  return fmt::format(
+      "got {} of {}; number the classes of labels of text: classes, y = np.unique(y, return_inverse=True)", type,
+      dtype);
+}
+
 GivenBatch to_batch(const nn::Module& model, nb::handle x, nb::handle y) {
   GivenBatch batch;
   const auto add = [&](const std::string& name, nb::handle value, data::Role role) {
     Array array;
     if (!array.read(value)) {
       PyErr_Clear();
-      throw nb::type_error(
-          fmt::format("'{}': expected an array, got {}", name, nb::cast<std::string>(nb::repr(value.type()))).c_str());
+      throw nb::type_error(fmt::format("'{}': expected an array of numbers, {}", name, told(value)).c_str());
     }
     const Tensor& tensor = batch.tensors[name] = to_tensor(array);
     batch.type.push_back({name, tensor.type(), role});

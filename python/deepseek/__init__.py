@@ -19,5 +19,18 @@ def trace(function: typing.Callable[..., typing.Any], *arrays: typing.Any) -> Gr
     return _core.trace_function(function, [nn._type_of(np.asarray(a)) for a in arrays])
 
 
+if typing.TYPE_CHECKING:
+    from .estimators import Classifier as Classifier, Regressor as Regressor
+else:  # else mypy takes any name for one of this module's
+
+    def __getattr__(name: str) -> typing.Any:
+        """What needs scikit-learn, loaded on first use; not in __all__, lest `import *` needs it."""
+        if name in ("Classifier", "Regressor"):
+            from . import estimators
+
+            return getattr(estimators, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = ["Frozen", "Graph", "InferenceSession", "Program", "Run", "Trainer", "Value", "__version__", "compile", "data", "devices", "freeze", "isa", "load", "load_run", "manual_seed", "metrics", "models", "nn", "num_threads",
            "op_names", "ops", "optim", "profile", "samples", "save", "set_num_threads", "trace"]

@@ -66,23 +66,22 @@ def to_numpy(column: Any, name: str) -> np.ndarray:
 
 
 def matrix(frame: Any, what: str) -> np.ndarray:
-    """f32 [rows, columns] of a frame of numbers; raises TypeError that names a column of something else."""
-    return stacked(columns(frame, what), what)
+    """f32 [rows, columns] of a frame of numbers; raises TypeError that names the columns of something else."""
+    return stacked(columns(frame, what), what, f"a {type(frame).__name__}")
 
 
-def stacked(columns: dict[str, Any], what: str) -> np.ndarray:
+def stacked(columns: dict[str, Any], what: str, kind: str = "a frame") -> np.ndarray:
     """The same of columns by name."""
-    arrays = []
-    for name, column in columns.items():
-        array = to_numpy(column, f"{what}: column {name!r}")
-        if array.dtype.kind not in "biuf":
-            kind = "times" if array.dtype.kind in "mM" else "text" if array.dtype.kind in "UO" and all(isinstance(v, str) for v in array.flat) else "objects"
-            raise TypeError(f"{what}: column {name!r} holds {kind}, expected numbers; leave it out, or encode it: "
-                            "deepseek.data.Pipeline([\"one_hot\"]).fit_transform(frame)")
-        arrays.append(array.astype(np.float32))
+    arrays = {name: to_numpy(column, f"{what}: column {name!r}") for name, column in columns.items()}
+    wrong = [repr(name) for name, array in arrays.items() if array.dtype.kind not in "biuf"]
+    if wrong:
+        one = len(wrong) == 1
+        raise TypeError(f"{what}: expected numbers, got {kind} whose column{'s' * (not one)} {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''} "
+                        f"{'is' if one else 'are'} not of numbers; drop or encode {'it' if one else 'them'}: "
+                        "deepseek.data.Pipeline([\"one_hot\"]).fit_transform(frame)")
     if not arrays:
         raise ValueError(f"{what}: the frame has no columns")
-    return np.stack(arrays, 1)
+    return np.stack([array.astype(np.float32) for array in arrays.values()], 1)
 
 
 def plain(values: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import json
 import typing
 from collections.abc import Mapping
 
-from . import _core, _frames, _samples
+from . import _core, _frames, _samples, _told
 from .augment import ImageAugmenter, SeriesAugmenter, VolumeAugmenter, mosaic
 
 if typing.TYPE_CHECKING:
@@ -29,11 +29,12 @@ class Splits(typing.NamedTuple):
 
 def _array(values: Any, name: str) -> np.ndarray:
     values = _frames.plain(values, name)
+    _told.attached(values, name)
     if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
         values = np.from_dlpack(values)
     array = np.asarray(values)
     if array.dtype == object:
-        raise TypeError(f"{name}: expected an array of numbers, got {type(values).__name__} of objects")
+        raise TypeError(_told.array(values, name))
     return array
 
 
@@ -43,7 +44,7 @@ def _inputs(values: Any, name: str = "inputs") -> np.ndarray:
         return _frames.matrix(values, name)
     array = _array(values, name)
     if array.dtype.kind not in "fbiu":
-        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
+        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}; of a table with text, deepseek.data.Pipeline makes numbers")
     if array.dtype not in (np.float32, np.uint8, np.int64):
         array = array.astype(np.float32 if array.dtype.kind in "fb" else np.int64)
     return array
@@ -223,7 +224,8 @@ def as_dataset(data: Any, ignore_index: int | None = None, input_names: Sequence
         if _samples.is_iterable(data):
             inputs, targets = _samples.collected(data, is_input, input_names, _array)
             return Dataset(inputs, targets, known if isinstance(targets, Mapping) else known.get("y"), ignore_index=ignore_index)
-    raise TypeError(f"expected a deepseek.data.Dataset, a pair (inputs, targets), a dict of arrays by name, a data set of samples or an iterable of batches, got {type(data).__name__}")
+    raise TypeError("expected a deepseek.data.Dataset, a pair (inputs, targets), a dict of arrays by name, a data set of samples or an iterable of batches, "
+                    f"got {type(data).__name__}" + ("; with targets: fit((x, y))" if hasattr(data, "__len__") and not isinstance(data, str) else ""))
 
 
 def load(name: str, **parameters: Any) -> Splits:

@@ -24,7 +24,7 @@ def save(values: _core.Module | Mapping[str, npt.ArrayLike], path: str | os.Path
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name. Raises FileNotFoundError, or ValueError that says what is damaged."""
+    """The arrays of a safetensors file by name; of bfloat16, which NumPy has not, as float32 where ml_dtypes is not installed. Raises FileNotFoundError, or ValueError that says what is damaged."""
     return _core.load_safetensors(os.fspath(path))[0]
 
 

@@ -6,7 +6,7 @@ import os
 import typing
 from collections.abc import Mapping
 
-from . import _core
+from . import _core, _told
 from .nn.module import _flatten, _is_array, _rebuild
 
 if typing.TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Frozen:
         leaves: list[Any] = []
         structure = _flatten((args, kwargs), leaves)
         if not leaves or not all(_is_array(x) for x in leaves):
-            raise TypeError(f"{self!r}: expected arrays")
+            raise TypeError(f"{self!r}: expected arrays" + (f", {_told.call(args[0])}" if args else ""))
         return structure, leaves
 
     def __reduce__(self) -> Any:
@@ -67,6 +67,7 @@ def freeze(module: _core.Module, *, kernels: str = "listed") -> Frozen:
     """
     if kernels not in ("listed", "measured"):
         raise ValueError(f"freeze: kernels: expected 'listed' or 'measured', got {kernels!r}")
+    _told.module(module, "freeze")
     if any(m.training for m in module.modules()):
         raise ValueError(f"freeze: {type(module).__name__} or a part of it is in training mode; call eval() first")
     return Frozen(module, kernels)

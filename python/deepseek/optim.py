@@ -16,6 +16,9 @@ class Optimizer:
 
     def __init__(self, learning_rate: float | None = None, **settings: typing.Any) -> None:
         if "lr" in settings:
+            if learning_rate is not None:
+                raise TypeError(f"{type(self).__name__}: the first argument is the learning rate, got {type(learning_rate).__name__} and lr={settings['lr']!r}; "
+                                "parameters are not given here: Trainer and compile give it the model's")
             learning_rate = settings.pop("lr")
         self.settings = settings
         if learning_rate is not None:

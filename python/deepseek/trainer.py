@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import typing
+import warnings
 from collections.abc import Mapping
 
-from . import _core, console
+from . import _core, _told, console
 from ._samples import MapStyle
 from .data import _inputs, as_dataset
 from .optim import Optimizer
@@ -25,28 +26,68 @@ else:
     from ._numpy import np
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: Any, path: str = "") -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    return json.dumps(value)
+    try:
+        return json.dumps(value)
+    except TypeError:
+        text = repr(value) if len(repr(value)) < 60 else type(value).__name__
+        advice = ""
+        if path == "train.metrics":
+            advice = "; metrics are names: deepseek.metrics has functions for predictions, to be called in fit(callback=...)"
+        raise TypeError(f"{path}: expected numbers, text, or lists of them, got {text}{advice}") from None
+
+
+def _described(what: str, value: Any, form: str) -> dict[str, Any]:
+    """A name or a dict, as what is described by its name."""
+    if value is None or isinstance(value, (str, Mapping)):
+        return {"name": value} if isinstance(value, str) else dict(value or {})
+    kind = value.__name__ if isinstance(value, type) else type(value).__name__
+    of_torch = f"PyTorch's {kind}" if _told.of_torch(value) else kind
+    raise TypeError(f"{what}: expected {form}, got {of_torch}")
+
+
+def _loss_function(loss: Any) -> Any:
+    """What of a loss is called, or None of a name or dict."""
+    if loss is None or isinstance(loss, (str, Mapping)):
+        return None
+    if _told.of_torch(loss):
+        name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
+        raise TypeError(f"loss: PyTorch's {name} can't be traced; give a name such as \"cross_entropy\", deepseek.nn.{name}(), or a function of deepseek.ops")
+    if isinstance(loss, type) and issubclass(loss, _core.Module):
+        raise TypeError(f"loss: expected a module or a function, got the class {loss.__name__}; make one: {loss.__name__}()")
+    if not callable(loss):
+        raise TypeError(f"loss: expected a name, a dict with a name, or a function of outputs and targets, got {type(loss).__name__}")
+    return loss
+
+
+def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        optimizer = optimizer()
+    if not isinstance(optimizer, Optimizer):
+        return _described("optimizer", optimizer, "one of deepseek.optim, such as AdamW(lr=1e-3), a name or a dict with a name")
+    rate = optimizer.settings.get("learning_rate")
+    if rate is not None and (hasattr(rate, "__len__") or hasattr(rate, "__next__") or isinstance(rate, _core.Module)) and not isinstance(rate, str):
+        kind = type(optimizer).__name__
+        raise TypeError(f"optimizer: {kind}'s first argument is the learning rate, got {type(rate).__name__}; it takes no parameters: Trainer and compile "
+                        f"give it the model's. Write {kind}(lr=1e-3)")
+    return optimizer.settings
 
 
 def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: dict[str, Any]) -> tuple[dict[str, str], Callable[..., Any] | None]:
     """Option paths and values, as a run's config has them, from Python's arguments; and the loss if it is a callable."""
     out = {}
-    function = loss if callable(loss) else None
+    function = _loss_function(loss)
     if function is None and loss is not None:
-        options = {"name": loss} if isinstance(loss, str) else dict(loss)
+        options = _described("loss", loss, "a name, a dict with a name, or a function")
         out.update({f"loss.{key}": _yaml(value) for key, value in options.items()})
-    if isinstance(optimizer, str):
-        optimizer = {"name": optimizer}
-    elif isinstance(optimizer, Optimizer):
-        optimizer = optimizer.settings
-    out.update({f"optimizer.{key}": _yaml(value) for key, value in (optimizer or {}).items()})
-    schedule = {"name": schedule} if isinstance(schedule, str) else schedule or {}
-    out.update({f"schedule.{key}": _yaml(value) for key, value in ({"name": "constant"} | dict(schedule)).items()})
+    out.update({f"optimizer.{key}": _yaml(value, f"optimizer.{key}") for key, value in _optimizer_settings(optimizer).items()})
+    schedule = _described("schedule", schedule, "a name such as \"cosine\", or a dict with a name; for a schedule of one's own write the loop with "
+                          "step = deepseek.compile(...) and set step.learning_rate")
+    out.update({f"schedule.{key}": _yaml(value, f"schedule.{key}") for key, value in ({"name": "constant"} | schedule).items()})
     if metrics != "auto":
-        out["train.metrics"] = _yaml(["none"] if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics) or ["none"])
+        out["train.metrics"] = _yaml(["none"] if metrics is None else [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics) or ["none"], "train.metrics")
     train = dict(train)
     if (device := train.pop("device", None)) is not None:
         out["device"] = _yaml(device)
@@ -55,9 +96,18 @@ def _settings(loss: Loss, optimizer: Any, schedule: Any, metrics: Any, train: di
     augmentation = train.pop("augmentation", None) or {}
     settings = getattr(augmentation, "settings", augmentation)
     out.update({f"augmentation.{key}": _yaml(value) for key, value in settings.items()})
-    out.update({f"optimizer.{key}" if key in ("clip_norm", "clip_value") else f"train.{key}": _yaml(value)
+    out.update({f"optimizer.{key}" if key in ("clip_norm", "clip_value") else f"train.{key}": _yaml(value, key)
                 for key, value in train.items() if value is not None})
     return out, function
+
+
+def _hint_at_one_hot(data: Any) -> None:
+    """Warns where floats that look like weights of classes are about to be fitted by mean squares."""
+    targets = data[1] if isinstance(data, (tuple, list)) and len(data) == 2 else None
+    if isinstance(targets, np.ndarray) and targets.dtype.kind == "f" and targets.ndim == 2 and 1 < targets.shape[1] and len(targets) and (
+            targets.min() >= 0 and np.allclose(targets.sum(axis=1), 1, atol=1e-5)):
+        warnings.warn("the targets' rows are shares that sum to one, as one-hot labels are, and floats are fitted by mse_loss by default; for weights of "
+                      "classes say loss=\"cross_entropy\" (or give the classes' numbers), else loss=\"mse_loss\"", stacklevel=3)
 
 
 class Trainer:
@@ -86,6 +136,7 @@ class Trainer:
 
     def __init__(self, model: _core.Module, loss: Loss = None, optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
                  schedule: str | Mapping[str, Any] | None = "constant", metrics: str | Iterable[str] | None = "auto", **options: Any) -> None:
+        _told.module(model, "model")
         settings, function = _settings(loss, optimizer, schedule, metrics, options)
         # Of pairs, the label that does not count; of a Dataset it is its own.
         ignored = None if function else loss.get("ignore_index", -100) if isinstance(loss, dict) else -100
@@ -127,6 +178,8 @@ class Trainer:
         """
         if epochs is not None:
             self._core.configure({"train.epochs": _yaml(epochs)})
+        if self._loss is None and self._core.settings.get("loss.name", '"auto"') == '"auto"':
+            _hint_at_one_hot(train)
         train = self._dataset(train, learn=True)
         validation = None if validation is None else self._dataset(validation)
         if not self.model.training:  # left in eval() by mistake; parts of it may be, on purpose
@@ -165,7 +218,8 @@ class Trainer:
     def predict(self, inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]) -> Any:
         """The model's outputs [N, ...] for inputs [N, ...], as the model takes them: an array, or where outputs have names a dict.
 
-        inputs: an array, a tuple of them in the order of forward(), or a dict by name.
+        inputs: an array, a tuple of them in the order of forward(), or a dict by name. A model that was neither trained nor given weights
+            answers by its random first ones.
         """
         names = self._input_names()
         if isinstance(inputs, tuple):
@@ -203,6 +257,7 @@ def compile(model: Any, loss: Loss = None, optimizer: Any = "sgd", *, clip_norm:
     """
     if isinstance(model, _core.Graph):
         return _core.compile(model, device=device) if device else _core.compile(model)
+    _told.module(model, "compile")
     settings, function = _settings(loss, optimizer, None, "auto",
                                    {"clip_norm": clip_norm, "clip_value": clip_value, "ema_decay": ema_decay, "seed": seed,
                                     "precision": precision, "loss_scaling": loss_scaling, "loss_scale_interval": loss_scale_interval, "kernels": kernels,

@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/file_kind.h"
 #include "base/guard.h"
 
 namespace deepseek {
@@ -66,7 +67,10 @@ Result<OpenFile> open_file(const std::string& path) {
   OpenFile opened;
   // Without O_NONBLOCK opening a pipe waits for who writes to it, maybe for ever.
   opened.file = FileDescriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (opened.file.get() < 0) return system_error("open", path, errno);
+  if (const int number = errno; opened.file.get() < 0)
+    return number != ENOENT ? system_error("open", path, number)
+                            : make_error(ErrorCode::kNotFound, "cannot open '{}': No such file or directory{}", path,
+                                         missing_file_hint(path));
   struct stat info;
   if (::fstat(opened.file.get(), &info) != 0) return system_error("inspect", path, errno);
   if (S_ISDIR(info.st_mode)) return system_error("read", path, EISDIR);

@@ -7,12 +7,15 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/file_kind.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/strings.h"
+#include "base/synonyms.h"
 
 namespace deepseek {
 namespace {
@@ -179,9 +182,20 @@ class OptionReader {
     try {
       DS_TRY(use(YAML::Load(std::string(text))));
     } catch (const YAML::Exception& e) {
+      if (const std::optional<size_t> line = indented_by_tab(text))
+        return invalid("{}:{}: not valid YAML: the line is indented by a tab; indent by spaces", where_, *line);
       return invalid("{}: not valid YAML: {}", at(e.mark), e.msg);
     }
     return result();
+  }
+
+  // The first line, from 1, that has a tab before its text.
+  static std::optional<size_t> indented_by_tab(std::string_view text) {
+    const std::vector<std::string> lines = split(text, '\n');
+    for (size_t i = 0; i < lines.size(); ++i)
+      if (const size_t begin = lines[i].find_first_not_of(" \t"); begin != std::string::npos && lines[i][begin] != '#')
+        if (lines[i].find('\t') < begin) return i + 1;
+    return std::nullopt;
   }
 
   std::string at(const YAML::Mark& mark) const {
@@ -244,10 +258,28 @@ class OptionReader {
     };
     for (const OptionTable::Field& field : table_.fields_) add(field.path);
     for (const auto& [name, doc] : table_.groups_) add(name);
-    const std::string near = nearest(key, known);
-    errors_.push_back(
-        fmt::format("{}: unknown key '{}'; {}", at(key_node), path,
-                    near.empty() ? "known here: " + join(known, ", ") : "did you mean '" + prefix + near + "'?"));
+    std::vector<std::string> names = meant(key, known);
+    for (std::string& name : names) name = prefix + name;
+    if (names.empty()) names = elsewhere(key, path);
+    errors_.push_back(fmt::format(
+        "{}: unknown key '{}'; {}", at(key_node), path,
+        names.empty() ? "known here: " + join(known, ", ") : "did you mean '" + join(names, "' and '") + "'?"));
+  }
+
+  // Keys of that name, or of what it is called here, in other groups.
+  std::vector<std::string> elsewhere(const std::string& key, const std::string& path) const {
+    std::vector<std::string> last, found;
+    for (const OptionTable::Field& field : table_.fields_)
+      last.push_back(field.path.substr(field.path.rfind('.') + 1));  // from 0 where there is no dot
+    std::vector<std::string> names = synonyms(key, last);
+    if (names.empty()) names.push_back(key);
+    for (const std::string& name : names)
+      for (size_t i = 0; i < last.size(); ++i)
+        if (last[i] == name && name != "name" && table_.fields_[i].path != path) {
+          found.push_back(table_.fields_[i].path);
+          break;
+        }
+    return found;
   }
 
   // A list of plain values is told as "a,b", what is nested as JSON.
@@ -312,15 +344,62 @@ Status OptionTable::set(std::string_view assignment, std::string_view where) {
       .read_at(split(assignment.substr(0, equals), '.'), std::string(assignment.substr(equals + 1)));
 }
 
+namespace {
+
+// What people give in the place of a config: its path may be a table's, a model's or a folder's.
+Status check_config_file(const std::string& path) {
+  constexpr std::string_view kHelp = "a config is YAML that names data and model, see `deepseek train --help`";
+  const Result<OpenFile> opened = open_file(path);
+  if (!opened.ok()) {
+    std::error_code error;
+    if (opened.status().code() == ErrorCode::kNotFound)
+      return invalid("{}: no such file{}", path, missing_file_hint(path));
+    if (!std::filesystem::is_directory(path, error)) return invalid("{}", opened.status().message());
+    for (const char* name : {"config.yaml", "run.yaml"})
+      if (const auto inside = std::filesystem::path(path) / name; std::filesystem::is_regular_file(inside, error))
+        return invalid("'{}' is a folder, expected a config; give '{}'", path, inside.string());
+    return invalid("'{}' is a folder, expected a config; {}", path, kHelp);
+  }
+  std::vector<std::byte> start(std::min(opened->bytes, kKindBytes));
+  DS_ASSIGN(const size_t read, read_at(*opened, 0, start, path));
+  start.resize(read);
+  const FileKind kind = kind_of_file(start, path);
+  switch (kind.type) {
+    case FileKind::Type::kUnknown:
+    case FileKind::Type::kText:
+    case FileKind::Type::kConfig: return {};
+    case FileKind::Type::kTable:
+      return invalid(
+          "'{0}' {1}, expected a config; write one with data: {{name: table, file: {0}, target: COLUMN}}, or look at "
+          "the table by `deepseek data report {0}`",
+          path, kind.what);
+    case FileKind::Type::kModel:
+      return invalid("'{0}' {1}, expected a config; `deepseek predict {0} DATA` uses a model, and {2}", path, kind.what,
+                     kHelp);
+    case FileKind::Type::kOther: break;
+  }
+  return invalid("'{}' {}, expected a config; {}; {}", path, kind.what, kind.advice, kHelp);
+}
+
+// Nothing but space and comments: what trains by it would be the defaults of everything.
+bool says_nothing(std::string_view text) {
+  for (const std::string& line : split(text, '\n'))
+    if (const size_t at = line.find_first_not_of(" \t\r"); at != std::string::npos && line[at] != '#') return false;
+  return true;
+}
+
+}  // namespace
+
 Status OptionTable::load_file(const std::string& path, const std::vector<std::string>& overrides) {
+  DS_TRY(check_config_file(path));
   const Result<std::string> text = read_text(path);
-  if (!text.ok())
-    return text.status().code() == ErrorCode::kNotFound ? invalid("{}: no such file", path)
-                                                        : invalid("{}", text.status().message());
+  if (!text.ok()) return invalid("{}", text.status().message());
   std::vector<std::string> mistakes;
   const auto collect = [&](const Status& s) {
     if (!s.ok()) mistakes.push_back(s.message());
   };
+  if (says_nothing(*text))
+    return invalid("{}: the config says nothing; name at least data and model, see `deepseek train --help`", path);
   collect(load_yaml(*text, path));
   for (const std::string& o : overrides) collect(set(o, "--set " + o));
   return mistakes.empty() ? Status() : Status(ErrorCode::kInvalidArgument, join(mistakes, "\n"));

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <numeric>
 
+#include "base/synonyms.h"
+
 namespace deepseek {
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -51,8 +53,8 @@ std::vector<std::string> split(std::string_view text, char separator) {
 }
 
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates) {
-  const std::string near = nearest(name, candidates);
-  return near.empty() ? near : "; did you mean '" + near + "'?";
+  const std::vector<std::string> names = meant(name, candidates);
+  return names.empty() ? std::string() : "; did you mean '" + join(names, "' and '") + "'?";
 }
 
 std::string lower(std::string_view text) {

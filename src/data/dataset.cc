@@ -255,7 +255,9 @@ Result<Batch> Dataset::read(std::span<const int64_t> indices) const {
 }
 
 Result<Batch> Dataset::normalise(Batch raw) const {
-  for (auto& [name, tensor] : raw) {
+  for (auto& named : raw) {
+    const std::string& name = named.first;
+    Tensor& tensor = named.second;
     const Field* const f = find(name);
     if (f == nullptr) return invalid("[data] the data set has no field '{}'", name);
     if (tensor.dims().empty() || !fits(*f, tensor, tensor.dims()[0]))

@@ -130,7 +130,9 @@ Status check_text(const ModelFile& model) {
   for (const auto* ports : {&model.signature.inputs, &model.signature.outputs})
     for (const Port& port : *ports) DS_TRY(utf8("the name of an input or output", port.name));
   for (const auto& named : model.weights) DS_TRY(utf8("the name of a weight", named.first));
-  for (const auto& [output, info] : model.outputs) {
+  for (const auto& described : model.outputs) {
+    const std::string& output = described.first;
+    const OutputInfo& info = described.second;
     const auto has = [&](const Port& p) { return p.name == output; };
     if (std::none_of(model.signature.outputs.begin(), model.signature.outputs.end(), has))
       return invalid("there is no output '{}' that has class names or a task", output);

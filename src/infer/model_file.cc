@@ -6,12 +6,12 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/file_kind.h"
 #include "base/files.h"
 #include "base/guard.h"
 #include "base/json.h"
 #include "graph/hash.h"
 #include "graph/text.h"
-#include "infer/file_kind.h"
 #include "io/safetensors.h"
 #include "ops/registry.h"
 

@@ -110,8 +110,9 @@ Status Session::warm_up(int64_t size) {
 
 Result<int64_t> Session::batch_size(const std::map<std::string, Tensor>& inputs) const {
   const std::vector<Port>& ports = model_.signature.inputs;
-  for (const auto& [name, tensor] : inputs)
-    if (std::none_of(ports.begin(), ports.end(), [&](const Port& p) { return p.name == name; })) {
+  for (const auto& given : inputs)
+    if (const std::string& name = given.first;
+        std::none_of(ports.begin(), ports.end(), [&](const Port& p) { return p.name == name; })) {
       const std::vector<std::string> names = names_of(ports);
       return invalid("the model has no input '{}'; it has: {}{}", name, join(names, ", "), did_you_mean(name, names));
     }

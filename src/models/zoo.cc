@@ -75,7 +75,7 @@ Result<nn::ModulePtr> create(const std::string& name, const ModelData& data, con
     }
     known += (known.empty() ? "" : ", ") + std::string(e.name);
   }
-  return invalid("model.name: there is no model '{}'; the zoo has: {}", name, known);
+  return invalid("model.name: there is no model '{}'; the zoo has: {}{}", name, known, did_you_mean(name, names()));
 }
 
 Result<int64_t> integer(const Parameters& parameters, const std::string& key, int64_t fallback, int64_t low,
@@ -118,9 +118,8 @@ Result<std::string> choice(const Parameters& parameters, const std::string& key,
 Status only(const Parameters& parameters, const std::vector<std::string>& known, const std::string& model) {
   for (const auto& [key, value] : parameters)
     if (std::find(known.begin(), known.end(), key) == known.end()) {
-      std::string list;
-      for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
-      return invalid("model.{}: model '{}' has no such parameter; it has: {}", key, model, list);
+      return invalid("model.{}: model '{}' has no such parameter; it has: {}{}", key, model, join(known, ", "),
+                     did_you_mean(key, known));
     }
   return {};
 }

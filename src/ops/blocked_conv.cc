@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "ops/dtypes.h"
+
 namespace deepseek::ops {
 namespace {
 
@@ -22,8 +24,7 @@ Dims blocked_weight_dims(const Dims& w, int64_t a, int64_t b) {
 
 Status check_operands(const OpContext& c, bool weights) {
   const TensorType &a = c.in(0), &b = c.in(1);
-  if (a.dtype != b.dtype || !is_float(a.dtype))
-    return invalid("expected two float inputs of one dtype, got {} and {}", to_string(a), to_string(b));
+  if (a.dtype != b.dtype || !is_float(a.dtype)) return not_one_float_dtype(a, b);
   if (a.rank() < 4 || a.rank() > 6 || b.rank() != a.rank() + (weights ? 1 : 0))
     return invalid("expected {} and {} of ranks r and r{} with r in [4, 6], got {} and {}", c.op->inputs.value[0].name,
                    c.op->inputs.value[1].name, weights ? " + 1" : "", to_string(a), to_string(b));

@@ -1,12 +1,13 @@
 // Convolution, its two gradients, and the transposed convolution.
 #include "ops/conv.h"
 
+#include "ops/dtypes.h"
+
 namespace deepseek::ops {
 namespace {
 
 Status check_dtypes(const OpContext& c) {
-  if (c.in(0).dtype != c.in(1).dtype || !is_float(c.in(0).dtype))
-    return invalid("expected two float inputs of one dtype, got {} and {}", to_string(c.in(0)), to_string(c.in(1)));
+  if (c.in(0).dtype != c.in(1).dtype || !is_float(c.in(0).dtype)) return not_one_float_dtype(c.in(0), c.in(1));
   return {};
 }
 

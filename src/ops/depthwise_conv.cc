@@ -1,6 +1,7 @@
 // Depthwise convolution on blocked channels: each channel by its own window. Each op means the plain one, with as many
 // groups as channels, between the two layouts.
 #include "ops/blocked_conv.h"
+#include "ops/dtypes.h"
 
 namespace deepseek::ops {
 namespace {
@@ -93,8 +94,7 @@ Expr unblock_depthwise_weights(Expr w) { return reshape(unblock_channels(w), pla
 
 Result<BlockedConvShape> depthwise_conv_geometry(const OpContext& c) {
   const TensorType &a = c.in(0), &b = c.in(1);
-  if (a.dtype != b.dtype || !is_float(a.dtype))
-    return invalid("expected two float inputs of one dtype, got {} and {}", to_string(a), to_string(b));
+  if (a.dtype != b.dtype || !is_float(a.dtype)) return not_one_float_dtype(a, b);
   if (a.rank() < 4 || a.rank() > 6 || b.rank() != a.rank() || a.dims.back() < 1 || b.dims.back() != a.dims.back() ||
       b.dims[1] != a.dims[1])
     return invalid("expected {} [N, C/b, 1 to 3 spatial axes, b] and {} with the same C/b and b, got {} and {}",

@@ -1,5 +1,6 @@
 // Batched matrix product.
 #include "ops/common.h"
+#include "ops/dtypes.h"
 
 namespace deepseek::ops {
 namespace {
@@ -14,8 +15,7 @@ Result<MatmulShape> matmul_shape(const OpContext& c) {
   if (a.rank() < 2 || b.rank() < 2)
     return invalid("expected matrices (rank >= 2), got {} and {}; reshape vectors to [1,k] or [k,1]", to_string(a),
                    to_string(b));
-  if (a.dtype != b.dtype || !is_float(a.dtype))
-    return invalid("expected two float inputs of one dtype, got {} and {}", to_string(a), to_string(b));
+  if (a.dtype != b.dtype || !is_float(a.dtype)) return not_one_float_dtype(a, b);
   const bool ta = c.flag("transpose_a"), tb = c.flag("transpose_b");
   const size_t ra = a.dims.size(), rb = b.dims.size();
   MatmulShape s;

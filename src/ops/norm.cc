@@ -123,7 +123,7 @@ TypesOrError infer_batch_norm(const OpContext& c) {
   for (size_t i : {3, 4}) DS_TRY(check_operand(c, i, {batch_channels(c, 0)}, 1));
   if (norm_shape(c, 0)->set_size() < 2)
     return invalid(
-        "expected more than one element per channel to train on, got {}; use a larger batch, or batch_norm_inference",
+        "expected more than one element per channel to train on, got {}; use a larger batch, leave out a smaller last one (train.drop_last), or batch_norm_inference",
         to_string(c.in(0)));
   types.push_back(c.in(3));
   types.push_back(c.in(4));

@@ -8,6 +8,7 @@
 #include "base/threads.h"
 #include "io/safetensors.h"
 #include "train/loss_scale.h"
+#include "train/numerics.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
@@ -106,6 +107,9 @@ struct Trainer::Fit {
     return {};
   }
   Status check_classes() const;
+  // An error that says where the batch's loss or gradients stop being finite, if they do; keeps what shows it again.
+  Status check_numerics(const data::BatchType& type, StepKind kind, const data::Batch& given, int64_t batch);
+  Status check_last_batch() const;
   Status start(bool resume);
   Status read_checkpoint(std::map<std::string, Tensor>& tensors);
   Status compile_first();
@@ -131,6 +135,20 @@ Status Trainer::Fit::check_classes() const {
                      out.dims[1], to_string(out));
   }
   return {};
+}
+
+// A smaller one may be too small, for batch norm's statistics of one sample; better told now than at the epoch's end.
+Status Trainer::Fit::check_last_batch() const {
+  const int64_t size = options().batch_size, rest = train->size() % size;
+  if (options().drop_last || rest == 0 || train->size() < size) return {};
+  data::BatchType last = first_type;
+  for (data::BatchEntry& e : last)
+    if (!e.type.dims.empty()) e.type.dims[0] = rest;
+  return self.traces_.get(*self.model_, last, &loss, true)
+      .status()
+      .note(fmt::format("in the last batch of an epoch, which has {} of the {} samples at train.batch_size {}; set "
+                        "train.drop_last to leave it out, or another train.batch_size",
+                        rest, train->size(), size));
 }
 
 Status Trainer::Fit::compile_first() {
@@ -176,6 +194,7 @@ Status Trainer::Fit::start(bool resume) {
   DS_ASSIGN(first_batch, self.first_batch(train, first_type));
   DS_ASSIGN(forward, self.traces_.get(*self.model_, first_type, &loss, true));
   DS_TRY(check_classes());
+  DS_TRY(check_last_batch());
   DS_ASSIGN(self.trained_on_, summarise(*train));
   DS_TRY(new_epoch());
   const NamedValues sums = progress.term_sums;
@@ -203,7 +222,17 @@ Status Trainer::Fit::start(bool resume) {
       DS_ASSIGN(io::TensorFile file, io::load_safetensors(folder.file("best.safetensors")));
       best = std::move(file.tensors);
     }
+    // Patience may be another than it was.
+    progress.stopped_early = options().patience > 0 && progress.bad_epochs >= options().patience;
     say(fmt::format("resumed at update {} of {}", progress.step, total));
+    if (progress.step >= total)
+      say(fmt::format("nothing is left to do: all {} epochs are done; set train.epochs higher to go on",
+                      options().epochs));
+    else if (progress.stopped_early)
+      say(
+          fmt::format("nothing is left to do: the run stopped early, {} has not been better for {} epochs; set "
+                      "train.patience higher to go on, or 0",
+                      monitor, progress.bad_epochs));
     return {};
   }
   // Nothing was touched while something could still be wrong.
@@ -213,6 +242,30 @@ Status Trainer::Fit::start(bool resume) {
   resolved.optimizer.resolve();
   DS_TRY(folder.write("config.yaml", self.config_.empty() ? option_table(resolved).to_yaml() : self.config_));
   return folder.write("environment.txt", environment(*self.backend_));
+}
+
+Status Trainer::Fit::check_numerics(const data::BatchType& type, StepKind kind, const data::Batch& given,
+                                    int64_t batch) {
+  const std::vector<CountedValue>* values = nullptr;
+  DS_ASSIGN(const auto program, self.counting_program(type, loss, kind, values));
+  const graph::Graph& counted = program->graph();
+  DS_ASSIGN(const std::vector<Tensor> out, self.state_->run(program, given));
+  const auto finite = [&](const char* name) {
+    const int32_t index = counted.find_output(name);
+    return index < 0 || std::isfinite(out[static_cast<size_t>(index)].at(0));
+  };
+  const bool scaled = self.state_->tensors().contains(kLossScale);  // whose overflows are skipped
+  if (finite(kLoss) && (scaled || finite("gradient_norm"))) return {};
+  const std::string text =
+      fmt::format("at update {} (epoch {}, batch {}) {} not finite; it begins where {}", progress.step,
+                  progress.step / updates_per_epoch + 1, batch, finite(kLoss) ? "the gradients are" : "the loss is",
+                  first_not_finite(*values, counted, out));
+  if (!folder.kept()) return invalid("{}", text);
+  std::map<std::string, Tensor> tensors = self.state_->tensors();
+  for (const data::BatchEntry& e : type) tensors["batch/" + e.name] = given.at(e.name);
+  const std::string file = folder.file("not_finite.safetensors");
+  DS_TRY(io::save_safetensors(file, {std::move(tensors), {{"what", text}}}));
+  return invalid("{}; the batch and the state that show it are in {}", text, file);
 }
 
 Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
@@ -245,6 +298,7 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
     given[kTotalWeight] = scalar(window_counted);
     given[kLearningRate] = scalar(learning_rate);
     given[kStepNumber] = scalar(progress.step + 1);
+    if (options().check_numerics) DS_TRY(check_numerics(type, kind, given, i));
     DS_ASSIGN(const std::vector<Tensor> out, self.state_->run(program, given));
     const auto result = [&](const char* name) -> const Tensor& {
       return out[static_cast<size_t>(program->graph().find_output(name))];
@@ -255,10 +309,12 @@ Status Trainer::Fit::update(data::BatchStream& stream, int64_t window_begin) {
     // An overflow at the least scale is none that scaling could cure.
     if (const bool curable = scale_before > kLeastLossScale && (skipped || !last);
         !std::isfinite(window_loss) ? !curable : skipped && !curable)
-      return invalid("{} at update {}; lower optimizer.learning_rate or set optimizer.clip_norm{}",
-                     std::isfinite(window_loss) ? "the gradients are not finite"
-                                                : fmt::format("the loss is {}", window_loss / static_cast<double>(n)),
-                     progress.step, folder.kept() ? " (the last good state is in " + folder.path() + ")" : "");
+      return invalid(
+          "{} at update {}; lower optimizer.learning_rate or set optimizer.clip_norm; train.check_numerics tells "
+          "where it comes from{}",
+          std::isfinite(window_loss) ? "the gradients are not finite"
+                                     : fmt::format("the loss is {}", window_loss / static_cast<double>(n)),
+          progress.step, folder.kept() ? " (the last good state is in " + folder.path() + ")" : "");
     if (last) norm = result("gradient_norm").at(0);
     if (n == 0 || !std::isfinite(value)) continue;
     DS_TRY(metrics->add(named_outputs(program->graph(), out), *batch));

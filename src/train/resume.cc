@@ -8,8 +8,9 @@ namespace deepseek::train {
 
 namespace {
 
-constexpr const char* kFree[] = {"train.epochs",  "train.patience", "train.min_delta", "train.save_every",
-                                 "train.threads", "train.output",   "train.kernels",   "memory."};
+constexpr const char* kFree[] = {"train.epochs",     "train.patience",       "train.min_delta",
+                                 "train.save_every", "train.threads",        "train.output",
+                                 "train.kernels",    "train.check_numerics", "memory."};
 
 bool is_free(const std::string& key) {
   return std::any_of(std::begin(kFree), std::end(kFree), [&](const char* free) {

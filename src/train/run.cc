@@ -115,6 +115,11 @@ Result<TrainedRun> load_run(const std::string& folder) {
   const std::string config = folder + "/config.yaml";
   const Result<std::string> text = read_text(config);
   if (!text.ok()) return Status(text.status()).note("is '" + folder + "' a run folder?");
+  if (!text->starts_with("model:") && text->find("\nmodel:") == std::string::npos)
+    return invalid(
+        "'{}' was trained from Python: its config names neither a model of the zoo nor data. Evaluate it there, by "
+        "Trainer.evaluate() of a model that loads '{}/best.safetensors'; `deepseek predict {} DATA` runs its model",
+        folder, folder, folder);
   OptionTable table = option_table(run.options);
   table.ignore("train.augment");  // of older runs; it says nothing of a model that is trained
   DS_TRY(table.load_yaml(*text, config));

@@ -79,6 +79,7 @@ struct TrainOptions {
   double min_delta = 0;
   double ema_decay = 0;
   int64_t save_every = 0;
+  bool check_numerics = false;
   int64_t seed = 0;
   int64_t threads = 0;
   std::string output = "runs/run";
@@ -115,6 +116,11 @@ struct TrainOptions {
              .min = 0,
              .max = 1});
     t.field("save_every", save_every, {.doc = "updates between checkpoints beside each epoch's, 0 is off", .min = 0});
+    t.field(
+        "check_numerics", check_numerics,
+        {.doc =
+             "before each update, look where the first value that is not finite comes from: the layer, the op, and a "
+             "file with batch and state that shows it again; steps take two to three times as long"});
     t.field("seed", seed, {.doc = "of weights, order, augmentation and dropout", .min = 0});
     t.field("threads", threads, {.doc = "CPU threads, 0 means all cores", .min = 0, .max = 4096});
     t.field("output", output, {.doc = "run folder"});

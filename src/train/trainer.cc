@@ -133,6 +133,24 @@ Result<std::shared_ptr<const runtime::Program>> Trainer::program(const data::Bat
   return program;
 }
 
+Result<std::shared_ptr<const runtime::Program>> Trainer::counting_program(const data::BatchType& batch,
+                                                                          const LossFunction& loss, StepKind kind,
+                                                                          const std::vector<CountedValue>*& values) {
+  if (structure_.update(*model_)) state_->follow(*model_);
+  const std::string key =
+      fmt::format("counting {} {} ", data::to_string(batch), static_cast<int>(kind)) + structure_.key();
+  const auto compile = [&]() -> Result<runtime::ModuleCache::Got> {
+    DS_ASSIGN(const graph::Graph graph,
+              training_graph(*model_, batch, step_options(options_, loss, *precision_), kind, &traces_));
+    DS_ASSIGN(Counted counted, with_counts(graph));
+    counted_[key] = std::move(counted.values);
+    return runtime::ModuleCache::shared().get(*backend_, counted.graph, {});
+  };
+  DS_ASSIGN(auto program, programs_.get(key, compile));
+  values = &counted_.at(key);
+  return program;
+}
+
 Result<std::string> Trainer::resolve_precision(const LossFunction& loss, const data::BatchType& type,
                                                const data::Batch& batch) {
   if (precision_) return std::string();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/model_export.h"
+#include "train/numerics.h"
 #include "train/run_options.h"
 #include "train/state_store.h"
 #include "train/step.h"
@@ -106,6 +108,10 @@ class Trainer {
                                         const data::Batch& batch);
   Result<std::shared_ptr<const runtime::Program>> program(const data::BatchType& batch, const LossFunction& loss,
                                                           StepKind kind);
+  // The step's graph as with_counts() makes it, which leaves the state as it is.
+  Result<std::shared_ptr<const runtime::Program>> counting_program(const data::BatchType& batch,
+                                                                   const LossFunction& loss, StepKind kind,
+                                                                   const std::vector<CountedValue>*& values);
 
   nn::ModulePtr model_;
   TrainerOptions options_;
@@ -120,6 +126,7 @@ class Trainer {
   nn::Structure structure_;
   ForwardTraces traces_;
   std::optional<DataSummary> trained_on_;
+  std::map<std::string, std::vector<CountedValue>> counted_;  // by the keys of counting programs
 };
 
 }  // namespace deepseek::train

@@ -36,6 +36,22 @@ TEST(Files, WhatIsNoFileIsAnError) {
   EXPECT_THAT(read_text("").status().message(), HasSubstr("expected a path"));
 }
 
+TEST(Files, APartFromTheMiddle) {
+  TempFolder folder;
+  std::ofstream(folder / "a") << "0123456789";
+  const Result<OpenFile> opened = open_file(folder / "a");
+  ASSERT_TRUE(opened.ok());
+  std::string part(4, '-');
+  const auto read = [&](size_t offset) {
+    return *read_at(*opened, offset, std::as_writable_bytes(std::span(part)), "a");
+  };
+  EXPECT_EQ(read(3), 4u);
+  EXPECT_EQ(part, "3456");
+  EXPECT_EQ(read(8), 2u);
+  EXPECT_EQ(part, "8956");
+  EXPECT_EQ(read(99), 0u);
+}
+
 TEST(Files, AZeroInAPathIsNotItsEnd) {
   TempFolder folder;
   std::ofstream(folder / "a") << "secret";

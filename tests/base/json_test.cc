@@ -30,5 +30,16 @@ TEST(Json, TextThatIsNotUtf8) {
   EXPECT_EQ(dump_json(text, -1, true), "\"a\xef\xbf\xbd\"");
 }
 
+TEST(Json, ChecksTextOfStrangers) {
+  EXPECT_TRUE(check_json(R"({"a":[1,{"b":"[[["}]})", 3).ok());
+  EXPECT_EQ(check_json(R"({"a":[1,{"b":2}]})", 2).message(), "nests deeper than 2 levels");
+  EXPECT_EQ(check_json(std::string(10'000'000, '['), 64).message(), "nests deeper than 64 levels");
+  const Status bad = check_json("{\n1", 64);
+  EXPECT_EQ(bad.code(), ErrorCode::kDataCorrupt);
+  EXPECT_NE(bad.message().find("is not valid JSON"), std::string::npos);
+  EXPECT_NE(bad.message().find("line 2, column 1"), std::string::npos) << bad.message();
+  for (const char* text : {"", "{} {}", "\"a\xff\"", "1e999"}) EXPECT_FALSE(check_json(text, 64).ok()) << text;
+}
+
 }  // namespace
 }  // namespace deepseek

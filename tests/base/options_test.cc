@@ -211,7 +211,8 @@ TEST(Options, AliasesDoNotMultiplyWithoutEnd) {
 
 TEST(Options, WhatIsNoFileIsAnError) {
   Fixture f;
-  EXPECT_EQ(f.table.load_file("/no/such.yaml", {}).message(), "/no/such.yaml: no such file");
+  EXPECT_EQ(f.table.load_file("/no/such.yaml", {}).message(),
+            "/no/such.yaml: no such file; its folder '/no' isn't there either");
   EXPECT_THAT(f.table.load_file("/dev/zero", {}).message(), HasSubstr("is a device, expected a file"));
 }
 

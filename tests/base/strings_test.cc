@@ -1,9 +1,15 @@
 #include "base/strings.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "base/synonyms.h"
 
 namespace deepseek {
 namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 TEST(Strings, EditDistanceCountsSingleChanges) {
   EXPECT_EQ(edit_distance("", ""), 0u);
@@ -39,6 +45,15 @@ TEST(Strings, SplitKeepsEmptyParts) {
 TEST(Strings, DidYouMean) {
   EXPECT_EQ(did_you_mean("momentun", {"momentum", "seed"}), "; did you mean 'momentum'?");
   EXPECT_EQ(did_you_mean("zzzzzz", {"momentum"}), "");
+  EXPECT_EQ(did_you_mean("LR", {"momentum", "learning_rate"}), "; did you mean 'learning_rate'?");
+  EXPECT_EQ(did_you_mean("betas", {"beta1", "beta2"}), "; did you mean 'beta1' and 'beta2'?");
+}
+
+TEST(Strings, SynonymsAreOfWhatIsKnown) {
+  EXPECT_THAT(synonyms("num-epochs", {"seed", "epochs"}), ElementsAre("epochs"));
+  EXPECT_THAT(synonyms("depth", {"blocks", "width"}), ElementsAre("blocks"));
+  EXPECT_THAT(synonyms("betas", {"beta1"}), IsEmpty());
+  EXPECT_THAT(meant("learning_rat", {"learning_rate"}), ElementsAre("learning_rate"));
 }
 
 TEST(Strings, LowerUpperTrim) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "graph/builder.h"
 #include "ops/registry.h"
@@ -98,6 +99,58 @@ TEST(Text, ShortTextCannotAskForMuch) {
   std::string deep;
   for (int i = 0; i < 100; ++i) deep += "graph { %0 = fused() {body=";
   EXPECT_NE(parse(deep, ops::registry()).status().message().find("graphs are nested too deeply"), std::string::npos);
+}
+
+TEST(Text, TensorsOutsideOfIt) {
+  const std::string inner =
+      "graph {\n  input %0 \"a\" : f32[3]\n  %1 = constant() {value=f32[3]<1,2,3>} : f32[3]\n"
+      "  %2 = add(%0,%1) : f32[3]\n  output \"b\" %2\n}";
+  const std::string text =
+      "graph {\n  input %0 \"x\" : f32[3]\n  %1 = fused(%0) {body=" + inner +
+      "} : f32[3]\n  %2 = constant() {value=f32[1]<7>} : f32[1]\n  output \"y\" %1\n  output \"c\" %2\n}";
+  const Result<Graph> graph = parse(text, ops::registry());
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  std::map<std::string, Tensor> outside;
+  const std::string shorter = print(*graph, [&](const Tensor& t) -> std::optional<std::string> {
+    if (t.num_elements() < 2) return std::nullopt;
+    outside["a \"name\""] = t;
+    return "a \"name\"";
+  });
+  EXPECT_NE(shorter.find("f32[3]<\"a \\\"name\\\"\">"), std::string::npos) << shorter;
+  EXPECT_NE(shorter.find("f32[1]<7.0>"), std::string::npos) << shorter;
+  const auto find = [&](const std::string& name) -> Result<Tensor> {
+    const auto found = outside.find(name);
+    if (found == outside.end()) return invalid("there is no '{}'", name);
+    return found->second;
+  };
+  const Result<Graph> again = parse(shorter, ops::registry(), "f", {.outside = find});
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(print(*again), print(*graph));
+  EXPECT_NE(parse(shorter, ops::registry(), "f")
+                .status()
+                .message()
+                .find("a tensor 'a \"name\"' outside of the text, which is all there is"),
+            std::string::npos);
+  outside["a \"name\""] = Tensor::zeros(DType::kF64, {3});
+  EXPECT_NE(parse(shorter, ops::registry(), "f", {.outside = find})
+                .status()
+                .message()
+                .find("tensor 'a \"name\"': expected f32[3], got f64[3]"),
+            std::string::npos);
+  outside.clear();
+  EXPECT_NE(parse(shorter, ops::registry(), "f", {.outside = find}).status().message().find("there is no 'a \"name\"'"),
+            std::string::npos);
+}
+
+TEST(Text, AttributesThatAnOpHasGotSince) {
+  const char* text = "graph { input %0 \"x\" : f32[2,3] %1 = softmax(%0) : f32[2,3] output \"y\" %1 }";
+  EXPECT_FALSE(parse(text, ops::registry()).ok());
+  const Result<Graph> graph = parse(text, ops::registry(), "f", {.fill_defaults = true});
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  EXPECT_EQ(graph->nodes()[0].attrs.integer("axis"), -1);
+  const char* needed = "graph { input %0 \"x\" : f32[6] %1 = reshape(%0) : f32[2,3] output \"y\" %1 }";
+  EXPECT_NE(parse(needed, ops::registry(), "f", {.fill_defaults = true}).status().message().find("needs the attribute"),
+            std::string::npos);
 }
 
 TEST(Attrs, AreSortedAndEqualByValue) {

@@ -261,20 +261,32 @@ TEST(Session, ManyThreadsBeyondTheBound) {
   EXPECT_GT(session->compiled(), 9);
 }
 
+// AddressSanitizer keeps what was freed for a while, so the process grows under it whatever we do.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool kKeepsFreed = true;
+#else
+constexpr bool kKeepsFreed = false;
+#endif
+#else
+constexpr bool kKeepsFreed = false;
+#endif
+
 TEST(Session, ThousandsOfSizesKeepMemoryFlat) {
+  const int64_t sizes = kKeepsFreed ? 300 : 3000;
   const auto session = session_of(mlp(kWidth), {.max_programs = 8});
   const auto run = [&](int64_t n) {
     const Result<Named> results = session->run({{"x", batch(n)}});
     ASSERT_TRUE(results.ok()) << results.status().to_string();
   };
   size_t before = 0;
-  for (int64_t n = 1; n <= 3000; ++n) {
+  for (int64_t n = 1; n <= sizes; ++n) {
     run(n);
-    if (n == 1000) before = resident_bytes();
+    if (n == sizes / 3) before = resident_bytes();
   }
   EXPECT_EQ(session->programs(), 8u);
-  EXPECT_EQ(session->compiled(), 3000);
-  EXPECT_LT(resident_bytes(), before + (size_t{8} << 20));
+  EXPECT_EQ(session->compiled(), sizes);
+  if (!kKeepsFreed) EXPECT_LT(resident_bytes(), before + (size_t{8} << 20));
 }
 
 TEST(Session, WeightsLieInMemoryOnce) {

@@ -163,8 +163,9 @@ TEST(Zoo, Predictions) {
 TEST(Zoo, Errors) {
   EXPECT_THAT(error("mpl", {{4}}, {}),
               HasSubstr("model.name: there is no model 'mpl'; the zoo has: mlp, small_resnet"));
-  EXPECT_EQ(error("lstm", {{4, 3}}, {{"widht", "3"}}),
-            "model.widht: model 'lstm' has no such parameter; it has: width, layers, vocabulary");
+  EXPECT_EQ(
+      error("lstm", {{4, 3}}, {{"widht", "3"}}),
+      "model.widht: model 'lstm' has no such parameter; it has: width, layers, vocabulary; did you mean 'width'?");
   EXPECT_EQ(error("lstm", {{4, 3}}, {{"width", "0"}}), "model.width: expected an integer in [1, 65536], got '0'");
   EXPECT_EQ(error("transformer", {{4, 3}}, {{"width", "10"}, {"heads", "4"}}),
             "model.heads: expected a divisor of model.width 10, got 4; change one of them");

@@ -24,11 +24,12 @@ def run(*command, folder):
 
 def test_readmes_python_runs_as_it_stands(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    training, named, data, features, tuning = (run(sys.executable, "-c", block, folder=tmp_path).splitlines() for block in blocks)
+    training, named, data, features, estimators, tuning = (run(sys.executable, "-c", block, folder=tmp_path).splitlines() for block in blocks)
     assert named[-1] in ("red", "green", "blue")
     assert training[0] == "graph {"
     assert float(training[-1]) > 0.9
     assert set(deepseek.load(tmp_path / "model.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert all(float(area) > 0.97 for area in re.findall(r"[\d.]+", estimators[-1])), estimators
     assert "'batch_size': 64" in tuning[0]
     assert "impute: age:" in data[-1] and deepseek.data.Pipeline.load(tmp_path / "pipeline.json").fitted
     assert features == ["[2 1 1] [6.5 5.  1. ]"] and deepseek.data.FeatureSynthesis.load(tmp_path / "features.json").fitted

@@ -182,7 +182,7 @@ def test_frames_become_fields(make):
     dataset = data.Dataset(inputs, frame["kind"])
     np.testing.assert_array_equal(dataset.inputs, np.array([[1, 1, 1.5], [2, 0, 2.5], [3, 1, 3.5]], np.float32))
     assert dataset.class_names == ["a", "b"] and dataset.targets.tolist() == [1, 0, 1]
-    with pytest.raises(TypeError, match="inputs: column 'kind' holds text, expected numbers; leave it out, or encode it: deepseek.data.Pipeline"):
+    with pytest.raises(TypeError, match="inputs: expected numbers, got a .* whose column 'kind' is not of numbers; drop or encode it: deepseek.data.Pipeline"):
         data.Dataset(frame, [0, 1, 0])
     without = frame.drop(columns="kind") if make is pd.DataFrame else frame.drop(["kind"])
     one = data.Dataset.from_frame(without, "value")

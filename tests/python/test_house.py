@@ -17,7 +17,7 @@ def run(tool, root):
 @pytest.fixture
 def tree(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    (tmp_path / "CMakeLists.txt").write_text("room(base)\nroom(graph USES base)\nroom(io USES base)\nroom(backends/cpu LIBRARY x USES graph)\nroom(train USES\n  io backends/cpu)\n")
+    (tmp_path / "CMakeLists.txt").write_text("room(base)\nroom(graph USES base)\nroom(io USES base)\nroom(backends/cpu LIBRARY x ONLY a b USES graph)\nroom(train USES\n  io backends/cpu)\n")
 
     def write(name, text):
         path = tmp_path / name

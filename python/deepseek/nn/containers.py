@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from .. import _core
+from .. import _core, _told
 from .module import Module, set_methods
 
 if typing.TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Sequential(Module):
         super().__init__()
         named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else {str(i): m for i, m in enumerate(modules)}
         for name, module in named.items():
+            _told.module(module, f"Sequential: {name}")
             self._register_module(name, module)
 
     def forward(self, input: Any) -> Any:

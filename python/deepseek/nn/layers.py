@@ -68,6 +68,7 @@ def _conv(axes):
             return self._call(input)
 
     Conv.__name__ = Conv.__qualname__ = f"Conv{axes}d"
+    Conv.__init__.__qualname__ = f"{Conv.__name__}.__init__"
     Conv.__doc__ = f"Convolution over {axes} spatial axes of [N, C, ...]; weight [out, in / groups, kernel...], bias [out]."
     return Conv
 
@@ -84,6 +85,7 @@ def _conv_transpose(axes):
             return self._call(input)
 
     ConvTranspose.__name__ = ConvTranspose.__qualname__ = f"ConvTranspose{axes}d"
+    ConvTranspose.__init__.__qualname__ = f"{ConvTranspose.__name__}.__init__"
     ConvTranspose.__doc__ = f"Transposed convolution over {axes} spatial axes of [N, C, ...]; weight [in, out / groups, kernel...], bias [out]."
     return ConvTranspose
 
@@ -105,6 +107,7 @@ def _batch_norm(axes):
             return self._call(input)
 
     BatchNorm.__name__ = BatchNorm.__qualname__ = f"BatchNorm{axes}d"
+    BatchNorm.__init__.__qualname__ = f"{BatchNorm.__name__}.__init__"
     BatchNorm.__doc__ = "Normalises each channel over the batch, and in evaluation by the running statistics. momentum=None: their plain mean."
     return BatchNorm
 
@@ -119,6 +122,7 @@ def _instance_norm(axes):
             return self._call(input)
 
     InstanceNorm.__name__ = InstanceNorm.__qualname__ = f"InstanceNorm{axes}d"
+    InstanceNorm.__init__.__qualname__ = f"{InstanceNorm.__name__}.__init__"
     InstanceNorm.__doc__ = "Normalises each channel of each sample over its positions."
     return InstanceNorm
 
@@ -178,6 +182,7 @@ def _function(name: str, function: Callable[..., Any], **defaults: Any) -> type[
         kinds(key, kinds.POSITIONAL_OR_KEYWORD, default=kinds.empty if value is ... else value, annotation=function.__annotations__.get(key, kinds.empty))
         for key, value in defaults.items()], return_annotation="None")
     Layer.__name__ = Layer.__qualname__ = name
+    Layer.__init__.__qualname__ = f"{Layer.__name__}.__init__"
     Layer.__doc__ = f"deepseek.nn.functional.{function.__name__} as a module. Arguments: " + ", ".join(
         key if value is ... else f"{key}={value!r}" for key, value in defaults.items())
     return Layer

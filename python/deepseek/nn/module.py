@@ -7,7 +7,7 @@ import itertools
 import pickle
 import typing
 
-from .. import _core
+from .. import _core, _told
 from .._core import Parameter
 
 if typing.TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _flatten(value: Any, leaves: list[Any]) -> str:
         return type(value).__name__ + "(" + ",".join(_flatten(v, leaves) for v in value) + ")"
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
-    raise TypeError(f"expected arrays, numbers, strings, None, and tuples, lists or dicts of them, got {type(value).__name__}")
+    raise TypeError(f"expected arrays, numbers, strings, None, and tuples, lists or dicts of them, {_told.call(value)}")
 
 
 def _rebuild(value: Any, leaves: Iterator[Any]) -> Any:
@@ -83,9 +83,12 @@ class _Methods:
         leaves = []
         structure = _flatten((args, kwargs), leaves)
         if not leaves or not all(_is_array(x) for x in leaves):
-            raise TypeError(f"{type(self).__name__}: expected arrays; symbolic values live only while a module or function is traced")
+            given = [x for x in (*args, *kwargs.values()) if not isinstance(x, (_core.Value, Parameter))]
+            raise TypeError(f"{type(self).__name__}: expected arrays" + (", " + _told.call(given[0]) if given and not leaves else
+                            "; symbolic values live only while a module or function is traced"))
         calls = self.__dict__.get("_calls")
         if calls is None:
+            _told.module(self, "call")
             calls = self.__dict__["_calls"] = _core.Calls(self)
         results, output = calls.run(self, structure, leaves, args, kwargs)
         return _rebuild(output, iter(results))
@@ -100,8 +103,10 @@ class _Methods:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, _core.Module):
+            _told.module(self, name)
             self._register_module(name, value)
         elif isinstance(value, Parameter):
+            _told.module(self, name)
             self._register_parameter(name, value)
         elif name != "training" and _core.set_attribute(self, name, value):
             return
@@ -160,17 +165,20 @@ class _Methods:
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
         """Copies values by name; raises ValueError that lists every missing, unknown and misshapen name.
 
-        With strict=False missing and unknown names are passed over.
+        With strict=False missing and unknown names are passed over; where no name at all is the model's, it is a ValueError yet.
         """
         state = self.state_dict()
         problems = []
+        if not strict and state and state_dict and not any(n in state for n in state_dict):
+            problems.append(f"none of the {len(state_dict)} names given ({', '.join(map(repr, list(state_dict)[:3]))}, ...) is one of the model's "
+                            f"({', '.join(map(repr, list(state)[:3]))}, ...)")
         if strict:
             problems += [f"'{n}' is missing" for n in state if n not in state_dict]
             problems += [f"'{n}' is not a tensor of the model" for n in state_dict if n not in state]
         problems += [f"'{n}': expected shape {state[n].shape}, got {tuple(np.shape(state_dict[n]))}" for n in state
                      if n in state_dict and tuple(np.shape(state_dict[n])) != state[n].shape]
         if problems:
-            raise ValueError("state does not fit the model:\n  " + "\n  ".join(problems))
+            raise ValueError("state does not fit the model:\n  " + "\n  ".join(problems) + _prefix_hint(list(state_dict), list(state)))
         for name, array in state.items():
             if name in state_dict:
                 array[...] = state_dict[name]
@@ -237,6 +245,24 @@ class _Methods:
         setattr(self, name, param)
 
 
+def _prefix_hint(given: list[str], own: list[str]) -> str:
+    """What to do where names would fit but for a prefix, such as "model." of a wrapper that they were saved from."""
+    if not given or not own or set(given) & set(own):
+        return ""
+    for name in given:
+        if any(name.endswith("." + n) for n in own):
+            prefix = next(name[:-len(n)] for n in own if name.endswith("." + n))
+            if sum(n.removeprefix(prefix) in own for n in given if n.startswith(prefix)) * 2 >= len(own):
+                return (f"\n  the names fit without the prefix {prefix!r}: load_state_dict({{name.removeprefix({prefix!r}): value "
+                        "for name, value in state_dict.items()})")
+    for name in own:
+        if any(name.endswith("." + n) for n in given):
+            prefix = next(name[:-len(n)] for n in given if name.endswith("." + n))
+            if sum(prefix + n in own for n in given) * 2 >= len(given):
+                return f"\n  the names fit with the prefix {prefix!r}: load_state_dict({{{prefix!r} + name: value for name, value in state_dict.items()}})"
+    return ""
+
+
 def set_methods(owner: type, methods: type) -> None:
     """The functions of a class as methods of a bound class."""
     for name, member in vars(methods).items():
@@ -289,6 +315,8 @@ def _saved(module: Module) -> dict[str, Any]:
 
 
 set_methods(_core.Module, _Methods)
+for _layer in [c for c in vars(_core).values() if isinstance(c, type) and issubclass(c, _core.Module) and c is not _core.Module]:
+    _told.explain_arguments(_layer)
 _core.Module._trace = _core.Module._call
 
 
