@@ -86,7 +86,7 @@ std::string zip(const std::string& content, uint32_t bytes, uint32_t offset = 0,
                 uint16_t method = 0) {
   const auto number = [](uint64_t v, int size) {
     std::string out;
-    for (int i = 0; i < size; ++i) out += static_cast<char>(v >> (8 * i));
+    for (int i = 0; i < size; ++i) out += i < 8 ? static_cast<char>(v >> (8 * i)) : '\0';
     return out;
   };
   const auto packed = static_cast<uint32_t>(content.size());
